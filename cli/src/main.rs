@@ -1,0 +1,3 @@
+//! The command `rds-iam`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! RDS's IAM login on a laptop.

@@ -1,0 +1,202 @@
+//! The only reader of time.
+//!
+//! A token's end is a date, so it is judged by the wall clock; but wall clocks step, and a monotonic
+//! clock stands still while a machine sleeps. Everything here therefore reads both, and what is
+//! judged with them ends when *either* says so.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+/// Where the crate reads the time from: the machine's clocks, or a clock that a test moves by hand.
+///
+/// The default is the machine's.
+#[derive(Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    Manual(Arc<Mutex<Moment>>),
+}
+
+impl Clock {
+    /// The time by both clocks.
+    #[inline]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads time"
+    )]
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Source::System => Moment {
+                wall: SystemTime::now(),
+                monotonic: Instant::now(),
+            },
+            Source::Manual(moment) => *moment.lock(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::System => "Clock::System",
+            Source::Manual(_) => "Clock::Manual",
+        })
+    }
+}
+
+/// One reading of the wall clock and of the monotonic clock together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Moment {
+    /// The date, which is what is signed and what AWS looks at. It may jump either way.
+    pub wall: SystemTime,
+    /// Time that only goes forward, but may stand still while the machine sleeps.
+    pub monotonic: Instant,
+}
+
+impl Moment {
+    /// Whether either clock has come to `end`.
+    #[inline]
+    pub fn has_reached(&self, end: &Moment) -> bool {
+        self.monotonic >= end.monotonic || self.wall >= end.wall
+    }
+
+    /// The time from `earlier` until now by the clock that saw more of it; zero if neither saw any.
+    pub fn since(&self, earlier: &Moment) -> Duration {
+        let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        monotonic.max(wall)
+    }
+}
+
+/// Both clocks later by the same span.
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, span: Duration) -> Moment {
+        Moment {
+            wall: self.wall + span,
+            monotonic: self.monotonic + span,
+        }
+    }
+}
+
+/// Both clocks earlier by the same span, as far as the monotonic clock goes back.
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, span: Duration) -> Moment {
+        Moment {
+            wall: self.wall - span,
+            monotonic: self.monotonic.checked_sub(span).unwrap_or(self.monotonic),
+        }
+    }
+}
+
+/// A clock for tests, which stands still until it is moved.
+///
+/// ```
+/// use std::time::Duration;
+/// use diesel_rds_iam::ManualClock;
+///
+/// let time = ManualClock::new();
+/// let clock = time.clock();
+/// let start = clock.now();
+/// time.advance(Duration::from_secs(14 * 60));
+/// assert_eq!(clock.now().since(&start), Duration::from_secs(14 * 60));
+/// ```
+#[derive(Clone)]
+pub struct ManualClock(Arc<Mutex<Moment>>);
+
+impl ManualClock {
+    /// A clock that stands at the present time, with a whole second on its wall clock.
+    pub fn new() -> ManualClock {
+        let now = Clock::default().now();
+        let since_epoch = now
+            .wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        ManualClock::starting_at(
+            SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs()),
+        )
+    }
+
+    /// A clock whose wall clock stands at `wall`.
+    pub fn starting_at(wall: SystemTime) -> ManualClock {
+        let monotonic = Clock::default().now().monotonic;
+        ManualClock(Arc::new(Mutex::new(Moment { wall, monotonic })))
+    }
+
+    /// The clock to hand to what is tested; it follows this one.
+    pub fn clock(&self) -> Clock {
+        Clock(Source::Manual(self.0.clone()))
+    }
+
+    /// Lets both clocks go on by `span`.
+    pub fn advance(&self, span: Duration) {
+        let mut moment = self.0.lock();
+        *moment = *moment + span;
+    }
+
+    /// Sets the wall clock and leaves the monotonic clock: a correction by NTP or by hand, or a
+    /// machine that slept.
+    pub fn set_wall(&self, wall: SystemTime) {
+        self.0.lock().wall = wall;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> ManualClock {
+        ManualClock::new()
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&*self.0.lock()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn an_end_is_reached_when_either_clock_says_so() {
+        let time = ManualClock::new();
+        let start = time.clock().now();
+        let end = start + 14 * MINUTE;
+        assert!(!start.has_reached(&end));
+
+        time.set_wall(start.wall + 14 * MINUTE);
+        assert!(time.clock().now().has_reached(&end), "the wall clock alone");
+
+        time.set_wall(start.wall);
+        time.advance(14 * MINUTE);
+        time.set_wall(start.wall);
+        assert!(
+            time.clock().now().has_reached(&end),
+            "the monotonic clock alone"
+        );
+    }
+
+    #[test]
+    fn the_clock_that_saw_more_time_counts() {
+        let time = ManualClock::new();
+        let start = time.clock().now();
+        time.advance(MINUTE);
+        time.set_wall(start.wall - 60 * MINUTE);
+        assert_eq!(time.clock().now().since(&start), MINUTE);
+        time.set_wall(start.wall + 5 * MINUTE);
+        assert_eq!(time.clock().now().since(&start), 5 * MINUTE);
+    }
+}
