@@ -1,0 +1,16 @@
+//! The library's `cache`, built once more with loom's locks in place of parking_lot's, so that
+//! `cargo test --workspace` runs the models beside it.
+//!
+//! A package of its own, because the cfg that makes the difference would otherwise have to be given
+//! to the compiler by hand, and have every dependency of the library built again for it.
+
+#![cfg(test)]
+
+use self::library::clock;
+
+#[path = "../../src"]
+#[expect(dead_code, reason = "a model needs less than the library does")]
+mod library {
+    pub(crate) mod cache;
+    pub(crate) mod clock;
+}
