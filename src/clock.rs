@@ -68,6 +68,15 @@ impl Moment {
         self.monotonic >= end.monotonic || self.wall >= end.wall
     }
 
+    /// The last whole second of the wall clock, with the monotonic clock as much earlier.
+    pub(crate) fn whole_second(&self) -> Moment {
+        let since_epoch = self
+            .wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        *self - Duration::from_nanos(since_epoch.subsec_nanos().into())
+    }
+
     /// The time from `earlier` until now by the clock that saw more of it; zero if neither saw any.
     pub fn since(&self, earlier: &Moment) -> Duration {
         let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);

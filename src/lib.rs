@@ -5,8 +5,41 @@
     expect(dead_code, reason = "nothing asks the cache for anything yet")
 )]
 mod cache;
+mod auth;
+mod backend;
+mod cache;
 mod clock;
+mod credentials;
+mod endpoint;
 mod error;
+mod event;
+mod lifetime;
+mod manager;
+mod pool;
+mod private_file;
+mod roots;
+mod runtime;
+mod sign;
+mod token;
 
+pub use auth::{IamAuth, IamAuthBuilder, TokenSource};
+pub use backend::Backend;
 pub use clock::{Clock, ManualClock, Moment};
+pub use credentials::{AssumeRole, BoxError};
+pub use endpoint::{Endpoint, Engine, SslMode};
 pub use error::{Error, ErrorKind};
+pub use event::{
+    ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused, LoginRetried,
+    RefreshFailed, Stats, TokenSigned,
+};
+pub use manager::{ManagerBuilder, RdsConnectionManager};
+pub use pool::PoolBuilder;
+pub use token::Token;
+
+/// Opens diesel's `PgConnection`s.
+#[cfg(feature = "diesel")]
+pub type PgConnectionManager = RdsConnectionManager<diesel::PgConnection>;
+
+/// A pool of diesel's `PgConnection`s.
+#[cfg(feature = "diesel")]
+pub type PgPool = r2d2::Pool<PgConnectionManager>;

@@ -1,0 +1,261 @@
+//! One password that is kept fresh: the cache, the thread that refreshes it, and what to do when the
+//! server refuses it. It serves IAM tokens and any other secret with an end.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::cache::{Abandoned, Answer, Cache, Flight};
+use crate::clock::{Clock, Moment};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Events, RefreshFailed, TokenSigned};
+use crate::runtime::Runtime;
+use crate::token::Token;
+
+/// After a refusal a token is dropped before its time no more often than this, however many threads
+/// want it, so that a server that refuses everything costs one signature a second.
+const LEAST_TIME_BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(1);
+
+/// Beyond the refresh timeout, which bounds the work itself, this is for handing it over and back.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub(crate) type Fetched = Result<Token, Error>;
+
+/// Where a password comes from.
+pub(crate) trait FetchToken: Send + Sync + 'static {
+    /// Gets a new one. Called on the signing thread; bounds itself in time.
+    fn fetch(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Fetched> + Send>>;
+
+    /// Whom it is for, where that is known.
+    fn endpoint(&self) -> Option<&Endpoint>;
+
+    /// The server refused one that was just fetched: do not trust what it was made of.
+    fn distrust(&self);
+}
+
+/// What the sources of one identity share.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+    pub(crate) refresh_timeout: Duration,
+    /// Taken at the first need; the thread ends with the last who holds it.
+    pub(crate) runtime: Mutex<Option<Arc<Runtime>>>,
+}
+
+impl Shared {
+    fn runtime(&self) -> Result<Arc<Runtime>, Error> {
+        let mut held = self.runtime.lock();
+        if let Some(runtime) = held.as_ref()
+            && runtime.belongs_to_this_process()
+        {
+            return Ok(runtime.clone());
+        }
+        let runtime = Runtime::shared()?;
+        *held = Some(runtime.clone());
+        Ok(runtime)
+    }
+}
+
+/// The tokens of one endpoint: the current one from a cache, the next one when it is due.
+///
+/// Cheap to clone; clones share the cache. Made by [`IamAuth::source`](crate::IamAuth::source).
+#[derive(Clone)]
+pub struct TokenSource(Arc<Inner>);
+
+struct Inner {
+    cache: Arc<Cache<Token, Error>>,
+    fetch: Arc<dyn FetchToken>,
+    shared: Arc<Shared>,
+    /// When a refusal last made us drop a token before its time.
+    replaced: Mutex<Option<Moment>>,
+}
+
+/// A token to log in with.
+#[derive(Clone)]
+pub(crate) struct Offer {
+    pub(crate) token: Arc<Token>,
+    /// It was there already, rather than fetched for this login. Only then is a refusal worth a
+    /// second attempt.
+    pub(crate) is_cached: bool,
+}
+
+impl TokenSource {
+    pub(crate) fn new(fetch: Arc<dyn FetchToken>, shared: Arc<Shared>) -> TokenSource {
+        TokenSource(Arc::new(Inner {
+            cache: Arc::new(Cache::new()),
+            fetch,
+            shared,
+            replaced: Mutex::new(None),
+        }))
+    }
+
+    /// A token that is good for a login now.
+    ///
+    /// This is a read lock and two clocks while there is a fresh one. One that is due for refresh is
+    /// still returned at once, and replaced in the background. Without one that is still good, all
+    /// callers wait for the same fetch, at most for the refresh timeout.
+    ///
+    /// # Errors
+    ///
+    /// Those of the credentials, [`ErrorKind::Configuration`] without a region, and
+    /// [`ErrorKind::Internal`]. A failure is remembered for a second.
+    #[inline]
+    pub fn token(&self) -> Result<Arc<Token>, Error> {
+        self.offer().map(|offer| offer.token)
+    }
+
+    #[inline]
+    pub(crate) fn offer(&self) -> Result<Offer, Error> {
+        let now = self.0.shared.clock.now();
+        match self.0.cache.fresh_at(&now) {
+            Some(token) => Ok(Offer::cached(token)),
+            None => self.offer_slowly(&now),
+        }
+    }
+
+    #[cold]
+    fn offer_slowly(&self, now: &Moment) -> Result<Offer, Error> {
+        match self.0.cache.look_up(now) {
+            Answer::Value(token, flight) => {
+                if let Some(flight) = flight {
+                    self.launch(flight, *now);
+                }
+                Ok(Offer::cached(token))
+            }
+            Answer::Wait(landing, flight) => {
+                if let Some(flight) = flight {
+                    self.launch(flight, *now);
+                }
+                let limit = self.0.shared.refresh_timeout + GRACE;
+                let token = landing.wait(limit).ok_or_else(|| thread_is_stuck(limit))??;
+                Ok(Offer {
+                    token,
+                    is_cached: false,
+                })
+            }
+            Answer::Failed(error) => Err(error),
+        }
+    }
+
+    /// What to log in with after the server refused `refused`; `None` if another attempt would be
+    /// no better.
+    ///
+    /// Drops exactly the token that was refused. Where another thread has replaced it already, that
+    /// replacement is taken.
+    pub(crate) fn replace(&self, refused: &Offer) -> Result<Option<Offer>, Error> {
+        let now = self.0.shared.clock.now();
+        if !refused.is_cached {
+            if self.may_replace(&now) {
+                self.0.cache.discard(&refused.token);
+            }
+            self.0.fetch.distrust();
+            return Ok(None);
+        }
+        let is_current = self
+            .0
+            .cache
+            .peek()
+            .is_some_and(|current| Arc::ptr_eq(&current, &refused.token));
+        if is_current {
+            // The same text again would be refused again.
+            if refused.token.would_be_signed_again_at(&now) || !self.may_replace(&now) {
+                return Ok(None);
+            }
+            self.0.cache.discard(&refused.token);
+        }
+        self.offer().map(Some)
+    }
+
+    fn may_replace(&self, now: &Moment) -> bool {
+        let mut replaced = self.0.replaced.lock();
+        let is_too_soon =
+            replaced.is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_REPLACEMENTS);
+        if !is_too_soon {
+            *replaced = Some(*now);
+        }
+        !is_too_soon
+    }
+
+    /// Has `flight` made by the signing thread.
+    fn launch(&self, flight: Flight<Token, Error>, started: Moment) {
+        let runtime = match self.0.shared.runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                flight.land(Err(error), &started);
+                return;
+            }
+        };
+        // The task must not hold what holds the thread, or neither would ever end.
+        let cache = self.0.cache.clone();
+        let fetch = self.0.fetch.clone();
+        let clock = self.0.shared.clock.clone();
+        let events = self.0.shared.events.clone();
+        runtime.spawn(async move {
+            let fetched = fetch.clone().fetch().await;
+            let now = clock.now();
+            let failure = match &fetched {
+                Ok(token) => {
+                    events.token_signed(&TokenSigned {
+                        token,
+                        endpoint: fetch.endpoint(),
+                        took: now.since(&started),
+                    });
+                    None
+                }
+                Err(error) => Some(error.clone()),
+            };
+            let landed = flight.land(fetched, &now);
+            if let Some(error) = failure {
+                let stale = cache.peek().filter(|token| token.is_usable_at(&now));
+                let event = RefreshFailed {
+                    error: &error,
+                    stale: stale.as_deref(),
+                };
+                events.refresh_failed(&event, landed.setbacks == 0);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSource")
+            .field("endpoint", &self.0.fetch.endpoint())
+            .field("token", &self.0.cache.peek())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Offer {
+    #[inline]
+    fn cached(token: Arc<Token>) -> Offer {
+        Offer {
+            token,
+            is_cached: true,
+        }
+    }
+}
+
+impl From<Abandoned> for Error {
+    fn from(_: Abandoned) -> Error {
+        Error::new(
+            ErrorKind::Internal,
+            "getting a token was broken off: the source of credentials panicked, or the last user \
+             of this identity was dropped meanwhile",
+        )
+    }
+}
+
+fn thread_is_stuck(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!(
+            "the thread that signs tokens did not answer within {limit:?}; a credentials provider \
+             must not block it, use credentials_fn for one that blocks"
+        ),
+    )
+}

@@ -1,0 +1,163 @@
+//! diesel's `PgConnection`, over libpq. The only file that writes a connection string.
+//!
+//! The password is never in that string: diesel shows it to every instrumentation. libpq reads it
+//! from a file instead, a memory file where there is one, made for one login and gone after it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use diesel::r2d2::R2D2Connection;
+use diesel::{Connection, ConnectionError, PgConnection};
+use zeroize::Zeroizing;
+
+use super::{libpq, sealed};
+use crate::endpoint::{ConnectionString, Login};
+use crate::error::{Error, ErrorKind};
+use crate::private_file::PrivateFile;
+use crate::roots::Roots;
+
+/// libpq counts the seconds of its timeout from two.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What to say of libpq where neither the user nor an environment variable of his should decide.
+/// A value that is given wins over its variable, and an empty one means the default.
+const WITH_IAM: &[(&str, &str)] = &[
+    ("channel_binding", "prefer"),
+    // The token needs TLS, which GSS encryption would take the place of.
+    ("gssencmode", "disable"),
+    ("hostaddr", ""),
+    ("options", ""),
+    ("sslcert", ""),
+    ("sslkey", ""),
+    ("target_session_attrs", "any"),
+];
+
+/// A libpq connection string but for the password, and the file of roots that it names.
+#[derive(Debug)]
+pub struct Connector {
+    conninfo: String,
+    has_password: bool,
+    _roots: Option<PrivateFile>,
+}
+
+impl sealed::Backend for PgConnection {
+    type Error = diesel::r2d2::Error;
+    type Connector = Connector;
+
+    fn prepare(target: &ConnectionString, roots: &Roots) -> Result<Connector, Error> {
+        // libpq would initialize OpenSSL with exit handlers that free what a pool's worker may be
+        // using when `main` returns: such programs crashed. Who comes first decides, so we do.
+        openssl::init();
+
+        let mut conninfo = Conninfo::default();
+        for (keyword, value) in target.parameters() {
+            conninfo.push(keyword, value);
+        }
+        let file = match roots.pem() {
+            Some(pem) => Some(PrivateFile::new(pem.as_bytes()).map_err(cannot_hand_over)?),
+            None => None,
+        };
+        if let Some(file) = &file {
+            conninfo.push("sslrootcert", file.path());
+        }
+        let has_password = match target.login() {
+            Login::Iam => {
+                for (keyword, value) in WITH_IAM {
+                    if target.parameter(keyword).is_none() {
+                        conninfo.push(keyword, value);
+                    }
+                }
+                true
+            }
+            Login::Password(_) => true,
+            Login::None => false,
+        };
+        Ok(Connector {
+            conninfo: conninfo.0,
+            has_password,
+            _roots: file,
+        })
+    }
+
+    fn establish(
+        connector: &Connector,
+        password: Option<&str>,
+        timeout: Duration,
+    ) -> Result<PgConnection, Error> {
+        let mut conninfo = Conninfo(connector.conninfo.clone());
+        let timeout = timeout.max(SHORTEST_TIMEOUT).as_secs().to_string();
+        conninfo.push("connect_timeout", &timeout);
+        let passfile = match password {
+            Some(password) => Some(PrivateFile::new(passfile(password)?.as_bytes()).map_err(cannot_hand_over)?),
+            None => None,
+        };
+        if let Some(file) = &passfile {
+            conninfo.push("passfile", file.path());
+            // Or PGPASSWORD would be used instead.
+            conninfo.push("password", "");
+        }
+        PgConnection::establish(&conninfo.0).map_err(|error| match error {
+            ConnectionError::BadConnection(text) => libpq::judge(&text),
+            error => Error::with_cause(
+                ErrorKind::Configuration,
+                "libpq does not accept the connection's settings; correct the connection string",
+                error,
+            ),
+        })
+    }
+
+    fn ping(&mut self) -> Result<(), diesel::r2d2::Error> {
+        Ok(R2D2Connection::ping(self)?)
+    }
+
+    fn is_broken(&mut self) -> bool {
+        R2D2Connection::is_broken(self)
+    }
+}
+
+impl From<Error> for diesel::r2d2::Error {
+    fn from(error: Error) -> diesel::r2d2::Error {
+        ConnectionError::BadConnection(error.to_string()).into()
+    }
+}
+
+/// libpq's keyword/value form, in which nothing in a value can be mistaken for something else.
+#[derive(Default)]
+struct Conninfo(String);
+
+impl Conninfo {
+    fn push(&mut self, keyword: &str, value: &str) {
+        let value = value.replace('\\', r"\\").replace('\'', r"\'");
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{keyword}='{value}' ");
+    }
+}
+
+/// One line that holds for every host, port, database and user.
+fn passfile(password: &str) -> Result<Zeroizing<String>, Error> {
+    if password.contains(['\n', '\r', '\0']) {
+        return Err(Error::configuration(
+            "the password holds a line break or a zero byte, which libpq cannot read from a file; \
+             change it",
+        ));
+    }
+    let mut line = Zeroizing::new(String::with_capacity(2 * password.len() + 16));
+    line.push_str("*:*:*:*:");
+    for char in password.chars() {
+        if matches!(char, ':' | '\\') {
+            line.push('\\');
+        }
+        line.push(char);
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+fn cannot_hand_over(cause: std::io::Error) -> Error {
+    Error::with_cause(
+        ErrorKind::Internal,
+        "cannot make a file for libpq to read; raise the limit of open files, or set TMPDIR to a \
+         folder that can be written",
+        cause,
+    )
+}

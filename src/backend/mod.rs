@@ -1,0 +1,49 @@
+//! How one kind of connection is opened, pinged and judged broken.
+
+#[cfg(feature = "diesel")]
+mod diesel;
+#[cfg(feature = "diesel")]
+mod libpq;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::endpoint::ConnectionString;
+use crate::error::Error;
+use crate::roots::Roots;
+
+/// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open:
+/// diesel's `PgConnection`.
+///
+/// It cannot be implemented outside this crate.
+pub trait Backend: sealed::Backend {}
+
+impl<C: sealed::Backend> Backend for C {}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    pub trait Backend: Sized + Send + 'static {
+        /// What r2d2 is told.
+        type Error: std::error::Error + From<Error> + 'static;
+
+        /// Everything about a login but its password, made once.
+        type Connector: Send + Sync + fmt::Debug + 'static;
+
+        /// Checks what can be checked before anything is dialled.
+        fn prepare(target: &ConnectionString, roots: &Roots) -> Result<Self::Connector, Error>;
+
+        /// Opens a connection within about `timeout`.
+        fn establish(
+            connector: &Self::Connector,
+            password: Option<&str>,
+            timeout: Duration,
+        ) -> Result<Self, Error>;
+
+        /// One round trip to the server.
+        fn ping(&mut self) -> Result<(), Self::Error>;
+
+        /// Whether it is known, without a round trip, that the connection is of no more use.
+        fn is_broken(&mut self) -> bool;
+    }
+}

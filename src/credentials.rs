@@ -1,0 +1,341 @@
+//! Who we are: where AWS credentials come from. The only file that names aws-config.
+//!
+//! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
+//! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_config::default_provider::region::DefaultRegionChain;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{
+    self, ProvideCredentials, SharedCredentialsProvider, future,
+};
+use parking_lot::Mutex;
+
+use crate::cache::{Freshness, Perishable};
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
+use crate::runtime;
+use crate::token;
+
+/// What is told to AWS as the session's name where a role's says nothing; CloudTrail shows it.
+const DEFAULT_SESSION_NAME: &str = "diesel-rds-iam";
+
+/// A source that hands out credentials that end within a token's life is not asked more often.
+const LEAST_TIME_BETWEEN_FETCHES: Duration = Duration::from_secs(10);
+
+/// A role to assume by STS before tokens are signed.
+///
+/// ```
+/// use diesel_rds_iam::AssumeRole;
+///
+/// let role = AssumeRole::new("arn:aws:iam::123456789012:role/database")
+///     .external_id("partner-42")
+///     .session_name("billing");
+/// ```
+#[derive(Clone)]
+pub struct AssumeRole {
+    arn: String,
+    external_id: Option<String>,
+    session_name: Option<String>,
+}
+
+impl AssumeRole {
+    /// The role with this ARN, which may belong to another account.
+    pub fn new(arn: impl Into<String>) -> AssumeRole {
+        AssumeRole {
+            arn: arn.into(),
+            external_id: None,
+            session_name: None,
+        }
+    }
+
+    /// The external id that the role's trust policy asks for. None by default.
+    pub fn external_id(mut self, id: impl Into<String>) -> AssumeRole {
+        self.external_id = Some(id.into());
+        self
+    }
+
+    /// The session's name, which CloudTrail shows. `diesel-rds-iam` by default.
+    pub fn session_name(mut self, name: impl Into<String>) -> AssumeRole {
+        self.session_name = Some(name.into());
+        self
+    }
+}
+
+/// An external id is a secret to some, so it is not shown.
+impl fmt::Debug for AssumeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AssumeRole").field(&self.arn).finish()
+    }
+}
+
+/// An identity: a source of credentials, and the roles to assume from there, each from the last.
+pub(crate) struct Identity {
+    source: Source,
+    roles: Vec<AssumeRole>,
+    /// Made at the first fetch, because making it reads files.
+    provider: Mutex<Option<SharedCredentialsProvider>>,
+    region: Mutex<Option<String>>,
+}
+
+pub(crate) enum Source {
+    /// AWS's default chain, or what it makes of a named profile.
+    Chain { profile: Option<String> },
+    Provider(SharedCredentialsProvider),
+}
+
+impl Identity {
+    pub(crate) fn new(source: Source, roles: Vec<AssumeRole>) -> Identity {
+        Identity {
+            source,
+            roles,
+            provider: Mutex::new(None),
+            region: Mutex::new(None),
+        }
+    }
+
+    /// Asks the source. `region` is where to ask STS if the AWS configuration names no region.
+    pub(crate) async fn fetch(&self, region: Option<&str>) -> Result<Credentials, Error> {
+        // The guard must be gone before the await.
+        let held = self.provider.lock().clone();
+        let provider = match held {
+            Some(provider) => provider,
+            None => {
+                let provider = self.load(region).await?;
+                *self.provider.lock() = Some(provider.clone());
+                provider
+            }
+        };
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Makes the next fetch start from nothing: files are read again, roles assumed again.
+    pub(crate) fn forget(&self) {
+        *self.provider.lock() = None;
+    }
+
+    /// The region of the AWS configuration: `AWS_REGION`, the profile's, or the instance's.
+    pub(crate) async fn region(&self) -> Option<String> {
+        let known = self.region.lock().clone();
+        if known.is_some() {
+            return known;
+        }
+        let mut chain = DefaultRegionChain::builder();
+        if let Some(profile) = self.profile() {
+            chain = chain.profile_name(profile);
+        }
+        let region = chain.build().region().await.map(|region| region.to_string());
+        self.region.lock().clone_from(&region);
+        region
+    }
+
+    fn profile(&self) -> Option<&str> {
+        match &self.source {
+            Source::Chain { profile } => profile.as_deref(),
+            Source::Provider(_) => None,
+        }
+    }
+
+    async fn load(&self, region: Option<&str>) -> Result<SharedCredentialsProvider, Error> {
+        if let (Source::Provider(provider), []) = (&self.source, self.roles.as_slice()) {
+            return Ok(provider.clone());
+        }
+        let config = self.load_config(region).await;
+        let no_source = || {
+            Error::new(
+                ErrorKind::CredentialsNotFound,
+                "the aws configuration names no source of credentials; set a profile or a provider",
+            )
+        };
+        let mut provider = config.credentials_provider().ok_or_else(no_source)?;
+        for role in &self.roles {
+            if config.region().is_none() {
+                return Err(Error::configuration(
+                    "no region to assume the role in; set AWS_REGION, or iam_region in the \
+                     connection string",
+                ));
+            }
+            provider = SharedCredentialsProvider::new(assume(role, provider, &config).await);
+        }
+        Ok(provider)
+    }
+
+    async fn load_config(&self, region: Option<&str>) -> SdkConfig {
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::latest()).region(self.sts_region(region));
+        match &self.source {
+            Source::Chain { profile: None } => {}
+            Source::Chain {
+                profile: Some(name),
+            } => loader = loader.profile_name(name),
+            Source::Provider(provider) => loader = loader.credentials_provider(provider.clone()),
+        }
+        loader.load().await
+    }
+
+    /// The region of the configuration, else the endpoint's; only where neither is known is the
+    /// instance's metadata asked, which takes seconds to answer where there is none.
+    fn sts_region(&self, endpoint: Option<&str>) -> RegionProviderChain {
+        let mut profile = ProfileFileRegionProvider::builder();
+        if let Some(name) = self.profile() {
+            profile = profile.profile_name(name);
+        }
+        let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(profile.build());
+        match endpoint {
+            Some(region) => configured.or_else(Region::new(region.to_owned())),
+            None => configured.or_default_provider(),
+        }
+    }
+
+    fn failed(&self, error: CredentialsError) -> Error {
+        let (kind, message) = match &error {
+            CredentialsError::CredentialsNotLoaded(_) => (
+                ErrorKind::CredentialsNotFound,
+                "no aws credentials found; set a profile, AWS_* variables or an instance role",
+            ),
+            CredentialsError::ProviderTimedOut(_) => (
+                ErrorKind::CredentialsTimeout,
+                "the source of aws credentials did not answer in time; check that it can be \
+                 reached, or raise refresh_timeout",
+            ),
+            CredentialsError::InvalidConfiguration(_) => (
+                ErrorKind::Configuration,
+                "the aws configuration is not valid; correct the profile",
+            ),
+            _ if self.roles.is_empty() => (
+                ErrorKind::CredentialsRefused,
+                "the source of aws credentials failed or refused",
+            ),
+            _ => (
+                ErrorKind::CredentialsRefused,
+                "assuming the role failed; check its trust policy and external id, and the \
+                 credentials that assume it",
+            ),
+        };
+        Error::with_cause(kind, message, error)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Chain { profile: None } => f.write_str("default chain")?,
+            Source::Chain {
+                profile: Some(name),
+            } => write!(f, "profile {name:?}")?,
+            Source::Provider(_) => f.write_str("provider")?,
+        }
+        for role in &self.roles {
+            write!(f, ", role {:?}", role.arn)?;
+        }
+        Ok(())
+    }
+}
+
+async fn assume(
+    role: &AssumeRole,
+    from: SharedCredentialsProvider,
+    config: &SdkConfig,
+) -> AssumeRoleProvider {
+    let name = role.session_name.as_deref().unwrap_or(DEFAULT_SESSION_NAME);
+    let mut builder = AssumeRoleProvider::builder(&role.arn)
+        .session_name(name)
+        .configure(config);
+    if let Some(id) = &role.external_id {
+        builder = builder.external_id(id);
+    }
+    builder.build_from_provider(from).await
+}
+
+/// Credentials as they are held: until when they are good enough, and until when good at all.
+pub(crate) struct HeldCredentials {
+    pub(crate) credentials: Credentials,
+    ends: Option<Ends>,
+}
+
+struct Ends {
+    /// From here on the source is asked before a token is signed.
+    ask_from: Moment,
+    expires_at: Moment,
+}
+
+impl HeldCredentials {
+    /// `token_lifetime` is what a token wants them to last for.
+    pub(crate) fn new(
+        credentials: Credentials,
+        now: &Moment,
+        token_lifetime: Duration,
+    ) -> HeldCredentials {
+        let ends = credentials.expiry().map(|expiry: SystemTime| {
+            let left = expiry.duration_since(now.wall).unwrap_or_default();
+            let enough_for = left
+                .saturating_sub(token_lifetime)
+                .max(LEAST_TIME_BETWEEN_FETCHES.min(left / 2));
+            Ends {
+                ask_from: *now + enough_for,
+                expires_at: *now + left.saturating_sub(token::margin(token_lifetime)),
+            }
+        });
+        HeldCredentials { credentials, ends }
+    }
+
+    pub(crate) fn are_usable_at(&self, now: &Moment) -> bool {
+        match &self.ends {
+            Some(ends) => !now.has_reached(&ends.expires_at),
+            None => true,
+        }
+    }
+}
+
+/// Never `Aging`: whoever is about to sign waits for better credentials rather than sign with ones
+/// that would cut the token's life short.
+impl Perishable for HeldCredentials {
+    fn freshness_at(&self, now: &Moment) -> Freshness {
+        match &self.ends {
+            Some(ends) if now.has_reached(&ends.ask_from) => Freshness::Dead,
+            _ => Freshness::Fresh,
+        }
+    }
+}
+
+/// What a closure of the user's may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A closure that blocks, as a provider; it runs on a thread of its own.
+pub(crate) struct BlockingProvider(pub(crate) std::sync::Arc<BlockingFetch>);
+
+pub(crate) type BlockingFetch = dyn Fn() -> Result<Credentials, BoxError> + Send + Sync;
+
+impl ProvideCredentials for BlockingProvider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let fetch = self.0.clone();
+        future::ProvideCredentials::new(async move {
+            let fetched: Option<provider::Result> =
+                runtime::unblock(move || fetch().map_err(CredentialsError::provider_error)).await;
+            fetched.unwrap_or_else(|| {
+                Err(CredentialsError::unhandled("the closure that fetches credentials panicked"))
+            })
+        })
+    }
+}
+
+impl fmt::Debug for BlockingProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlockingProvider")
+    }
+}

@@ -1,0 +1,427 @@
+//! r2d2's manager: a connection with a token that is good now, and one more attempt where a cached
+//! token was refused. Nothing here panics outwards, since r2d2 loses a slot of the pool when
+//! `connect` does.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use crate::auth::{IamAuth, Offer, TokenSource};
+use crate::backend::Backend;
+use crate::clock::{Clock, Moment};
+use crate::credentials::AssumeRole;
+use crate::endpoint::{ConnectionString, Endpoint, Login, SslMode};
+use crate::error::{Error, ErrorKind};
+use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried};
+use crate::lifetime::{self, Lifetimes};
+use crate::pool::PoolBuilder;
+use crate::roots::Roots;
+use crate::token::Token;
+
+/// How long opening a connection may take, with the token and a second attempt inside it. Below the
+/// 10 s for which a pool's callers wait, so that they are told why.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// With less time left than this, a second attempt would only hide the answer to the first.
+const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Opens connections that log in with IAM tokens. An [`r2d2::ManageConnection`].
+///
+/// Cheap to clone; clones share tokens. See [`PgConnectionManager`](crate::PgConnectionManager) for
+/// diesel's connections.
+///
+/// ```no_run
+/// use diesel_rds_iam::PgConnectionManager;
+///
+/// let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+/// let pool = PgConnectionManager::new(url)?.into_pool()?;
+/// # Ok::<(), diesel_rds_iam::Error>(())
+/// ```
+pub struct RdsConnectionManager<C: Backend> {
+    inner: Arc<Inner<C>>,
+    /// Present in the manager that a pool of [`PoolBuilder`]'s has.
+    pooled: Option<Arc<Pooled<C>>>,
+}
+
+struct Inner<C: Backend> {
+    connector: C::Connector,
+    passwords: Passwords,
+    clock: Clock,
+    events: Events,
+    connect_timeout: Duration,
+}
+
+/// Where the password of a login comes from.
+enum Passwords {
+    Iam(TokenSource, Endpoint),
+    Fixed(Arc<Token>),
+    /// What libpq finds, or none.
+    Libpq,
+}
+
+/// What a manager knows of the one pool that it is in.
+pub(crate) struct Pooled<C> {
+    /// Opened to see whether it works, and handed to whoever asks first.
+    pub(crate) first: Mutex<Option<C>>,
+    /// Below the pool's own timeout.
+    pub(crate) connect_timeout: Duration,
+    pub(crate) lifetimes: Option<Arc<Lifetimes>>,
+}
+
+impl<C: Backend> RdsConnectionManager<C> {
+    /// A manager for the database that a connection string names: a URL or libpq's
+    /// `keyword=value` pairs, without a password.
+    ///
+    /// Credentials come from AWS's default chain, the region from the host name or the AWS
+    /// configuration. The server's certificate is verified in full. Nothing is asked or dialled
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] if the connection string cannot be read, names no user or host,
+    /// or asks for something that IAM does not go with, such as `sslmode=prefer`.
+    pub fn new(connection_string: &str) -> Result<Self, Error> {
+        Self::builder(connection_string).build()
+    }
+
+    /// The same with more to set. A setting on the builder wins over one in the connection string.
+    pub fn builder(connection_string: &str) -> ManagerBuilder<C> {
+        ManagerBuilder {
+            target: ConnectionString::parse(connection_string),
+            auth: None,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            connection: std::marker::PhantomData,
+        }
+    }
+
+    /// A pool with this crate's defaults; see [`PoolBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// See [`PoolBuilder::build`].
+    pub fn into_pool(self) -> Result<r2d2::Pool<Self>, Error> {
+        self.pool_builder().build()
+    }
+
+    /// A pool with settings of its own. One manager can serve any number of pools.
+    pub fn pool_builder(&self) -> PoolBuilder<C> {
+        PoolBuilder::new(self.clone())
+    }
+
+    /// Opens one connection, in or outside a pool.
+    ///
+    /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
+    /// counts.
+    ///
+    /// # Errors
+    ///
+    /// Every [`ErrorKind`] is possible.
+    pub fn try_connect(&self) -> Result<C, Error> {
+        let limit = match &self.pooled {
+            Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
+            None => self.inner.connect_timeout,
+        };
+        panic::catch_unwind(AssertUnwindSafe(|| self.inner.log_in(limit))).unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Internal,
+                "opening a connection panicked; the panic's message tells where",
+            ))
+        })
+    }
+
+    pub(crate) fn in_pool(&self, pooled: Pooled<C>) -> Self {
+        RdsConnectionManager {
+            inner: self.inner.clone(),
+            pooled: Some(Arc::new(pooled)),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.inner.events
+    }
+
+    pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
+        self.pooled.as_ref()?.lifetimes.clone()
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        match &self.inner.passwords {
+            Passwords::Iam(_, endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+}
+
+impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
+    type Connection = C;
+    type Error = C::Error;
+
+    fn connect(&self) -> Result<C, C::Error> {
+        if let Some(first) = self.pooled.as_ref().and_then(|pooled| pooled.first.lock().take()) {
+            return Ok(first);
+        }
+        Ok(self.try_connect()?)
+    }
+
+    fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {
+        connection.ping()
+    }
+
+    fn has_broken(&self, connection: &mut C) -> bool {
+        let is_retired = match &self.pooled {
+            Some(pooled) => pooled.lifetimes.is_some() && lifetime::take_verdict(),
+            None => {
+                say_once_that_lives_are_not_kept();
+                false
+            }
+        };
+        is_retired || std::thread::panicking() || connection.is_broken()
+    }
+}
+
+impl<C: Backend> Inner<C> {
+    fn log_in(&self, limit: Duration) -> Result<C, Error> {
+        let started = self.clock.now();
+        let mut offer = self.passwords.offer()?;
+        loop {
+            let error = match self.attempt(offer.as_ref(), limit, &started) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::LoginRefused {
+                return Err(error);
+            }
+            let now = self.clock.now();
+            self.events.login_refused(&LoginRefused {
+                token: offer.as_ref().map(|offer| &*offer.token),
+                token_age: offer.as_ref().map(|offer| offer.token.age_at(&now)).unwrap_or_default(),
+                error: &error,
+            });
+            let (Passwords::Iam(source, endpoint), Some(refused)) = (&self.passwords, &offer) else {
+                return Err(error);
+            };
+            // What replaces it counts as new, so this goes round twice at the most.
+            match source.replace(refused)? {
+                Some(replacement) if now.since(&started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
+                    let token = &replacement.token;
+                    self.events.login_retried(&LoginRetried { token });
+                    offer = Some(replacement);
+                }
+                _ => return Err(refused_for_good(endpoint, error)),
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        offer: Option<&Offer>,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<C, Error> {
+        let left = limit.saturating_sub(self.clock.now().since(started));
+        let password = offer.map(|offer| offer.token.expose_secret());
+        let connection = C::establish(&self.connector, password, left)?;
+        self.events.connection_opened(&ConnectionOpened {
+            token: offer.map(|offer| &*offer.token),
+            took: self.clock.now().since(started),
+        });
+        Ok(connection)
+    }
+}
+
+impl Passwords {
+    fn offer(&self) -> Result<Option<Offer>, Error> {
+        match self {
+            Passwords::Iam(source, _) => source.offer().map(Some),
+            Passwords::Fixed(token) => Ok(Some(Offer {
+                token: token.clone(),
+                is_cached: false,
+            })),
+            Passwords::Libpq => Ok(None),
+        }
+    }
+}
+
+impl<C: Backend> Clone for RdsConnectionManager<C> {
+    fn clone(&self) -> Self {
+        RdsConnectionManager {
+            inner: self.inner.clone(),
+            pooled: self.pooled.clone(),
+        }
+    }
+}
+
+impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RdsConnectionManager");
+        match &self.inner.passwords {
+            Passwords::Iam(_, endpoint) => debug.field("login", &"iam").field("endpoint", endpoint),
+            Passwords::Fixed(_) => debug.field("login", &"password"),
+            Passwords::Libpq => debug.field("login", &"libpq"),
+        };
+        debug.finish_non_exhaustive()
+    }
+}
+
+/// Settings of an [`RdsConnectionManager`].
+#[must_use]
+pub struct ManagerBuilder<C> {
+    target: Result<ConnectionString, Error>,
+    auth: Option<IamAuth>,
+    connect_timeout: Duration,
+    connection: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<C: Backend> ManagerBuilder<C> {
+    /// Signs tokens with this identity. By default one is made from `iam_profile`, `iam_role_arn`,
+    /// `iam_external_id` and `iam_session_name` of the connection string, or else from AWS's
+    /// default chain.
+    pub fn auth(mut self, auth: IamAuth) -> Self {
+        self.auth = Some(auth);
+        self
+    }
+
+    /// The region to sign for; `iam_region` of the connection string. By default it is read from
+    /// the host name, or else from the AWS configuration.
+    pub fn region(self, region: impl Into<String>) -> Self {
+        self.set(|target| target.iam.region = Some(region.into()))
+    }
+
+    /// The database's real name, to sign for, where another is dialled: behind a CNAME, a tunnel or
+    /// a load balancer. `iam_host` and `iam_port` of the connection string.
+    pub fn sign_for(self, host: impl Into<String>, port: u16) -> Self {
+        self.set(|target| {
+            target.iam.host = Some(host.into());
+            target.iam.port = Some(port);
+        })
+    }
+
+    /// The database user.
+    pub fn user(self, user: &str) -> Self {
+        self.set(|target| target.set_user(user))
+    }
+
+    /// How far the server's certificate is verified. [`SslMode::VerifyFull`] by default with IAM.
+    pub fn sslmode(self, mode: SslMode) -> Self {
+        self.set(|target| target.set_sslmode(mode))
+    }
+
+    /// A PEM file with the roots to trust, or `system`. By default this crate's own of RDS's, for
+    /// the region.
+    pub fn sslrootcert(self, path: &str) -> Self {
+        self.set(|target| target.set_sslrootcert(path))
+    }
+
+    /// How long opening a connection may take, with the token and a second attempt inside it. 9 s
+    /// by default, and in a pool nine tenths of its `connection_timeout` if that is less. libpq
+    /// counts whole seconds, from two.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Checks it all. Nothing is asked or dialled yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`], as [`RdsConnectionManager::new`].
+    pub fn build(self) -> Result<RdsConnectionManager<C>, Error> {
+        let target = self.target?;
+        target.check()?;
+        let auth = match self.auth {
+            Some(auth) => auth,
+            None => auth_of(&target)?,
+        };
+        let passwords = match target.login() {
+            Login::Iam => {
+                let endpoint = target.endpoint()?;
+                Passwords::Iam(auth.source(&endpoint), endpoint)
+            }
+            Login::Password(password) => {
+                tracing::info!(user = target.get("user"), "a password is set, so IAM is not used");
+                let password = Zeroizing::new(password.expose().to_owned());
+                Passwords::Fixed(Arc::new(Token::everlasting(password, auth.clock().now())))
+            }
+            Login::None => Passwords::Libpq,
+        };
+        let roots = Roots::choose(&target)?;
+        Ok(RdsConnectionManager {
+            inner: Arc::new(Inner {
+                connector: C::prepare(&target, &roots)?,
+                passwords,
+                clock: auth.clock().clone(),
+                events: auth.events().clone(),
+                connect_timeout: self.connect_timeout,
+            }),
+            pooled: None,
+        })
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
+        if let Ok(target) = &mut self.target {
+            change(target);
+        }
+        self
+    }
+}
+
+impl<C> fmt::Debug for ManagerBuilder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerBuilder")
+            .field("target", &self.target)
+            .field("auth", &self.auth)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The identity that a connection string names.
+fn auth_of(target: &ConnectionString) -> Result<IamAuth, Error> {
+    let mut builder = IamAuth::builder();
+    if let Some(profile) = &target.iam.profile {
+        builder = builder.profile(profile);
+    }
+    if let Some(arn) = &target.iam.role_arn {
+        let mut role = AssumeRole::new(arn);
+        if let Some(id) = &target.iam.external_id {
+            role = role.external_id(id);
+        }
+        if let Some(name) = &target.iam.session_name {
+            role = role.session_name(name);
+        }
+        builder = builder.assume_role(role);
+    }
+    builder.build()
+}
+
+fn refused_for_good(endpoint: &Endpoint, cause: Error) -> Error {
+    Error::with_cause(
+        ErrorKind::LoginRefused,
+        format!(
+            "login as {:?} was refused with a new token; check that the user exists and has been \
+             granted rds_iam, that the policy allows rds-db:connect for it, and this machine's clock",
+            endpoint.user()
+        ),
+        cause,
+    )
+}
+
+fn say_once_that_lives_are_not_kept() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "this pool was built without pool_builder() or into_pool(), so max_lifetime is kept \
+             for idle connections only"
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! A plain r2d2 pool with settings that suit IAM.
+//!
+//! r2d2's own builder has no getters, so `lifetime` could not learn from it what the user set, and
+//! some of its combinations are traps: `min_idle` above `max_size` panics, `min_idle` of 0 starves
+//! waiters after a retirement, and a pool whose first connects fail is silent until it times out.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use r2d2::event::NopEventHandler;
+use r2d2::{
+    CustomizeConnection, HandleError, HandleEvent, LoggingErrorHandler, NopConnectionCustomizer,
+    Pool,
+};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use crate::backend::Backend;
+use crate::endpoint::{Endpoint, Engine};
+use crate::error::{Error, ErrorKind};
+use crate::lifetime::{LifetimeHandler, Lifetimes};
+use crate::manager::{Pooled, RdsConnectionManager};
+
+const DEFAULT_MAX_SIZE: u32 = 10;
+const DEFAULT_MIN_IDLE: u32 = 2;
+const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(14 * 60);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Aurora DSQL ends every session after an hour.
+const DSQL_LONGEST_LIFETIME: Duration = Duration::from_secs(59 * 60);
+
+/// Settings of a pool, under the names that [`r2d2::Builder`] has for them, with other defaults.
+///
+/// What comes out is a plain [`r2d2::Pool`].
+#[must_use]
+pub struct PoolBuilder<C: Backend> {
+    manager: RdsConnectionManager<C>,
+    max_size: u32,
+    min_idle: Option<u32>,
+    test_on_check_out: bool,
+    max_lifetime: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    connection_timeout: Duration,
+    thread_pool: Option<Arc<ScheduledThreadPool>>,
+    error_handler: Box<dyn HandleError<C::Error>>,
+    event_handler: Box<dyn HandleEvent>,
+    customizer: Box<dyn CustomizeConnection<C, C::Error>>,
+}
+
+impl<C: Backend> PoolBuilder<C> {
+    pub(crate) fn new(manager: RdsConnectionManager<C>) -> PoolBuilder<C> {
+        PoolBuilder {
+            manager,
+            max_size: DEFAULT_MAX_SIZE,
+            min_idle: Some(DEFAULT_MIN_IDLE),
+            test_on_check_out: true,
+            max_lifetime: Some(DEFAULT_MAX_LIFETIME),
+            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            connection_timeout: DEFAULT_CONNECTION_TIMEOUT,
+            thread_pool: None,
+            error_handler: Box::new(LoggingErrorHandler),
+            event_handler: Box::new(NopEventHandler),
+            customizer: Box::new(NopConnectionCustomizer),
+        }
+    }
+
+    /// The most connections that the pool has. 10 by default; at least 1.
+    pub fn max_size(mut self, max_size: u32) -> Self {
+        self.max_size = max_size;
+        self
+    }
+
+    /// How many idle connections the pool keeps ready. 2 by default; `None` is as many as
+    /// `max_size`.
+    ///
+    /// More than `max_size` counts as `max_size`, and while a lifetime is kept 0 counts as 1, since
+    /// r2d2 lets a waiter starve after a retirement otherwise.
+    pub fn min_idle(mut self, min_idle: Option<u32>) -> Self {
+        self.min_idle = min_idle;
+        self
+    }
+
+    /// Whether a connection is tried with one round trip when it is taken. True by default.
+    pub fn test_on_check_out(mut self, test: bool) -> Self {
+        self.test_on_check_out = test;
+        self
+    }
+
+    /// How long a connection lives at the most. 14 minutes by default; `None` is for ever.
+    ///
+    /// A session outlives the token that it was opened with. What this limit does is bound for how
+    /// long an identity that was revoked keeps a session, follow the database's name to another
+    /// machine after a failover, and spread sessions over readers that were added.
+    ///
+    /// Each connection has a span of its own between 90 and 100 % of it, and is retired when it is
+    /// checked in after that, no more than a tenth of the pool at a time. Idle connections are left
+    /// to r2d2, which looks every 30 s. With Aurora DSQL it is 59 minutes at the most.
+    pub fn max_lifetime(mut self, max_lifetime: Option<Duration>) -> Self {
+        self.max_lifetime = max_lifetime;
+        self
+    }
+
+    /// How long a connection may be idle. 10 minutes by default; `None` is for ever.
+    pub fn idle_timeout(mut self, idle_timeout: Option<Duration>) -> Self {
+        self.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// For how long `get` waits. 10 s by default.
+    ///
+    /// r2d2 waits for up to half of this between attempts to connect, so with its own default of
+    /// 30 s a pool takes up to 15 s to notice that a server is back.
+    pub fn connection_timeout(mut self, connection_timeout: Duration) -> Self {
+        self.connection_timeout = connection_timeout;
+        self
+    }
+
+    /// The threads on which connections are opened. By default each pool has three of its own.
+    pub fn thread_pool(mut self, thread_pool: Arc<ScheduledThreadPool>) -> Self {
+        self.thread_pool = Some(thread_pool);
+        self
+    }
+
+    /// Is told of failed connects and checks. By default r2d2's, which writes them to `log`.
+    pub fn error_handler(mut self, handler: Box<dyn HandleError<C::Error>>) -> Self {
+        self.error_handler = handler;
+        self
+    }
+
+    /// Is told of r2d2's events. By default nobody is.
+    pub fn event_handler(mut self, handler: Box<dyn HandleEvent>) -> Self {
+        self.event_handler = handler;
+        self
+    }
+
+    /// Prepares each new connection. By default nothing is done.
+    pub fn connection_customizer(
+        mut self,
+        customizer: Box<dyn CustomizeConnection<C, C::Error>>,
+    ) -> Self {
+        self.customizer = customizer;
+        self
+    }
+
+    /// Opens one connection, and builds the pool around it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept that connection from being opened, at once and typed; and
+    /// [`ErrorKind::Configuration`] for a size or a time of zero.
+    pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
+        self.check()?;
+        let first = self.in_pool(None).try_connect()?;
+        Ok(self.assemble(Some(first)))
+    }
+
+    /// Builds the pool and lets its threads connect when they can.
+    ///
+    /// For applications that have to start before their database does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] for a size or a time of zero.
+    pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
+        self.check()?;
+        Ok(self.assemble(None))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let is_zero = |time: Option<Duration>| time.is_some_and(|time| time.is_zero());
+        let wrong = if self.max_size == 0 {
+            "max_size"
+        } else if self.connection_timeout.is_zero() {
+            "connection_timeout"
+        } else if is_zero(self.max_lifetime) {
+            "max_lifetime"
+        } else if is_zero(self.idle_timeout) {
+            "idle_timeout"
+        } else {
+            return Ok(());
+        };
+        Err(Error::configuration(format!("{wrong} of the pool is zero; set more")))
+    }
+
+    fn assemble(self, first: Option<C>) -> Pool<RdsConnectionManager<C>> {
+        let manager = self.in_pool(first);
+        let max_lifetime = self.max_lifetime();
+        tracing::info!(
+            host = manager.endpoint().map(Endpoint::host),
+            user = manager.endpoint().map(Endpoint::user),
+            max_size = self.max_size,
+            ?max_lifetime,
+            "pool built"
+        );
+        let handler = LifetimeHandler {
+            lifetimes: manager.lifetimes(),
+            clock: manager.clock().clone(),
+            events: manager.events().clone(),
+            inner: self.event_handler,
+        };
+        let mut builder = Pool::builder()
+            .max_size(self.max_size)
+            .min_idle(min_idle(self.min_idle, self.max_size, max_lifetime))
+            .test_on_check_out(self.test_on_check_out)
+            .max_lifetime(max_lifetime)
+            .idle_timeout(self.idle_timeout)
+            .connection_timeout(self.connection_timeout)
+            .error_handler(self.error_handler)
+            .event_handler(Box::new(handler))
+            .connection_customizer(Box::new(CaughtCustomizer(self.customizer)));
+        if let Some(thread_pool) = self.thread_pool {
+            builder = builder.thread_pool(thread_pool);
+        }
+        builder.build_unchecked(manager)
+    }
+
+    fn in_pool(&self, first: Option<C>) -> RdsConnectionManager<C> {
+        // A worker that is still connecting when nobody waits any more has nobody to tell.
+        let connect_timeout = self.connection_timeout * 9 / 10;
+        let lifetimes = self.max_lifetime().map(|max_lifetime| {
+            Arc::new(Lifetimes::new(max_lifetime, self.max_size, self.connection_timeout))
+        });
+        self.manager.in_pool(Pooled {
+            first: Mutex::new(first),
+            connect_timeout,
+            lifetimes,
+        })
+    }
+
+    fn max_lifetime(&self) -> Option<Duration> {
+        match self.manager.endpoint().map(Endpoint::engine) {
+            Some(Engine::Dsql) => {
+                let limit = DSQL_LONGEST_LIFETIME;
+                Some(self.max_lifetime.map_or(limit, |lifetime| lifetime.min(limit)))
+            }
+            _ => self.max_lifetime,
+        }
+    }
+}
+
+impl<C: Backend> fmt::Debug for PoolBuilder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("manager", &self.manager)
+            .field("max_size", &self.max_size)
+            .field("min_idle", &self.min_idle)
+            .field("max_lifetime", &self.max_lifetime)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("connection_timeout", &self.connection_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) -> Option<u32> {
+    let least = u32::from(max_lifetime.is_some());
+    wanted.map(|wanted| wanted.clamp(least, max_size))
+}
+
+/// The user's customizer, whose panic would lose a slot of the pool for good.
+#[derive(Debug)]
+struct CaughtCustomizer<C, E>(Box<dyn CustomizeConnection<C, E>>);
+
+impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtCustomizer<C, E> {
+    fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
+        panic::catch_unwind(AssertUnwindSafe(|| self.0.on_acquire(connection))).unwrap_or_else(
+            |_| {
+                Err(E::from(Error::new(
+                    ErrorKind::Internal,
+                    "the pool's connection customizer panicked; its message tells where",
+                )))
+            },
+        )
+    }
+
+    fn on_release(&self, connection: C) {
+        if panic::catch_unwind(AssertUnwindSafe(|| self.0.on_release(connection))).is_err() {
+            tracing::error!("the pool's connection customizer panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: Option<Duration> = Some(DEFAULT_MAX_LIFETIME);
+
+    #[test]
+    fn min_idle_stays_between_what_r2d2_can_bear() {
+        assert_eq!(min_idle(Some(2), 10, LIFETIME), Some(2));
+        assert_eq!(min_idle(Some(2), 1, LIFETIME), Some(1));
+        assert_eq!(min_idle(Some(0), 10, LIFETIME), Some(1));
+        assert_eq!(min_idle(Some(0), 10, None), Some(0));
+        assert_eq!(min_idle(None, 10, LIFETIME), None);
+    }
+}

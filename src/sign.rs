@@ -1,0 +1,131 @@
+//! SigV4: credentials and an endpoint become a token. Pure; the only file that names SigV4.
+//!
+//! Done differently from `aws-sdk-rds`: the user's name is percent-encoded before it is signed, the
+//! token knows its end, which is never later than that of its credentials, no region is made up,
+//! and nothing here can print a secret.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
+};
+use aws_sigv4::sign::v4;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tracing::subscriber::NoSubscriber;
+use zeroize::Zeroizing;
+
+use crate::clock::Moment;
+use crate::endpoint::{Endpoint, Engine};
+use crate::error::{Error, ErrorKind};
+use crate::token::{Schedule, Token};
+
+/// What RFC 3986 calls unreserved goes as it is; everything else is encoded.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Signs a token for `endpoint` in `region` that AWS accepts for `lifetime` from `now`, or until
+/// `credentials` end if that is sooner.
+///
+/// The form is that of the user guide, "Connecting to your DB instance using IAM authentication":
+/// a presigned `GET` with its scheme cut off.
+pub(crate) fn presign(
+    endpoint: &Endpoint,
+    region: &str,
+    credentials: &Credentials,
+    now: &Moment,
+    lifetime: Duration,
+    schedule: Schedule,
+) -> Result<Token, Error> {
+    let issued = now.whole_second();
+    let authority = authority(endpoint);
+    let unsigned = format!("{authority}/?{}", action(endpoint));
+
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(lifetime);
+    let identity = credentials.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(service(endpoint.engine()))
+        .time(issued.wall)
+        .settings(settings)
+        .build()
+        .map_err(cannot_sign)?
+        .into();
+    // The header is given because aws-sigv4 would leave out a port of 443.
+    let request = SignableRequest::new(
+        "GET",
+        format!("https://{unsigned}"),
+        std::iter::once(("host", authority.as_str())),
+        SignableBody::empty(),
+    )
+    .map_err(cannot_sign)?;
+
+    // aws-sigv4 writes what it signs to the log at TRACE, the session token with it.
+    let signed = tracing::subscriber::with_default(NoSubscriber::default(), || {
+        sign(request, &params)
+    });
+    let (instructions, _signature) = signed.map_err(cannot_sign)?.into_parts();
+
+    let mut secret = Zeroizing::new(String::with_capacity(unsigned.len() + 512 + session_length(credentials)));
+    secret.push_str(&unsigned);
+    for (name, value) in instructions.params() {
+        // Writing to a string cannot fail.
+        let _ = write!(secret, "&{name}={}", utf8_percent_encode(value, UNRESERVED));
+    }
+
+    let mut expires_at = issued.wall + lifetime;
+    if let Some(credentials_expire_at) = credentials.expiry() {
+        expires_at = expires_at.min(credentials_expire_at);
+    }
+    let token = Token::new(secret, issued, expires_at, schedule);
+    if !token.is_usable_at(now) {
+        return Err(Error::new(
+            ErrorKind::CredentialsExpired,
+            "the aws credentials have expired, or end too soon for a token to be of use; renew \
+             them (for example with `aws sso login`), or correct this machine's clock",
+        ));
+    }
+    Ok(token)
+}
+
+fn authority(endpoint: &Endpoint) -> String {
+    match endpoint.engine() {
+        Engine::Rds => format!("{}:{}", endpoint.host(), endpoint.port()),
+        Engine::Dsql => endpoint.host().to_owned(),
+    }
+}
+
+fn action(endpoint: &Endpoint) -> String {
+    match (endpoint.engine(), endpoint.user()) {
+        (Engine::Rds, user) => {
+            let user = utf8_percent_encode(user, UNRESERVED);
+            format!("Action=connect&DBUser={user}")
+        }
+        (Engine::Dsql, "admin") => "Action=DbConnectAdmin".to_owned(),
+        (Engine::Dsql, _) => "Action=DbConnect".to_owned(),
+    }
+}
+
+fn service(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Rds => "rds-db",
+        Engine::Dsql => "dsql",
+    }
+}
+
+/// The most that percent-encoding makes of the session token.
+fn session_length(credentials: &Credentials) -> usize {
+    credentials.session_token().map_or(0, |token| 3 * token.len())
+}
+
+fn cannot_sign(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let message = "cannot sign a token; check the host, the user and the region";
+    Error::with_cause(ErrorKind::Configuration, message, cause)
+}

@@ -1,0 +1,231 @@
+//! A secret that serves as a password for a while, and cannot be printed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use zeroize::Zeroizing;
+
+use crate::cache::{Freshness, Perishable};
+use crate::clock::Moment;
+
+/// How long AWS accepts a token at the most: 15 minutes.
+pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(900);
+
+/// The shortest lifetime that leaves some use of a token beside its margin.
+pub(crate) const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
+
+const SHORTEST_MARGIN: Duration = Duration::from_secs(2);
+const LONGEST_MARGIN: Duration = Duration::from_secs(60);
+
+/// A password with an end: an IAM token, or whatever else serves as one.
+///
+/// There is no `Display` and no `Serialize`, its `Debug` shows its age and not its text, and its
+/// memory is overwritten when the last user of it is gone.
+pub struct Token {
+    secret: Zeroizing<String>,
+    id: u64,
+    issued: Moment,
+    ends: Option<Ends>,
+}
+
+#[derive(Clone, Copy)]
+struct Ends {
+    /// When its issuer ceases to accept it.
+    expires_at: SystemTime,
+    /// From here on a refresh is due, but the token still good.
+    refresh_from: Moment,
+    /// From here on it must not be used.
+    usable_until: Moment,
+}
+
+/// When a token is to be given up, worked out from when its issuer gives it up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// The part of the usable life, in thousandths, after which a refresh is due.
+    pub(crate) refresh_after: u32,
+}
+
+impl Schedule {
+    /// A refresh becomes due only when the token must not be used any more.
+    pub(crate) const AT_THE_END: Schedule = Schedule {
+        refresh_after: 1000,
+    };
+
+    /// A refresh becomes due between 11 and 12 of 14 minutes, or at that part of another life.
+    /// The spread keeps processes that started together from refreshing together.
+    pub(crate) fn ahead() -> Schedule {
+        Schedule {
+            refresh_after: fastrand::u32(11_000 / 14..=12_000 / 14),
+        }
+    }
+}
+
+/// How long before its expiry a token with this lifetime is given up: a fifteenth of it, so one
+/// minute of fifteen, and at least 2 s, since `X-Amz-Date` has whole seconds only.
+///
+/// It covers the time between asking for the token and the server looking at it, and clocks that
+/// differ.
+pub(crate) fn margin(lifetime: Duration) -> Duration {
+    (lifetime / 15).clamp(SHORTEST_MARGIN, LONGEST_MARGIN)
+}
+
+impl Token {
+    /// A secret that is good from `issued` until `expires_at` on the wall clock.
+    pub(crate) fn new(
+        secret: Zeroizing<String>,
+        issued: Moment,
+        expires_at: SystemTime,
+        schedule: Schedule,
+    ) -> Token {
+        let lifetime = expires_at.duration_since(issued.wall).unwrap_or_default();
+        let usable = lifetime.saturating_sub(margin(lifetime));
+        let refresh_after = usable / 1000 * schedule.refresh_after;
+        Token::with_ends(
+            secret,
+            issued,
+            Some(Ends {
+                expires_at,
+                refresh_from: issued + refresh_after,
+                usable_until: issued + usable,
+            }),
+        )
+    }
+
+    /// A secret that does not age.
+    pub(crate) fn everlasting(secret: Zeroizing<String>, issued: Moment) -> Token {
+        Token::with_ends(secret, issued, None)
+    }
+
+    fn with_ends(secret: Zeroizing<String>, issued: Moment, ends: Option<Ends>) -> Token {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Token {
+            secret,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            issued,
+            ends,
+        }
+    }
+
+    /// The text to send as the password. Whoever calls this answers for where it goes.
+    pub fn expose_secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// A number that names this token in events and logs of this process; counted from 1.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// When it was signed, on the wall clock, cut to the second as `X-Amz-Date` is.
+    pub fn issued_at(&self) -> SystemTime {
+        self.issued.wall
+    }
+
+    /// When its issuer ceases to accept it; `None` for a fixed password.
+    ///
+    /// For an IAM token that is the end of its lifetime or of the credentials that signed it,
+    /// whichever comes first: AWS refuses a token whose credentials have expired.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.ends.map(|ends| ends.expires_at)
+    }
+
+    /// When this crate ceases to use it: [`expires_at`](Token::expires_at) less a margin of a
+    /// fifteenth of its lifetime, from 2 s to 60 s; `None` for a fixed password.
+    pub fn usable_until(&self) -> Option<SystemTime> {
+        self.ends.map(|ends| ends.usable_until.wall)
+    }
+
+    pub(crate) fn age_at(&self, now: &Moment) -> Duration {
+        now.since(&self.issued)
+    }
+
+    pub(crate) fn is_usable_at(&self, now: &Moment) -> bool {
+        self.freshness_at(now) != Freshness::Dead
+    }
+
+    /// Whether a token signed at `now` would be this one again: dates are signed in whole seconds.
+    pub(crate) fn would_be_signed_again_at(&self, now: &Moment) -> bool {
+        now.whole_second().wall == self.issued.wall
+    }
+}
+
+impl Perishable for Token {
+    #[inline]
+    fn freshness_at(&self, now: &Moment) -> Freshness {
+        let Some(ends) = &self.ends else {
+            return Freshness::Fresh;
+        };
+        if now.has_reached(&ends.usable_until) {
+            Freshness::Dead
+        } else if now.has_reached(&ends.refresh_from) || now.wall < self.issued.wall {
+            // A wall clock before the date of issue was set back since then: whether the token is
+            // good by AWS's clock is unknown, so it is used while a new one is on its way.
+            Freshness::Aging
+        } else {
+            Freshness::Fresh
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("id", &self.id)
+            .field("issued_at", &self.issued_at())
+            .field("expires_at", &self.expires_at())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn token(issued: Moment, lifetime: Duration) -> Token {
+        let secret = Zeroizing::new("secret".to_owned());
+        Token::new(secret, issued, issued.wall + lifetime, Schedule::ahead())
+    }
+
+    #[test]
+    fn fifteen_minutes_are_fourteen_of_use() {
+        let issued = ManualClock::new().clock().now();
+        let token = token(issued, 15 * MINUTE);
+        assert_eq!(token.usable_until(), Some(issued.wall + 14 * MINUTE));
+        let at = |span| token.freshness_at(&(issued + span));
+        assert_eq!(at(Duration::ZERO), Freshness::Fresh);
+        assert_eq!(at(11 * MINUTE - SECOND), Freshness::Fresh);
+        assert_eq!(at(12 * MINUTE), Freshness::Aging);
+        assert_eq!(at(14 * MINUTE - SECOND), Freshness::Aging);
+        assert_eq!(at(14 * MINUTE), Freshness::Dead);
+    }
+
+    #[test]
+    fn a_short_life_keeps_two_seconds_of_margin() {
+        assert_eq!(margin(5 * SECOND), 2 * SECOND);
+        assert_eq!(margin(30 * SECOND), 2 * SECOND);
+        assert_eq!(margin(5 * MINUTE), 20 * SECOND);
+        assert_eq!(margin(15 * MINUTE), 60 * SECOND);
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_makes_it_age_and_one_set_forward_ends_it() {
+        let time = ManualClock::new();
+        let issued = time.clock().now();
+        let token = token(issued, 15 * MINUTE);
+        time.set_wall(issued.wall - 60 * MINUTE);
+        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Aging);
+        time.set_wall(issued.wall + 60 * MINUTE);
+        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Dead);
+    }
+
+    #[test]
+    fn it_cannot_be_printed() {
+        let token = token(ManualClock::new().clock().now(), 15 * MINUTE);
+        assert!(!format!("{token:?}").contains("secret"));
+    }
+}
