@@ -14,9 +14,7 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{
-    self, ProvideCredentials, SharedCredentialsProvider, future,
-};
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use parking_lot::Mutex;
 
 use crate::cache::{Freshness, Perishable};
@@ -88,7 +86,9 @@ pub(crate) struct Identity {
 
 pub(crate) enum Source {
     /// AWS's default chain, or what it makes of a named profile.
-    Chain { profile: Option<String> },
+    Chain {
+        profile: Option<String>,
+    },
     Provider(SharedCredentialsProvider),
 }
 
@@ -135,7 +135,11 @@ impl Identity {
         if let Some(profile) = self.profile() {
             chain = chain.profile_name(profile);
         }
-        let region = chain.build().region().await.map(|region| region.to_string());
+        let region = chain
+            .build()
+            .region()
+            .await
+            .map(|region| region.to_string());
         self.region.lock().clone_from(&region);
         region
     }
@@ -328,7 +332,9 @@ impl ProvideCredentials for BlockingProvider {
             let fetched: Option<provider::Result> =
                 runtime::unblock(move || fetch().map_err(CredentialsError::provider_error)).await;
             fetched.unwrap_or_else(|| {
-                Err(CredentialsError::unhandled("the closure that fetches credentials panicked"))
+                Err(CredentialsError::unhandled(
+                    "the closure that fetches credentials panicked",
+                ))
             })
         })
     }

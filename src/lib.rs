@@ -1,10 +1,5 @@
 //! Log in to Amazon RDS with IAM tokens.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "nothing asks the cache for anything yet")
-)]
-mod cache;
 mod auth;
 mod backend;
 mod cache;

@@ -155,7 +155,8 @@ impl HandleEvent for LifetimeHandler {
         let retired = lifetimes.judge_at(id, self.clock.now().monotonic);
         IS_RETIRED.set(retired.is_some());
         if let Some(age) = retired {
-            self.events.connection_retired(&ConnectionRetired { id, age });
+            self.events
+                .connection_retired(&ConnectionRetired { id, age });
         }
     }
 }
@@ -173,7 +174,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[expect(clippy::disallowed_methods, reason = "an instant to count from; nothing waits for it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant to count from; nothing waits for it"
+    )]
     fn some_instant() -> Instant {
         Instant::now()
     }
@@ -191,8 +195,14 @@ mod tests {
         for id in 0..200 {
             let lifetimes = Lifetimes::new(14 * MINUTE, 10, 10 * SECOND);
             lifetimes.opened_at(id, born);
-            assert_eq!(lifetimes.judge_at(id, born + 14 * MINUTE * 9 / 10 - SECOND), None);
-            assert_eq!(lifetimes.judge_at(id, born + 14 * MINUTE), Some(14 * MINUTE));
+            assert_eq!(
+                lifetimes.judge_at(id, born + 14 * MINUTE * 9 / 10 - SECOND),
+                None
+            );
+            assert_eq!(
+                lifetimes.judge_at(id, born + 14 * MINUTE),
+                Some(14 * MINUTE)
+            );
         }
     }
 
@@ -206,7 +216,11 @@ mod tests {
         make_due(&lifetimes, born);
         // Just before the end all are due, but two may go.
         let late = born + 14 * MINUTE - Duration::from_millis(1);
-        let retired = |now| (0..20).filter(|id| lifetimes.judge_at(*id, now).is_some()).count();
+        let retired = |now| {
+            (0..20)
+                .filter(|id| lifetimes.judge_at(*id, now).is_some())
+                .count()
+        };
         assert_eq!(retired(late), 2);
         assert_eq!(retired(late), 0, "two are away");
         // A replacement makes room for the next.
@@ -236,14 +250,23 @@ mod tests {
         for id in 0..1000 {
             lifetimes.opened_at(id, born);
         }
-        let mut dues: Vec<_> = lifetimes.state.lock().lives.values().map(|life| life.due).collect();
+        let mut dues: Vec<_> = lifetimes
+            .state
+            .lock()
+            .lives
+            .values()
+            .map(|life| life.due)
+            .collect();
         dues.sort();
         // 84 s of spread: in no tenth of it more than a fifth of them.
         for tenth in 0..10 {
             let from = born + 14 * MINUTE * 9 / 10 + 84 * SECOND * tenth / 10;
             let to = from + 84 * SECOND / 10;
             let within = dues.iter().filter(|due| (from..to).contains(*due)).count();
-            assert!((20..200).contains(&within), "{within} of 1000 in tenth {tenth}");
+            assert!(
+                (20..200).contains(&within),
+                "{within} of 1000 in tenth {tenth}"
+            );
         }
     }
 }

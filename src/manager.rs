@@ -167,7 +167,11 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C, C::Error> {
-        if let Some(first) = self.pooled.as_ref().and_then(|pooled| pooled.first.lock().take()) {
+        if let Some(first) = self
+            .pooled
+            .as_ref()
+            .and_then(|pooled| pooled.first.lock().take())
+        {
             return Ok(first);
         }
         Ok(self.try_connect()?)
@@ -204,10 +208,14 @@ impl<C: Backend> Inner<C> {
             let now = self.clock.now();
             self.events.login_refused(&LoginRefused {
                 token: offer.as_ref().map(|offer| &*offer.token),
-                token_age: offer.as_ref().map(|offer| offer.token.age_at(&now)).unwrap_or_default(),
+                token_age: offer
+                    .as_ref()
+                    .map(|offer| offer.token.age_at(&now))
+                    .unwrap_or_default(),
                 error: &error,
             });
-            let (Passwords::Iam(source, endpoint), Some(refused)) = (&self.passwords, &offer) else {
+            let (Passwords::Iam(source, endpoint), Some(refused)) = (&self.passwords, &offer)
+            else {
                 return Err(error);
             };
             // What replaces it counts as new, so this goes round twice at the most.
@@ -291,6 +299,12 @@ impl<C: Backend> ManagerBuilder<C> {
         self
     }
 
+    /// Refuses a connection string with a password, or with `iam=off`, instead of logging in with
+    /// that; `iam=on` of the connection string.
+    pub fn require_iam(self) -> Self {
+        self.set(ConnectionString::require_iam)
+    }
+
     /// The region to sign for; `iam_region` of the connection string. By default it is read from
     /// the host name, or else from the AWS configuration.
     pub fn region(self, region: impl Into<String>) -> Self {
@@ -348,16 +362,19 @@ impl<C: Backend> ManagerBuilder<C> {
                 Passwords::Iam(auth.source(&endpoint), endpoint)
             }
             Login::Password(password) => {
-                tracing::info!(user = target.get("user"), "a password is set, so IAM is not used");
+                tracing::info!(
+                    user = target.get("user"),
+                    "a password is set, so IAM is not used"
+                );
                 let password = Zeroizing::new(password.expose().to_owned());
                 Passwords::Fixed(Arc::new(Token::everlasting(password, auth.clock().now())))
             }
             Login::None => Passwords::Libpq,
         };
-        let roots = Roots::choose(&target)?;
+        let roots = roots_for(&target)?;
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
-                connector: C::prepare(&target, &roots)?,
+                connector: C::prepare(&target, roots.as_ref())?,
                 passwords,
                 clock: auth.clock().clone(),
                 events: auth.events().clone(),
@@ -382,6 +399,17 @@ impl<C> fmt::Debug for ManagerBuilder<C> {
             .field("auth", &self.auth)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// The roots that the server's certificate must go back to; `None` leaves it to the TLS library,
+/// as `sslmode=require` and logins without IAM do.
+fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
+    let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
+    match (target.sslrootcert(), target.login()) {
+        (Some(given), _) => Roots::given(given).map(Some),
+        (None, Login::Iam) if verifies => Roots::carried(&target.endpoint()?).map(Some),
+        _ => Ok(None),
     }
 }
 

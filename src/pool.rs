@@ -182,12 +182,14 @@ impl<C: Backend> PoolBuilder<C> {
         } else {
             return Ok(());
         };
-        Err(Error::configuration(format!("{wrong} of the pool is zero; set more")))
+        Err(Error::configuration(format!(
+            "{wrong} of the pool is zero; set more"
+        )))
     }
 
     fn assemble(self, first: Option<C>) -> Pool<RdsConnectionManager<C>> {
         let manager = self.in_pool(first);
-        let max_lifetime = self.max_lifetime();
+        let max_lifetime = self.longest_life();
         tracing::info!(
             host = manager.endpoint().map(Endpoint::host),
             user = manager.endpoint().map(Endpoint::user),
@@ -220,8 +222,12 @@ impl<C: Backend> PoolBuilder<C> {
     fn in_pool(&self, first: Option<C>) -> RdsConnectionManager<C> {
         // A worker that is still connecting when nobody waits any more has nobody to tell.
         let connect_timeout = self.connection_timeout * 9 / 10;
-        let lifetimes = self.max_lifetime().map(|max_lifetime| {
-            Arc::new(Lifetimes::new(max_lifetime, self.max_size, self.connection_timeout))
+        let lifetimes = self.longest_life().map(|max_lifetime| {
+            Arc::new(Lifetimes::new(
+                max_lifetime,
+                self.max_size,
+                self.connection_timeout,
+            ))
         });
         self.manager.in_pool(Pooled {
             first: Mutex::new(first),
@@ -230,11 +236,14 @@ impl<C: Backend> PoolBuilder<C> {
         })
     }
 
-    fn max_lifetime(&self) -> Option<Duration> {
+    fn longest_life(&self) -> Option<Duration> {
         match self.manager.endpoint().map(Endpoint::engine) {
             Some(Engine::Dsql) => {
                 let limit = DSQL_LONGEST_LIFETIME;
-                Some(self.max_lifetime.map_or(limit, |lifetime| lifetime.min(limit)))
+                Some(
+                    self.max_lifetime
+                        .map_or(limit, |lifetime| lifetime.min(limit)),
+                )
             }
             _ => self.max_lifetime,
         }
@@ -260,7 +269,6 @@ fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) 
 }
 
 /// The user's customizer, whose panic would lose a slot of the pool for good.
-#[derive(Debug)]
 struct CaughtCustomizer<C, E>(Box<dyn CustomizeConnection<C, E>>);
 
 impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtCustomizer<C, E> {
@@ -279,6 +287,12 @@ impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtC
         if panic::catch_unwind(AssertUnwindSafe(|| self.0.on_release(connection))).is_err() {
             tracing::error!("the pool's connection customizer panicked");
         }
+    }
+}
+
+impl<C: 'static, E: 'static> fmt::Debug for CaughtCustomizer<C, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

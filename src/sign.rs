@@ -68,12 +68,13 @@ pub(crate) fn presign(
     .map_err(cannot_sign)?;
 
     // aws-sigv4 writes what it signs to the log at TRACE, the session token with it.
-    let signed = tracing::subscriber::with_default(NoSubscriber::default(), || {
-        sign(request, &params)
-    });
+    let signed =
+        tracing::subscriber::with_default(NoSubscriber::default(), || sign(request, &params));
     let (instructions, _signature) = signed.map_err(cannot_sign)?.into_parts();
 
-    let mut secret = Zeroizing::new(String::with_capacity(unsigned.len() + 512 + session_length(credentials)));
+    let mut secret = Zeroizing::new(String::with_capacity(
+        unsigned.len() + 512 + session_length(credentials),
+    ));
     secret.push_str(&unsigned);
     for (name, value) in instructions.params() {
         // Writing to a string cannot fail.
@@ -122,7 +123,9 @@ fn service(engine: Engine) -> &'static str {
 
 /// The most that percent-encoding makes of the session token.
 fn session_length(credentials: &Credentials) -> usize {
-    credentials.session_token().map_or(0, |token| 3 * token.len())
+    credentials
+        .session_token()
+        .map_or(0, |token| 3 * token.len())
 }
 
 fn cannot_sign(cause: impl std::error::Error + Send + Sync + 'static) -> Error {

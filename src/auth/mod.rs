@@ -11,9 +11,9 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use parking_lot::Mutex;
 
-use self::source::{FetchToken, Fetched, Shared};
-pub use self::source::TokenSource;
 pub(crate) use self::source::Offer;
+pub use self::source::TokenSource;
+use self::source::{FetchToken, Fetched, Shared};
 use crate::cache::{Answer, Cache};
 use crate::clock::{Clock, Moment};
 use crate::credentials::{
@@ -374,8 +374,8 @@ impl Signer {
     fn distrust(&self) {
         let now = self.clock.now();
         let mut distrusted = self.distrusted.lock();
-        let is_too_soon = distrusted
-            .is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_DISTRUST);
+        let is_too_soon =
+            distrusted.is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_DISTRUST);
         if is_too_soon {
             return;
         }

@@ -131,7 +131,9 @@ impl TokenSource {
                     self.launch(flight, *now);
                 }
                 let limit = self.0.shared.refresh_timeout + GRACE;
-                let token = landing.wait(limit).ok_or_else(|| thread_is_stuck(limit))??;
+                let token = landing
+                    .wait(limit)
+                    .ok_or_else(|| thread_is_stuck(limit))??;
                 Ok(Offer {
                     token,
                     is_cached: false,

@@ -36,15 +36,17 @@ const WITH_IAM: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub struct Connector {
     conninfo: String,
-    has_password: bool,
+    /// The user's, if it is to be shorter than ours.
+    connect_timeout: Option<Duration>,
     _roots: Option<PrivateFile>,
 }
 
+#[expect(private_interfaces, reason = "as at the trait")]
 impl sealed::Backend for PgConnection {
     type Error = diesel::r2d2::Error;
     type Connector = Connector;
 
-    fn prepare(target: &ConnectionString, roots: &Roots) -> Result<Connector, Error> {
+    fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
         // libpq would initialize OpenSSL with exit handlers that free what a pool's worker may be
         // using when `main` returns: such programs crashed. Who comes first decides, so we do.
         openssl::init();
@@ -53,29 +55,34 @@ impl sealed::Backend for PgConnection {
         for (keyword, value) in target.parameters() {
             conninfo.push(keyword, value);
         }
-        let file = match roots.pem() {
-            Some(pem) => Some(PrivateFile::new(pem.as_bytes()).map_err(cannot_hand_over)?),
-            None => None,
-        };
-        if let Some(file) = &file {
-            conninfo.push("sslrootcert", file.path());
+        if let Some(mode) = target.sslmode()? {
+            conninfo.push("sslmode", mode.as_str());
         }
-        let has_password = match target.login() {
-            Login::Iam => {
-                for (keyword, value) in WITH_IAM {
-                    if target.parameter(keyword).is_none() {
-                        conninfo.push(keyword, value);
-                    }
-                }
-                true
+        let mut roots_file = None;
+        match roots {
+            Some(Roots::Carried(pem)) => {
+                let file = PrivateFile::new(pem.as_bytes()).map_err(cannot_hand_over)?;
+                conninfo.push("sslrootcert", file.path());
+                roots_file = Some(file);
             }
-            Login::Password(_) => true,
-            Login::None => false,
-        };
+            Some(Roots::File(path)) => conninfo.push("sslrootcert", path),
+            Some(Roots::System) => conninfo.push("sslrootcert", "system"),
+            None => {}
+        }
+        if let Login::Iam = target.login() {
+            for (keyword, value) in WITH_IAM {
+                if target.get(keyword).is_none() {
+                    conninfo.push(keyword, value);
+                }
+            }
+            if let (None, Some(user)) = (target.database(), target.get("user")) {
+                conninfo.push("dbname", user);
+            }
+        }
         Ok(Connector {
             conninfo: conninfo.0,
-            has_password,
-            _roots: file,
+            connect_timeout: target.connect_timeout()?,
+            _roots: roots_file,
         })
     }
 
@@ -85,10 +92,15 @@ impl sealed::Backend for PgConnection {
         timeout: Duration,
     ) -> Result<PgConnection, Error> {
         let mut conninfo = Conninfo(connector.conninfo.clone());
-        let timeout = timeout.max(SHORTEST_TIMEOUT).as_secs().to_string();
-        conninfo.push("connect_timeout", &timeout);
+        let timeout = connector
+            .connect_timeout
+            .map_or(timeout, |wanted| wanted.min(timeout));
+        let timeout = timeout.max(SHORTEST_TIMEOUT).as_secs();
+        conninfo.push("connect_timeout", &timeout.to_string());
         let passfile = match password {
-            Some(password) => Some(PrivateFile::new(passfile(password)?.as_bytes()).map_err(cannot_hand_over)?),
+            Some(password) => {
+                Some(PrivateFile::new(passfile(password)?.as_bytes()).map_err(cannot_hand_over)?)
+            }
             None => None,
         };
         if let Some(file) = &passfile {
@@ -96,7 +108,7 @@ impl sealed::Backend for PgConnection {
             // Or PGPASSWORD would be used instead.
             conninfo.push("password", "");
         }
-        PgConnection::establish(&conninfo.0).map_err(|error| match error {
+        <PgConnection as Connection>::establish(&conninfo.0).map_err(|error| match error {
             ConnectionError::BadConnection(text) => libpq::judge(&text),
             error => Error::with_cause(
                 ErrorKind::Configuration,

@@ -46,7 +46,10 @@ const CONFIGURATION: &[&str] = &[
 ];
 
 /// What the server or a proxy says when it asks for fewer logins.
-const THROTTLED: &[&str] = &["too many competing requests", "Rate of connection to proxy exceeded"];
+const THROTTLED: &[&str] = &[
+    "too many competing requests",
+    "Rate of connection to proxy exceeded",
+];
 
 /// What the server says when no login would do at the moment. [postmaster.c, proc.c, postinit.c]
 const UNAVAILABLE: &[&str] = &[
@@ -63,9 +66,15 @@ pub(super) fn judge(text: &str) -> Error {
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
     // What the server says comes behind its severity; before that stands what libpq has to add.
     let (kind, message) = if says(THROTTLED) {
-        (ErrorKind::Throttled, "the server takes no more logins at this rate; open fewer connections at a time")
+        (
+            ErrorKind::Throttled,
+            "the server takes no more logins at this rate; open fewer connections at a time",
+        )
     } else if says(UNAVAILABLE) {
-        (ErrorKind::ServerUnavailable, "the server takes no logins at the moment")
+        (
+            ErrorKind::ServerUnavailable,
+            "the server takes no logins at the moment",
+        )
     } else if says(TLS) {
         (
             ErrorKind::Tls,
@@ -77,7 +86,10 @@ pub(super) fn judge(text: &str) -> Error {
             "cannot reach the server; check host, port, security group and route",
         )
     } else if says(CONFIGURATION) {
-        (ErrorKind::Configuration, "libpq does not accept the connection's settings")
+        (
+            ErrorKind::Configuration,
+            "libpq does not accept the connection's settings",
+        )
     } else {
         (ErrorKind::LoginRefused, "the server refused the login")
     };
@@ -85,5 +97,9 @@ pub(super) fn judge(text: &str) -> Error {
 }
 
 fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }

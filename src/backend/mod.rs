@@ -20,6 +20,10 @@ pub trait Backend: sealed::Backend {}
 
 impl<C: sealed::Backend> Backend for C {}
 
+#[expect(
+    private_interfaces,
+    reason = "nobody outside this crate can name the trait, so nobody misses its types"
+)]
 pub(crate) mod sealed {
     use super::*;
 
@@ -31,7 +35,10 @@ pub(crate) mod sealed {
         type Connector: Send + Sync + fmt::Debug + 'static;
 
         /// Checks what can be checked before anything is dialled.
-        fn prepare(target: &ConnectionString, roots: &Roots) -> Result<Self::Connector, Error>;
+        fn prepare(
+            target: &ConnectionString,
+            roots: Option<&Roots>,
+        ) -> Result<Self::Connector, Error>;
 
         /// Opens a connection within about `timeout`.
         fn establish(

@@ -1,0 +1,387 @@
+//! What a connection string says: what is dialled and how, what to sign for, and how to log in.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::Endpoint;
+use super::grammar::{self, Value};
+use crate::error::Error;
+
+/// PostgreSQL's port, which libpq dials when none is given.
+const DEFAULT_PORT: u16 = 5432;
+
+/// A connection string, taken apart and decoded once.
+///
+/// Settings made on a builder are written over what was parsed; [`check`](ConnectionString::check)
+/// therefore comes after them, and parsing refuses only what no setting could mend.
+#[derive(Clone)]
+pub(crate) struct ConnectionString {
+    /// What is libpq's, in the order of the string, each keyword once.
+    parameters: Vec<(String, String)>,
+    password: Option<GivenPassword>,
+    sslmode: Option<SslMode>,
+    sslrootcert: Option<String>,
+    /// `iam=on`, `iam=off`, or nothing about it.
+    use_iam: Option<bool>,
+    pub(crate) iam: IamSettings,
+}
+
+/// The `iam_*` parameters, which never reach libpq. None of them is empty.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IamSettings {
+    pub(crate) region: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) role_arn: Option<String>,
+    pub(crate) external_id: Option<String>,
+    pub(crate) session_name: Option<String>,
+    /// What to sign for when it is not what is dialled.
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+}
+
+/// How to log in.
+#[derive(Debug)]
+pub(crate) enum Login<'a> {
+    Iam,
+    Password(&'a GivenPassword),
+    /// `iam=off` and no password: whatever the server asks for, libpq finds or does without.
+    None,
+}
+
+/// A password from a connection string. It cannot be printed, and is wiped when it is dropped.
+#[derive(Clone)]
+pub(crate) struct GivenPassword(Zeroizing<String>);
+
+impl GivenPassword {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GivenPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenPassword")
+    }
+}
+
+/// How far a server is trusted before anything secret is sent to it; libpq's `sslmode`.
+///
+/// The default with IAM is [`VerifyFull`](SslMode::VerifyFull). [`VerifyCa`](SslMode::VerifyCa) and
+/// [`Require`](SslMode::Require) have to be asked for, and the rest are refused with IAM, because a
+/// token is sent in clear inside the connection and is good for anyone who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// TLS if the server insists.
+    Allow,
+    /// TLS if the server has it, and again without after a refused login.
+    Prefer,
+    /// TLS with whoever answers. libpq checks the certificate's chain if it has a root file.
+    Require,
+    /// TLS, with a certificate from a trusted root, for whatever name.
+    VerifyCa,
+    /// TLS, with a certificate from a trusted root for the very host that is dialled.
+    VerifyFull,
+}
+
+impl SslMode {
+    const ALL: [SslMode; 6] = [
+        SslMode::Disable,
+        SslMode::Allow,
+        SslMode::Prefer,
+        SslMode::Require,
+        SslMode::VerifyCa,
+        SslMode::VerifyFull,
+    ];
+
+    /// The name that libpq has for it, such as `verify-full`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Allow => "allow",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+
+    /// Whether the server's certificate is checked against trusted roots.
+    pub(crate) fn verifies(&self) -> bool {
+        matches!(self, SslMode::VerifyCa | SslMode::VerifyFull)
+    }
+
+    /// Whether nothing is sent unless the connection is encrypted.
+    fn encrypts(&self) -> bool {
+        matches!(self, SslMode::Require) || self.verifies()
+    }
+}
+
+impl ConnectionString {
+    /// Takes `input`, a URL or pairs of keyword and value, apart.
+    pub(crate) fn parse(input: &str) -> Result<ConnectionString, Error> {
+        let mut parsed = ConnectionString {
+            parameters: Vec::new(),
+            password: None,
+            sslmode: None,
+            sslrootcert: None,
+            use_iam: None,
+            iam: IamSettings::default(),
+        };
+        grammar::parse(input, |keyword, value| parsed.assign(keyword, value))?;
+        Ok(parsed)
+    }
+
+    /// Takes one parameter. As in libpq, the last one of a name counts.
+    fn assign(&mut self, keyword: &str, value: Value) -> Result<(), Error> {
+        match keyword {
+            // An empty password is none, for libpq too.
+            "password" => self.password = (!value.is_empty()).then_some(GivenPassword(value)),
+            "sslmode" => {
+                let mode = SslMode::ALL
+                    .into_iter()
+                    .find(|mode| mode.as_str() == *value);
+                self.sslmode = Some(mode.ok_or_else(|| {
+                    Error::configuration(
+                        "sslmode is none of disable, allow, prefer, require, verify-ca and \
+                         verify-full",
+                    )
+                })?);
+            }
+            // libpq's old name for it, which would undo ours if it went through.
+            "requiressl" => {
+                self.sslmode = Some(if value.starts_with('1') {
+                    SslMode::Require
+                } else {
+                    SslMode::Prefer
+                });
+            }
+            "sslrootcert" => {
+                self.sslrootcert = (!value.is_empty()).then(|| value.to_string());
+            }
+            "iam" => {
+                self.use_iam = Some(match value.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(Error::configuration("iam is neither on nor off")),
+                });
+            }
+            "iam_region" => self.iam.region = Some(not_empty(keyword, value)?),
+            "iam_profile" => self.iam.profile = Some(not_empty(keyword, value)?),
+            "iam_role_arn" => self.iam.role_arn = Some(not_empty(keyword, value)?),
+            "iam_external_id" => self.iam.external_id = Some(not_empty(keyword, value)?),
+            "iam_session_name" => self.iam.session_name = Some(not_empty(keyword, value)?),
+            "iam_host" => self.iam.host = Some(not_empty(keyword, value)?),
+            "iam_port" => self.iam.port = Some(port_number(keyword, &value)?),
+            _ if keyword.starts_with("iam_") => {
+                return Err(Error::configuration(format!(
+                    "{keyword} is not a parameter: there are iam, iam_region, iam_profile, \
+                     iam_role_arn, iam_external_id, iam_session_name, iam_host and iam_port"
+                )));
+            }
+            "host" | "hostaddr" | "port" if value.contains(',') => {
+                return Err(grammar::several_hosts());
+            }
+            "port" if !value.is_empty() => {
+                port_number(keyword, &value)?;
+                self.put(keyword, &value);
+            }
+            _ => self.put(keyword, &value),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, keyword: &str, value: &str) {
+        match self.parameters.iter_mut().find(|(name, _)| name == keyword) {
+            Some((_, old)) => *old = value.to_owned(),
+            None => self.parameters.push((keyword.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// The value of one of libpq's parameters; an empty one is none, as it is for libpq.
+    pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(name, _)| name == keyword)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// What libpq is to be told, decoded, in the order of the string: all but the password,
+    /// `sslmode` and `sslrootcert`, which others decide on, and the `iam` parameters.
+    ///
+    /// With IAM the port is always among them, since PGPORT must not lead elsewhere than to the
+    /// port that is signed for.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let signs_default_port = matches!(self.login(), Login::Iam) && self.get("port").is_none();
+        let given = self
+            .parameters
+            .iter()
+            .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
+            .filter(move |(keyword, _)| !(signs_default_port && *keyword == "port"));
+        given.chain(signs_default_port.then_some(("port", "5432")))
+    }
+
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.get("dbname")
+    }
+
+    /// The user's own limit of a connect; none if it is missing or 0, which is without limit.
+    pub(crate) fn connect_timeout(&self) -> Result<Option<Duration>, Error> {
+        let Some(seconds) = self.get("connect_timeout") else {
+            return Ok(None);
+        };
+        let seconds: i32 = seconds.trim().parse().map_err(|_| {
+            Error::configuration("connect_timeout is not a number: set it to whole seconds")
+        })?;
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+    }
+
+    pub(crate) fn sslrootcert(&self) -> Option<&str> {
+        self.sslrootcert.as_deref()
+    }
+
+    /// IAM, unless the string has a password or says `iam=off`.
+    pub(crate) fn login(&self) -> Login<'_> {
+        match (self.use_iam, &self.password) {
+            (Some(true), _) | (None, None) => Login::Iam,
+            (_, Some(password)) => Login::Password(password),
+            (Some(false), None) => Login::None,
+        }
+    }
+
+    /// What to sign for: `iam_host` and `iam_port` where they are given, else what is dialled.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Error> {
+        let user = self.get("user").ok_or_else(|| {
+            Error::configuration(
+                "IAM login needs a database user: set user in the connection string",
+            )
+        })?;
+        let dialled = self.get("host").ok_or_else(|| {
+            Error::configuration(
+                "IAM login needs a host: set host in the connection string to the name that the \
+                 server's certificate has (hostaddr, if any, says which address to dial)",
+            )
+        })?;
+        // libpq's two forms of a Unix socket, over which it speaks no TLS.
+        if dialled.starts_with(['/', '@']) {
+            return Err(Error::configuration(
+                "IAM login needs TLS, and host is a Unix socket: set host to the database's \
+                 endpoint, or iam=off for a local database",
+            ));
+        }
+        let port = match (self.iam.port, self.get("port")) {
+            (Some(port), _) => port,
+            (None, Some(port)) => port_number("port", port)?,
+            (None, None) => DEFAULT_PORT,
+        };
+        let host = self.iam.host.as_deref().unwrap_or(dialled);
+        let endpoint = Endpoint::new(host, port, user)?;
+        match &self.iam.region {
+            Some(region) => endpoint.with_region(region),
+            None => Ok(endpoint),
+        }
+    }
+
+    /// The `sslmode` to connect with. None leaves it to libpq, and is never the answer with IAM.
+    pub(crate) fn sslmode(&self) -> Result<Option<SslMode>, Error> {
+        match (self.login(), self.sslmode) {
+            (Login::Iam, None) => Ok(Some(SslMode::VerifyFull)),
+            (Login::Iam, Some(mode)) if !mode.encrypts() => Err(Error::configuration(format!(
+                "sslmode={} could send the token in clear: leave sslmode out for verify-full, or \
+                 set it to verify-ca or require",
+                mode.as_str()
+            ))),
+            (_, mode) => Ok(mode),
+        }
+    }
+
+    /// Whether all of it can work together. To be asked once, after the builder's settings.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.sslmode()?;
+        if self.use_iam == Some(true) && self.password.is_some() {
+            return Err(Error::configuration(
+                "IAM login is required, and the connection string has a password: leave one of \
+                 them out",
+            ));
+        }
+        if !matches!(self.login(), Login::Iam) {
+            return Ok(());
+        }
+        if self.password.is_some() {
+            return Err(Error::configuration(
+                "the connection string has a password, and IAM login is demanded (iam=on, or \
+                 require_iam): leave one of the two out",
+            ));
+        }
+        self.endpoint()?;
+        // The first would take the token's place; the others could bring in a host, a user or an
+        // sslmode that nobody here has looked at.
+        for keyword in ["passfile", "service", "servicefile"] {
+            if self.get(keyword).is_some() {
+                return Err(Error::configuration(format!(
+                    "{keyword} cannot be used with IAM login: leave it out, or set iam=off"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// As `iam=on`: a password is an error, and not another way to log in.
+    pub(crate) fn require_iam(&mut self) {
+        self.use_iam = Some(true);
+    }
+
+    pub(crate) fn set_user(&mut self, user: &str) {
+        self.put("user", user);
+    }
+
+    pub(crate) fn set_sslmode(&mut self, mode: SslMode) {
+        self.sslmode = Some(mode);
+    }
+
+    /// A file, or `system`, as in libpq.
+    pub(crate) fn set_sslrootcert(&mut self, sslrootcert: &str) {
+        self.sslrootcert = Some(sslrootcert.to_owned());
+    }
+}
+
+/// Names only: libpq has more secrets than the password, such as `sslpassword`.
+impl fmt::Debug for ConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keywords: Vec<&str> = self
+            .parameters
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        f.debug_struct("ConnectionString")
+            .field("parameters", &keywords)
+            .field("login", &self.login())
+            .field("sslmode", &self.sslmode)
+            .finish_non_exhaustive()
+    }
+}
+
+fn not_empty(keyword: &str, value: Value) -> Result<String, Error> {
+    if value.is_empty() {
+        return Err(Error::configuration(format!(
+            "{keyword} is empty: give it a value or leave it out"
+        )));
+    }
+    Ok(value.to_string())
+}
+
+fn port_number(keyword: &str, value: &str) -> Result<u16, Error> {
+    match value.trim().parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Error::configuration(format!(
+            "{keyword} is not a number from 1 to 65535 (in a URL, write %3A, %2F and %40 for `:`, \
+             `/` and `@` in a user name or password)"
+        ))),
+    }
+}

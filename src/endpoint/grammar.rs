@@ -1,0 +1,234 @@
+//! The syntax of libpq's connection strings: URLs and `keyword=value` pairs.
+//!
+//! Written after `conninfo_uri_parse_options` and `conninfo_parse` in libpq's `fe-connect.c`, so that
+//! a string means here what it means there. A general URL parser does not do: libpq's hosts may be
+//! percent-encoded socket directories or lists, its user name ends before the first `@`, a `+` is
+//! no space, and nothing is normalised.
+//!
+//! No error here quotes the input: a password with a stray `@`, `/` or space ends up anywhere.
+
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+
+/// A decoded value. Any of them may be the password, so each is wiped when it is dropped.
+pub(super) type Value = Zeroizing<String>;
+
+/// Calls `put` with every keyword and its value, in the order of `input`.
+pub(super) fn parse(
+    input: &str,
+    put: impl FnMut(&str, Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if input.contains('\0') {
+        return Err(Error::configuration(
+            "the connection string holds a zero byte",
+        ));
+    }
+    let url = ["postgresql://", "postgres://"]
+        .iter()
+        .find_map(|scheme| input.strip_prefix(scheme));
+    match url {
+        Some(rest) => parse_url(rest, put),
+        None => parse_pairs(input, put),
+    }
+}
+
+/// `[user[:password]@][host][:port][/dbname][?keyword=value[&...]]`
+fn parse_url(
+    rest: &str,
+    mut put: impl FnMut(&str, Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // An empty part of a URL is a part that is not there.
+    let mut put_part = |keyword: &str, raw: &str| {
+        if raw.is_empty() {
+            return Ok(());
+        }
+        put(keyword, decode(raw, keyword)?)
+    };
+
+    let (before, after) = cut(rest, &['@', '/']);
+    let rest = match after.strip_prefix('@') {
+        Some(after) => {
+            let (user, password) = before.split_once(':').unwrap_or((before, ""));
+            put_part("user", user)?;
+            put_part("password", password)?;
+            after
+        }
+        None => rest,
+    };
+
+    let (host, rest) = match rest.strip_prefix('[') {
+        Some(rest) => split_ipv6(rest)?,
+        None => cut(rest, &[':', '/', '?', ',']),
+    };
+    if host.contains('@') {
+        return Err(Error::configuration(
+            "the URL holds an `@` where its host should be: write %40 for an `@` in a user name or \
+             password",
+        ));
+    }
+    put_part("host", host)?;
+
+    let rest = match rest.strip_prefix(':') {
+        Some(rest) => {
+            let (port, rest) = cut(rest, &['/', '?', ',']);
+            put_part("port", port)?;
+            rest
+        }
+        None => rest,
+    };
+    if rest.starts_with(',') {
+        return Err(several_hosts());
+    }
+
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    put_part("dbname", path.strip_prefix('/').unwrap_or(path))?;
+    parse_query(query, put)
+}
+
+/// What follows `[`: the address and what is behind its `]`.
+fn split_ipv6(rest: &str) -> Result<(&str, &str), Error> {
+    rest.split_once(']')
+        .filter(|(address, rest)| {
+            !address.is_empty() && (rest.is_empty() || rest.starts_with([':', '/', '?', ',']))
+        })
+        .ok_or_else(|| {
+            Error::configuration(
+                "the URL's host begins with `[` and is not an IPv6 address in brackets",
+            )
+        })
+}
+
+fn parse_query(
+    query: &str,
+    mut put: impl FnMut(&str, Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // libpq, too, lets a URL end with `?` or `&`.
+    let query = query.strip_suffix('&').unwrap_or(query);
+    if query.is_empty() {
+        return Ok(());
+    }
+    for pair in query.split('&') {
+        let (keyword, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::configuration("a parameter in the URL has no `=`"))?;
+        let keyword = decode(keyword, "keyword")?;
+        check_keyword(&keyword)?;
+        if value.contains('=') {
+            return Err(Error::configuration(format!(
+                "the value of {} in the URL holds a `=`: write it as %3D",
+                *keyword
+            )));
+        }
+        let value = decode(value, &keyword)?;
+        if *keyword == "ssl" && *value == "true" {
+            // A URL written for JDBC; libpq makes the same of it.
+            put("sslmode", Zeroizing::new("require".to_owned()))?;
+        } else {
+            put(&keyword, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Decodes the escapes in `raw`, once.
+fn decode(raw: &str, keyword: &str) -> Result<Value, Error> {
+    for escape in raw.split('%').skip(1) {
+        let digits = escape.as_bytes().get(..2).unwrap_or_default();
+        if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) || digits == b"00" {
+            return Err(Error::configuration(format!(
+                "{keyword} in the URL has a `%` that does not begin an escape such as %20, or %00: \
+                 write %25 for a `%`"
+            )));
+        }
+    }
+    // As long as the input, so that no half-decoded password is left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(raw.len()));
+    bytes.extend(percent_decode_str(raw));
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Error::configuration(format!(
+            "{keyword} in the URL is not UTF-8 once its escapes are decoded"
+        ))),
+    }
+}
+
+/// `keyword = value` pairs between spaces; a value with spaces stands between quotes.
+fn parse_pairs(
+    input: &str,
+    mut put: impl FnMut(&str, Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut rest = input.trim_start_matches(is_space);
+    while !rest.is_empty() {
+        let at = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
+        let (keyword, after) = rest.split_at(at);
+        let after = after
+            .trim_start_matches(is_space)
+            .strip_prefix('=')
+            .ok_or_else(|| {
+                Error::configuration(
+                    "the connection string is neither a URL that begins with postgres:// nor pairs \
+                     of keyword=value: a word in it has no `=`",
+                )
+            })?;
+        check_keyword(keyword)?;
+        let (value, after) = read_value(after.trim_start_matches(is_space), keyword)?;
+        put(keyword, value)?;
+        rest = after.trim_start_matches(is_space);
+    }
+    Ok(())
+}
+
+/// The value at the start of `text`, and what follows it.
+fn read_value<'a>(text: &'a str, keyword: &str) -> Result<(Value, &'a str), Error> {
+    let quoted = text.strip_prefix('\'');
+    let text = quoted.unwrap_or(text);
+    let mut value = Zeroizing::new(String::with_capacity(text.len()));
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => value.extend(chars.next()),
+            '\'' if quoted.is_some() => return Ok((value, chars.as_str())),
+            c if quoted.is_none() && is_space(c) => return Ok((value, chars.as_str())),
+            c => value.push(c),
+        }
+    }
+    if quoted.is_some() {
+        return Err(Error::configuration(format!(
+            "the value of {keyword} in the connection string begins with a quote and has none at \
+             its end"
+        )));
+    }
+    Ok((value, ""))
+}
+
+/// libpq's keywords are all of this form. It matters because libpq's errors quote unknown ones, and
+/// what stands in the place of a keyword may be a piece of a password.
+fn check_keyword(keyword: &str) -> Result<(), Error> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if keyword.is_empty() || !keyword.bytes().all(fits) {
+        return Err(Error::configuration(
+            "the connection string has a `=` that no keyword stands before: keywords are letters, \
+             digits and underscores, and a value with spaces stands between single quotes",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn several_hosts() -> Error {
+    Error::configuration(
+        "the connection string names several hosts, which is not supported: name one in host, \
+         hostaddr and port, such as a cluster's own endpoint",
+    )
+}
+
+/// `text` before the first of `ends`, and from there on.
+fn cut<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(ends).unwrap_or(text.len()))
+}
+
+/// C's `isspace`, by which libpq splits.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
+}

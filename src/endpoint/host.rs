@@ -1,0 +1,167 @@
+//! What a host name says about itself: which service it is of, and in which region.
+//!
+//! Judged by syntax alone. A list of regions would be out of date with the next one that AWS opens;
+//! the domains at the end of a name are one a partition, and partitions are few. The forms are
+//! those of the RDS, Aurora and Aurora DSQL user guides and of the patterns in AWS's own drivers:
+//!
+//! * `NAME.ID.REGION.rds.DOMAIN`, nearly everywhere;
+//! * `NAME.ID.rds.REGION.DOMAIN` in China and in the isolated partitions;
+//! * `NAME.global-ID.global.rds.DOMAIN`, which moves between regions and so names none;
+//! * `CLUSTER.dsql.REGION.on.aws`, and `CLUSTER.dsql-SERVICE.REGION.on.aws` through PrivateLink.
+//!
+//! ID is the account's and, but for an instance, begins with the kind: `cluster-ro-c9akciq32rqv`. A
+//! database reachable over IPv4 and IPv6 has one name for both.
+
+/// The domains that AWS's partitions keep their endpoints under, as the SDKs' endpoint rules and
+/// AWS's drivers have them. What is beneath them belongs to AWS, so that a longer name which only
+/// contains one of them is not recognised.
+const DOMAINS: [&str; 12] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "amazonaws.au",
+    "amazonaws.uk",
+    "c2s.ic.gov",
+    "sc2s.sgov.gov",
+    "cloud.adc-e.uk",
+    "csp.hci.ic.gov",
+    "on.aws",
+    "on.amazonwebservices.com.cn",
+    "on.amazonwebservices.eu",
+];
+
+/// What a host name is the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostKind {
+    Instance,
+    ClusterWriter,
+    ClusterReader,
+    ClusterCustom,
+    /// RDS Proxy, its default endpoint or one of its others.
+    Proxy,
+    /// A shard group of Aurora Limitless.
+    ShardGroup,
+    /// The writer of an Aurora global database, wherever it is at the moment.
+    Global,
+    /// RDS, of a kind that this crate does not know.
+    OtherRds,
+    Dsql,
+    /// Not a name of AWS's: an alias, an address, a tunnel.
+    Unknown,
+}
+
+/// What could be read from a host name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HostName<'a> {
+    pub(crate) kind: HostKind,
+    pub(crate) region: Option<&'a str>,
+}
+
+const UNKNOWN: HostName<'static> = HostName {
+    kind: HostKind::Unknown,
+    region: None,
+};
+
+impl<'a> HostName<'a> {
+    /// Reads `host`, which is in lower case and without a trailing dot.
+    pub(crate) fn read(host: &'a str) -> HostName<'a> {
+        let Some((name, domain)) = split_domain(host) else {
+            return UNKNOWN;
+        };
+        let labels: Vec<&str> = name.split('.').collect();
+        if !labels.iter().all(|label| is_label(label)) {
+            return UNKNOWN;
+        }
+        match labels.as_slice() {
+            [_, service, region] if is_dsql(service) && domain.starts_with("on.") => {
+                if is_region(region) {
+                    HostName {
+                        kind: HostKind::Dsql,
+                        region: Some(region),
+                    }
+                } else {
+                    UNKNOWN
+                }
+            }
+            [name @ .., id, region, "rds" | "rds-fips"]
+            | [name @ .., id, "rds" | "rds-fips", region] => rds(name, id, region),
+            _ => UNKNOWN,
+        }
+    }
+}
+
+fn rds<'a>(name: &[&str], id: &str, region: &'a str) -> HostName<'a> {
+    let kind = rds_kind(id);
+    let name_fits = match name {
+        [_] => true,
+        // The endpoints that are added to a proxy have one label more.
+        [_, "endpoint"] => kind == HostKind::Proxy,
+        _ => false,
+    };
+    match (name_fits, kind, region) {
+        (true, HostKind::Global, "global") => HostName { kind, region: None },
+        (true, _, region) if kind != HostKind::Global && is_region(region) => HostName {
+            kind,
+            region: Some(region),
+        },
+        _ => UNKNOWN,
+    }
+}
+
+fn rds_kind(id: &str) -> HostKind {
+    // The longer prefixes first: `cluster-` begins them too.
+    const PREFIXES: [(&str, HostKind); 6] = [
+        ("cluster-ro-", HostKind::ClusterReader),
+        ("cluster-custom-", HostKind::ClusterCustom),
+        ("cluster-", HostKind::ClusterWriter),
+        ("proxy-", HostKind::Proxy),
+        ("shardgrp-", HostKind::ShardGroup),
+        ("global-", HostKind::Global),
+    ];
+    PREFIXES
+        .iter()
+        .find(|(prefix, _)| id.starts_with(prefix))
+        .map(|(_, kind)| *kind)
+        .unwrap_or(if id.contains('-') {
+            HostKind::OtherRds
+        } else {
+            HostKind::Instance
+        })
+}
+
+/// `name` and the domain of AWS's that it is in.
+fn split_domain(host: &str) -> Option<(&str, &'static str)> {
+    DOMAINS.iter().find_map(|domain| {
+        let name = host.strip_suffix(domain)?.strip_suffix('.')?;
+        Some((name, *domain))
+    })
+}
+
+fn is_dsql(service: &str) -> bool {
+    service == "dsql" || service.starts_with("dsql-")
+}
+
+/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`: words of letters with a number at the end.
+fn is_region(label: &str) -> bool {
+    let parts: Vec<&str> = label.split('-').collect();
+    let is_word =
+        |part: &&str| part.len() >= 2 && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    match parts.as_slice() {
+        [words @ .., number] => {
+            words.len() >= 2
+                && words.iter().all(is_word)
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        [] => false,
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}

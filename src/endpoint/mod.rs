@@ -1,0 +1,145 @@
+//! Whom we talk to: the database that a token is signed for, and the connection string that names
+//! it. No I/O here.
+
+mod connection_string;
+mod grammar;
+mod host;
+
+use std::sync::Arc;
+
+pub use connection_string::SslMode;
+pub(crate) use connection_string::{ConnectionString, Login};
+pub(crate) use host::{HostKind, HostName};
+
+use crate::error::Error;
+
+/// What logs in a token, since the two are signed differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// RDS, Aurora or RDS Proxy: the token names host, port and user.
+    Rds,
+    /// Aurora DSQL: the token names the host, and the action says whether the user is `admin`.
+    Dsql,
+}
+
+/// What a token is signed for: host, port and user of a database, and the region it is in.
+///
+/// RDS compares these with its own name for itself, so they are the endpoint's real ones, whatever
+/// is dialled to reach it: see `iam_host` and `iam_port` for aliases and tunnels. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    host: Arc<str>,
+    port: u16,
+    user: Arc<str>,
+    region: Option<Arc<str>>,
+    engine: Engine,
+}
+
+impl Endpoint {
+    /// The endpoint at `host` and `port` for the database user `user`.
+    ///
+    /// The host is brought into the form that is signed: lower case, no dot at the end. Region and
+    /// engine are read from it where it is a name of RDS's or Aurora DSQL's; from an alias or an
+    /// address no region can be read, and the engine is taken to be RDS.
+    ///
+    /// # Errors
+    /// [`Configuration`](crate::ErrorKind::Configuration) if the host is empty or is not a host
+    /// name or address (a Unix socket, say), the port is 0, or the user is empty or holds a zero
+    /// byte.
+    ///
+    /// ```
+    /// use diesel_rds_iam::{Endpoint, Engine};
+    ///
+    /// let endpoint = Endpoint::new("MyDB.c9akciq32rqv.eu-west-1.rds.amazonaws.com", 5432, "app")?;
+    /// assert_eq!(endpoint.host(), "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com");
+    /// assert_eq!(endpoint.region(), Some("eu-west-1"));
+    /// assert_eq!(endpoint.engine(), Engine::Rds);
+    /// # Ok::<(), diesel_rds_iam::Error>(())
+    /// ```
+    pub fn new(host: &str, port: u16, user: &str) -> Result<Endpoint, Error> {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(Error::configuration(
+                "the host to sign for is empty: set host, or iam_host where another is dialled",
+            ));
+        }
+        // What is signed is a URL: a host must not be able to carry a path or a query into it.
+        if !host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+        {
+            return Err(Error::configuration(
+                "the host to sign for is not a host name or an address: letters, digits and `-._:` \
+                 make one; set host, or iam_host where another is dialled",
+            ));
+        }
+        if port == 0 {
+            return Err(Error::configuration(
+                "the port to sign for is 0: set port, or iam_port where another is dialled",
+            ));
+        }
+        if user.is_empty() || user.contains('\0') {
+            return Err(Error::configuration(
+                "the database user is empty or holds a zero byte: set user",
+            ));
+        }
+        let name = HostName::read(&host);
+        Ok(Endpoint {
+            port,
+            user: user.into(),
+            region: name.region.map(Arc::from),
+            engine: match name.kind {
+                HostKind::Dsql => Engine::Dsql,
+                _ => Engine::Rds,
+            },
+            host: host.into(),
+        })
+    }
+
+    /// The same endpoint in `region`, whatever its host name says.
+    ///
+    /// # Errors
+    /// [`Configuration`](crate::ErrorKind::Configuration) if `region` is empty or cannot be the
+    /// name of a region.
+    pub fn with_region(mut self, region: &str) -> Result<Endpoint, Error> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if region.is_empty() || !region.bytes().all(is_name) {
+            return Err(Error::configuration(
+                "the region is not a region's name, such as eu-west-1: set iam_region",
+            ));
+        }
+        self.region = Some(region.to_ascii_lowercase().into());
+        Ok(self)
+    }
+
+    /// The host name, in lower case and without a dot at the end. An IPv6 address has no brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, which is part of what is signed for RDS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database user.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The region: the one that was set, else the one in the host name, else none.
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    /// RDS or Aurora DSQL.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// What the host name itself says, apart from any region that was set.
+    pub(crate) fn host_name(&self) -> HostName<'_> {
+        HostName::read(&self.host)
+    }
+}

@@ -1,0 +1,141 @@
+//! Which certificates to trust: the roots that the crate carries, a file, or the system's.
+//!
+//! libpq reads its root file at every connect, at about half a millisecond a certificate. A
+//! connection is therefore given the roots of its own region only, three of the hundred.
+
+use std::fs;
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::endpoint::{Endpoint, HostKind};
+use crate::error::{Error, ErrorKind};
+
+/// RDS's own roots, region by region; see `certs/README.md`.
+const RDS: &str = include_str!("../certs/rds-global-bundle.pem");
+
+/// The public roots that the certificates of RDS Proxy and Aurora DSQL go back to.
+const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
+
+/// What a server's certificate must go back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Roots {
+    /// PEM text that the crate carries.
+    Carried(&'static str),
+    /// A PEM file of the user's, seen to hold certificates.
+    File(String),
+    /// The certificates that the machine trusts anyway, which libpq 16 and later can find.
+    System,
+}
+
+impl Roots {
+    /// Those that `sslrootcert` names: `system`, or a file that can be read, is PEM and holds a
+    /// certificate.
+    pub(crate) fn given(sslrootcert: &str) -> Result<Roots, Error> {
+        if sslrootcert == "system" {
+            return Ok(Roots::System);
+        }
+        check_certificates(Path::new(sslrootcert))?;
+        Ok(Roots::File(sslrootcert.to_owned()))
+    }
+
+    /// Those that the crate carries for `endpoint`.
+    ///
+    /// A name that is not AWS's own is taken for an alias of an instance or a cluster. For an alias
+    /// of a proxy, `iam_host` has to name the proxy, or `sslrootcert` the roots.
+    pub(crate) fn carried(endpoint: &Endpoint) -> Result<Roots, Error> {
+        let name = endpoint.host_name();
+        // Where the database is decides; the region in its name comes before one that was set.
+        let region = name.region.or(endpoint.region()).ok_or_else(|| {
+            Error::configuration(
+                "RDS has its own root certificates for each region, and no region is known: set \
+                 iam_region, or sslrootcert to a file",
+            )
+        })?;
+        let pem = match name.kind {
+            HostKind::Proxy | HostKind::Dsql => has_public_roots(region).then_some(PUBLIC),
+            _ => of_region(region),
+        };
+        pem.map(Roots::Carried).ok_or_else(|| no_roots(region))
+    }
+}
+
+/// The part of the bundle between the first comment that names `region` and the next of another.
+fn of_region(region: &str) -> Option<&'static str> {
+    let head = format!("# Amazon RDS {region} Root CA ");
+    let rest = RDS.get(RDS.find(&head)?..)?;
+    let end = rest
+        .match_indices("\n# ")
+        .map(|(at, _)| at + 1)
+        .find(|at| rest.get(*at..).is_some_and(|next| !next.starts_with(&head)))
+        .unwrap_or(rest.len());
+    rest.get(..end)
+}
+
+/// Whether AWS Certificate Manager issues there from the public roots that are carried. China and
+/// the partitions after it have trust stores of their own, of which nothing here is known.
+fn has_public_roots(region: &str) -> bool {
+    !(region.starts_with("cn-") || region.starts_with("eusc-") || region.contains("-iso"))
+}
+
+fn no_roots(region: &str) -> Error {
+    let bundle = if region.starts_with("us-gov-") {
+        " (https://truststore.pki.us-gov-west-1.rds.amazonaws.com/global/global-bundle.pem)"
+    } else if region.starts_with("cn-") {
+        " (https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem)"
+    } else {
+        ""
+    };
+    Error::configuration(format!(
+        "no root certificates are carried for the region {region}: set sslrootcert to the file that \
+         AWS publishes for it{bundle}"
+    ))
+}
+
+/// Whether the file at `path` can be read, is PEM and holds a certificate.
+fn check_certificates(path: &Path) -> Result<(), Error> {
+    let pem = fs::read(path).map_err(|cause| {
+        Error::with_cause(
+            ErrorKind::Configuration,
+            "the file that sslrootcert names cannot be read",
+            cause,
+        )
+    })?;
+    let mut certificates = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        // Without its cause, which quotes the line: the file may be a private key by mistake.
+        let certificate = certificate.map_err(|_| corrupt())?;
+        if !is_one_sequence(&certificate) {
+            return Err(corrupt());
+        }
+        certificates += 1;
+    }
+    if certificates == 0 {
+        return Err(Error::configuration(
+            "the file that sslrootcert names holds no certificate: it has to be PEM, with lines \
+             that say BEGIN CERTIFICATE",
+        ));
+    }
+    Ok(())
+}
+
+fn corrupt() -> Error {
+    Error::configuration(
+        "the file that sslrootcert names is damaged: a certificate in it cannot be decoded",
+    )
+}
+
+/// Whether `der` is a sequence as long as it says. A certificate that was cut short is not; what it
+/// says is for the TLS library to judge.
+fn is_one_sequence(der: &[u8]) -> bool {
+    const SEQUENCE: u8 = 0x30;
+    match der {
+        [SEQUENCE, length @ 0..=0x7f, rest @ ..] => rest.len() == usize::from(*length),
+        [SEQUENCE, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
+        [SEQUENCE, 0x82, high, low, rest @ ..] => {
+            rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
+    }
+}
