@@ -19,10 +19,12 @@ use std::time::Duration;
 use self::sync::{Condvar, Mutex, RwLock};
 use crate::clock::Moment;
 
-#[cfg(all(test, rds_iam_loom))]
+#[cfg(test)]
+#[cfg(rds_iam_loom)]
 mod models;
 mod sync;
-#[cfg(all(test, not(rds_iam_loom)))]
+#[cfg(test)]
+#[cfg(not(rds_iam_loom))]
 mod tests;
 
 /// For how long a failure answers for a value that is missing: ten workers that ask one after the
@@ -108,7 +110,7 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
         // 1. A flight landed well. Its value is what we want, and another flight would be one too
         //    many.
         // 2. A flight landed badly, or another caller's began. The gate knows.
-        // 3. The value was discarded. It must not be handed out any more.
+        // 3. The value was discarded, and there is nothing to use after all.
         // 4. Nothing. Then this caller is the first, and stays it for as long as it has the gate.
         let value = self.peek();
         let value = value.map(|value| (value.freshness_at(now), value));
@@ -158,8 +160,8 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
         (landing, flight)
     }
 
-    /// Ends the flight of `slot`: first for those who come, then for those who wait, so that a
-    /// waiter that asks again finds what it was told.
+    /// Ends the flight of `slot`: first for those who come, then for those who wait, so that whoever
+    /// has waited finds it over.
     fn settle(&self, slot: &Slot<V, E>, result: Result<V, E>, now: &Moment) -> Landed {
         let result = result.map(Arc::new);
         let is_fresh = matches!(&result, Ok(value) if value.freshness_at(now) == Freshness::Fresh);
@@ -236,7 +238,9 @@ fn pause_after(setbacks: u32) -> Duration {
 /// The right and the duty to fetch. A cache has one at a time.
 ///
 /// It can go to another thread, or into an async task. Should it be dropped there without having
-/// landed, because of a panic or a shutdown, it lands as [`Abandoned`].
+/// landed, because of a panic or a shutdown, it lands as [`Abandoned`]. One that is only forgotten
+/// keeps everyone waiting, so whoever fetches sets a limit.
+#[must_use = "a flight that is dropped has failed"]
 pub(crate) struct Flight<V: Perishable, E: Clone + From<Abandoned>> {
     cache: Arc<Cache<V, E>>,
     /// `None` once landed.

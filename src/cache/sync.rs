@@ -8,10 +8,6 @@ pub(super) use self::modelled::{Condvar, Mutex, RwLock};
 
 /// loom's locks have the shape of std's. Here they get as much of parking_lot's as the cache uses.
 #[cfg(rds_iam_loom)]
-#[expect(
-    clippy::expect_used,
-    reason = "a model panics in order to fail, and then its locks are poisoned"
-)]
 mod modelled {
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
