@@ -1,11 +1,15 @@
 //! What a connection string says: what is dialled and how, what to sign for, and how to log in.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use zeroize::Zeroizing;
 
 use super::Endpoint;
 use super::grammar::{self, Value};
+use super::ssl_mode::SslMode;
 use crate::error::Error;
 
 /// PostgreSQL's port, which libpq dials when none is given.
@@ -65,61 +69,6 @@ impl fmt::Debug for GivenPassword {
     }
 }
 
-/// How far a server is trusted before anything secret is sent to it; libpq's `sslmode`.
-///
-/// The default with IAM is [`VerifyFull`](SslMode::VerifyFull). [`VerifyCa`](SslMode::VerifyCa) and
-/// [`Require`](SslMode::Require) have to be asked for, and the rest are refused with IAM, because a
-/// token is sent in clear inside the connection and is good for anyone who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SslMode {
-    /// No TLS.
-    Disable,
-    /// TLS if the server insists.
-    Allow,
-    /// TLS if the server has it, and again without after a refused login.
-    Prefer,
-    /// TLS with whoever answers. libpq checks the certificate's chain if it has a root file.
-    Require,
-    /// TLS, with a certificate from a trusted root, for whatever name.
-    VerifyCa,
-    /// TLS, with a certificate from a trusted root for the very host that is dialled.
-    VerifyFull,
-}
-
-impl SslMode {
-    const ALL: [SslMode; 6] = [
-        SslMode::Disable,
-        SslMode::Allow,
-        SslMode::Prefer,
-        SslMode::Require,
-        SslMode::VerifyCa,
-        SslMode::VerifyFull,
-    ];
-
-    /// The name that libpq has for it, such as `verify-full`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            SslMode::Disable => "disable",
-            SslMode::Allow => "allow",
-            SslMode::Prefer => "prefer",
-            SslMode::Require => "require",
-            SslMode::VerifyCa => "verify-ca",
-            SslMode::VerifyFull => "verify-full",
-        }
-    }
-
-    /// Whether the server's certificate is checked against trusted roots.
-    pub(crate) fn verifies(&self) -> bool {
-        matches!(self, SslMode::VerifyCa | SslMode::VerifyFull)
-    }
-
-    /// Whether nothing is sent unless the connection is encrypted.
-    fn encrypts(&self) -> bool {
-        matches!(self, SslMode::Require) || self.verifies()
-    }
-}
-
 impl ConnectionString {
     /// Takes `input`, a URL or pairs of keyword and value, apart.
     pub(crate) fn parse(input: &str) -> Result<ConnectionString, Error> {
@@ -141,10 +90,7 @@ impl ConnectionString {
             // An empty password is none, for libpq too.
             "password" => self.password = (!value.is_empty()).then_some(GivenPassword(value)),
             "sslmode" => {
-                let mode = SslMode::ALL
-                    .into_iter()
-                    .find(|mode| mode.as_str() == *value);
-                self.sslmode = Some(mode.ok_or_else(|| {
+                self.sslmode = Some(SslMode::from_name(&value).ok_or_else(|| {
                     Error::configuration(
                         "sslmode is none of disable, allow, prefer, require, verify-ca and \
                          verify-full",
@@ -333,16 +279,10 @@ impl ConnectionString {
     }
 }
 
-/// Names only: libpq has more secrets than the password, such as `sslpassword`.
+/// Says little: what stands in a parameter may be a piece of a password that was not encoded.
 impl fmt::Debug for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keywords: Vec<&str> = self
-            .parameters
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
         f.debug_struct("ConnectionString")
-            .field("parameters", &keywords)
             .field("login", &self.login())
             .field("sslmode", &self.sslmode)
             .finish_non_exhaustive()

@@ -4,12 +4,13 @@
 mod connection_string;
 mod grammar;
 mod host;
+mod ssl_mode;
 
 use std::sync::Arc;
 
-pub use connection_string::SslMode;
 pub(crate) use connection_string::{ConnectionString, GivenPassword, IamSettings, Login};
 pub(crate) use host::{HostKind, HostName};
+pub use ssl_mode::SslMode;
 
 use crate::error::Error;
 
