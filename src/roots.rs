@@ -3,6 +3,9 @@
 //! libpq reads its root file at every connect, at about half a millisecond a certificate. A
 //! connection is therefore given the roots of its own region only, three of the hundred.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -146,7 +149,7 @@ fn corrupt() -> Error {
 fn is_one_sequence(der: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     match der {
-        [SEQUENCE, length @ 0..0x80, rest @ ..] => rest.len() == usize::from(*length),
+        [SEQUENCE, length @ 0..=0x7f, rest @ ..] => rest.len() == usize::from(*length),
         [SEQUENCE, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
         [SEQUENCE, 0x82, high, low, rest @ ..] => {
             rest.len() == usize::from(u16::from_be_bytes([*high, *low]))

@@ -13,7 +13,7 @@ use super::ssl_mode::SslMode;
 use crate::error::Error;
 
 /// PostgreSQL's port, which libpq dials when none is given.
-const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_PORT: &str = "5432";
 
 /// A connection string, taken apart and decoded once.
 ///
@@ -160,15 +160,20 @@ impl ConnectionString {
     /// `sslmode` and `sslrootcert`, which others decide on, and the `iam` parameters.
     ///
     /// With IAM the port is always among them, since PGPORT must not lead elsewhere than to the
-    /// port that is signed for.
+    /// port that is signed for; and the host has no dot at its end, since libpq compares it with the
+    /// certificate's names letter by letter.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let signs_default_port = matches!(self.login(), Login::Iam) && self.get("port").is_none();
-        let given = self
-            .parameters
+        let iam = matches!(self.login(), Login::Iam);
+        let port = (iam && self.get("port").is_none()).then_some(("port", DEFAULT_PORT));
+        self.parameters
             .iter()
             .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
-            .filter(move |(keyword, _)| !(signs_default_port && *keyword == "port"));
-        given.chain(signs_default_port.then_some(("port", "5432")))
+            .filter(move |(keyword, _)| port.is_none() || *keyword != "port")
+            .map(move |(keyword, value)| match keyword {
+                "host" if iam => (keyword, value.strip_suffix('.').unwrap_or(value)),
+                _ => (keyword, value),
+            })
+            .chain(port)
     }
 
     pub(crate) fn database(&self) -> Option<&str> {
@@ -208,10 +213,9 @@ impl ConnectionString {
                  endpoint, or iam=off for a local database",
             ));
         }
-        let port = match (self.iam.port, self.get("port")) {
-            (Some(port), _) => port,
-            (None, Some(port)) => port_number("port", port)?,
-            (None, None) => DEFAULT_PORT,
+        let port = match self.iam.port {
+            Some(port) => port,
+            None => port_number("port", self.get("port").unwrap_or(DEFAULT_PORT))?,
         };
         let host = self.iam.host.as_deref().unwrap_or(dialled);
         let endpoint = Endpoint::new(host, port, user)?;
@@ -236,7 +240,15 @@ impl ConnectionString {
 
     /// Whether all of it can work together. To be asked once, after the builder's settings.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.sslmode()?;
+        let sslmode = self.sslmode()?;
+        if self.sslrootcert() == Some("system")
+            && sslmode.is_some_and(|mode| mode != SslMode::VerifyFull)
+        {
+            return Err(Error::configuration(
+                "sslrootcert=system trusts every public certificate, so libpq takes it with \
+                 sslmode=verify-full only: set that, or name a file in sslrootcert",
+            ));
+        }
         if !matches!(self.login(), Login::Iam) {
             return Ok(());
         }

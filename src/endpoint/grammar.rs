@@ -105,11 +105,11 @@ fn parse_query(
     query: &str,
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // libpq, too, lets a URL end with `?` or `&`.
-    let query = query.strip_suffix('&').unwrap_or(query);
+    // As for libpq, a URL may end with `?`, and its last parameter with `&`.
     if query.is_empty() {
         return Ok(());
     }
+    let query = query.strip_suffix('&').unwrap_or(query);
     for pair in query.split('&') {
         let (keyword, value) = pair
             .split_once('=')

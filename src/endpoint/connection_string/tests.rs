@@ -232,6 +232,29 @@ fn pgport_cannot_lead_elsewhere_than_to_the_signed_port() {
 }
 
 #[test]
+fn a_dot_at_the_end_is_not_in_the_certificate() {
+    let parsed = parse(&format!("host={HOST}. user=u"));
+    assert_eq!(parameters(&parsed)[0], ("host", HOST));
+    assert_eq!(parsed.endpoint().unwrap().host(), HOST);
+    let parsed = parse(&format!("host={HOST}. user=u iam=off"));
+    assert_eq!(
+        parameters(&parsed)[0],
+        ("host", format!("{HOST}.").as_str())
+    );
+}
+
+#[test]
+fn the_machines_own_roots_can_be_asked_for() {
+    parse("user=u host=h sslrootcert=system").check().unwrap();
+    parse("user=u password=p sslrootcert=system")
+        .check()
+        .unwrap();
+    let mut parsed = parse("user=u host=h sslrootcert=/ca.pem");
+    parsed.set_sslrootcert("system");
+    assert_eq!(parsed.sslrootcert(), Some("system"));
+}
+
+#[test]
 fn another_name_than_the_dialled_one_is_signed() {
     // A tunnel: the certificate is checked for `host`, the address dialled is `hostaddr`.
     let parsed = parse(&format!(
@@ -345,6 +368,11 @@ fn an_error_names_the_knob() {
         ("user=u host=h iam=yes", "iam is"),
         ("user=u host=h sslmode=on", "sslmode"),
         ("user=u host=h sslmode=''", "sslmode"),
+        (
+            "user=u host=h sslrootcert=system sslmode=verify-ca",
+            "verify-full",
+        ),
+        ("iam=off sslrootcert=system sslmode=require", "verify-full"),
         ("user=u host=h passfile=/p", "passfile"),
         ("user=u host=h service=s", "service"),
         ("user=u host=h servicefile=s", "servicefile"),
@@ -368,6 +396,7 @@ fn an_error_names_the_knob() {
         ("postgres://u@h/%ff", "UTF-8"),
         ("postgres://u@h?a", "no `=`"),
         ("postgres://u@h?a=b&&c=d", "no `=`"),
+        ("postgres://u@h?&", "no `=`"),
         ("postgres://u@h?a=b=c", "%3D"),
         ("postgres://u@h?=b", "keyword"),
         ("user=u host='h", "quote"),
