@@ -141,7 +141,8 @@ fn is_dsql(service: &str) -> bool {
     service == "dsql" || service.starts_with("dsql-")
 }
 
-/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`: words of letters with a number at the end.
+/// Whether `label` is of the form of `eu-west-1`, `us-gov-west-1` and `eusc-de-east-1`: words of
+/// letters, and a number at the end.
 fn is_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let is_word =
@@ -150,7 +151,6 @@ fn is_region(label: &str) -> bool {
         [words @ .., number] => {
             words.len() >= 2
                 && words.iter().all(is_word)
-                && !number.is_empty()
                 && number.bytes().all(|byte| byte.is_ascii_digit())
         }
         [] => false,

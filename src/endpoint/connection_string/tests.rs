@@ -119,6 +119,10 @@ fn the_parts_of_pairs_are_found_as_libpq_finds_them() {
         (r"a=b\ c d=\\e\'", vec![("a", "b c"), ("d", r"\e'")]),
         (r"a='it\'s \\ \n' b=''", vec![("a", r"it's \ n"), ("b", "")]),
         ("a='b'c=d", vec![("a", "b"), ("c", "d")]),
+        (
+            "a=b'c d=e\x0bf=g\x0c",
+            vec![("a", "b'c"), ("d", "e"), ("f", "g")],
+        ),
         ("a= b=c", vec![("a", "b=c")]),
         (r"a=b\", vec![("a", "b")]),
         ("a=%20 b=ü", vec![("a", "%20"), ("b", "ü")]),
@@ -227,6 +231,9 @@ fn pgport_cannot_lead_elsewhere_than_to_the_signed_port() {
         );
         assert_eq!(parsed.endpoint().unwrap().port(), 5432);
     }
+    // libpq lets a number have spaces around it.
+    let parsed = parse(&format!("host={HOST} port=' 5433 ' user=u"));
+    assert_eq!(parsed.endpoint().unwrap().port(), 5433);
     let parsed = parse("host=localhost user=u iam=off");
     assert_eq!(parameters(&parsed), [("host", "localhost"), ("user", "u")]);
 }
@@ -249,6 +256,10 @@ fn the_machines_own_roots_can_be_asked_for() {
     parse("user=u password=p sslrootcert=system")
         .check()
         .unwrap();
+    assert_eq!(
+        parse("sslrootcert=/ca.pem sslrootcert=''").sslrootcert(),
+        None
+    );
     let mut parsed = parse("user=u host=h sslrootcert=/ca.pem");
     parsed.set_sslrootcert("system");
     assert_eq!(parsed.sslrootcert(), Some("system"));
@@ -358,6 +369,7 @@ fn an_error_names_the_knob() {
         ("user=u host='a b'", "host"),
         ("user=u host=h iam_host='h/?a=b'", "iam_host"),
         ("user=u host=h port=0", "port"),
+        ("iam=off port=0", "port"),
         ("user=u host=h port=65536", "port"),
         ("user=u host=h port=five", "port"),
         ("user=u host=h iam_port=", "iam_port"),
