@@ -81,11 +81,7 @@ pub(crate) fn presign(
         let _ = write!(secret, "&{name}={}", utf8_percent_encode(value, UNRESERVED));
     }
 
-    let mut expires_at = issued.wall + lifetime;
-    if let Some(credentials_expire_at) = credentials.expiry() {
-        expires_at = expires_at.min(credentials_expire_at);
-    }
-    let token = Token::new(secret, issued, expires_at, schedule);
+    let token = Token::new(secret, issued, lifetime, credentials.expiry(), schedule);
     if !token.is_usable_at(now) {
         return Err(Error::new(
             ErrorKind::CredentialsExpired,

@@ -71,15 +71,18 @@ pub(crate) fn margin(lifetime: Duration) -> Duration {
 }
 
 impl Token {
-    /// A secret that is good from `issued` until `expires_at` on the wall clock.
+    /// A secret that is good from `issued` for `lifetime`, or until `cut_short` if that is sooner.
     pub(crate) fn new(
         secret: Zeroizing<String>,
         issued: Moment,
-        expires_at: SystemTime,
+        lifetime: Duration,
+        cut_short: Option<SystemTime>,
         schedule: Schedule,
     ) -> Token {
-        let lifetime = expires_at.duration_since(issued.wall).unwrap_or_default();
-        let usable = lifetime.saturating_sub(margin(lifetime));
+        let full_life = issued.wall + lifetime;
+        let expires_at = cut_short.map_or(full_life, |end| end.min(full_life));
+        let life = expires_at.duration_since(issued.wall).unwrap_or_default();
+        let usable = life.saturating_sub(margin(lifetime));
         let refresh_after = usable / 1000 * schedule.refresh_after;
         Token::with_ends(
             secret,
@@ -130,8 +133,9 @@ impl Token {
         self.ends.map(|ends| ends.expires_at)
     }
 
-    /// When this crate ceases to use it: [`expires_at`](Token::expires_at) less a margin of a
-    /// fifteenth of its lifetime, from 2 s to 60 s; `None` for a fixed password.
+    /// When this crate ceases to use it: [`expires_at`](Token::expires_at) less a margin of 60 s, or
+    /// of a fifteenth of a lifetime that was set shorter, but at least 2 s; `None` for a fixed
+    /// password.
     pub fn usable_until(&self) -> Option<SystemTime> {
         self.ends.map(|ends| ends.usable_until.wall)
     }
@@ -188,7 +192,7 @@ mod tests {
 
     fn token(issued: Moment, lifetime: Duration) -> Token {
         let secret = Zeroizing::new("secret".to_owned());
-        Token::new(secret, issued, issued.wall + lifetime, Schedule::ahead())
+        Token::new(secret, issued, lifetime, None, Schedule::ahead())
     }
 
     #[test]
@@ -210,6 +214,16 @@ mod tests {
         assert_eq!(margin(30 * SECOND), 2 * SECOND);
         assert_eq!(margin(5 * MINUTE), 20 * SECOND);
         assert_eq!(margin(15 * MINUTE), 60 * SECOND);
+    }
+
+    #[test]
+    fn credentials_that_end_sooner_cut_it_short_and_the_margin_stays() {
+        let issued = ManualClock::new().clock().now();
+        let secret = Zeroizing::new("secret".to_owned());
+        let end = Some(issued.wall + 3 * MINUTE);
+        let token = Token::new(secret, issued, 15 * MINUTE, end, Schedule::ahead());
+        assert_eq!(token.expires_at(), end);
+        assert_eq!(token.usable_until(), Some(issued.wall + 2 * MINUTE));
     }
 
     #[test]

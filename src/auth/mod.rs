@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 pub(crate) use self::source::Offer;
 pub use self::source::TokenSource;
-use self::source::{FetchToken, Fetched, Shared};
+use self::source::{FetchFuture, FetchToken, Fetched, Shared};
 use crate::cache::{Answer, Cache};
 use crate::clock::{Clock, Moment};
 use crate::credentials::{
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Events, HandleAuthEvent, Stats};
 use crate::runtime;
 use crate::sign;
-use crate::token::{LONGEST_LIFETIME, SHORTEST_LIFETIME, Schedule};
+use crate::token::{LONGEST_LIFETIME, SHORTEST_LIFETIME, Schedule, Token};
 
 /// How long a token may take by default, with everything that has to be asked for it. Below half of
 /// a pool's 10 s, so that a connect has time for a second attempt.
@@ -292,7 +292,7 @@ struct Signer {
 }
 
 impl Signer {
-    async fn sign(&self, endpoint: &Endpoint) -> Fetched {
+    async fn sign(&self, endpoint: &Endpoint, current: Option<&Token>) -> Fetched {
         let region = match endpoint.region() {
             Some(region) => region.to_owned(),
             None => self.identity.region().await.ok_or_else(|| {
@@ -303,25 +303,38 @@ impl Signer {
                 ))
             })?,
         };
-        let held = self.credentials(&region).await?;
+        let (held, failure) = self.credentials(&region).await?;
         let schedule = match self.refresh_ahead {
             true => Schedule::ahead(),
             false => Schedule::AT_THE_END,
         };
-        sign::presign(
+        let now = self.clock.now();
+        let lifetime = self.token_lifetime;
+        let token = sign::presign(
             endpoint,
             &region,
             &held.credentials,
-            &self.clock.now(),
-            self.token_lifetime,
+            &now,
+            lifetime,
             schedule,
-        )
+        )?;
+        match (failure, current) {
+            // Signed with the credentials of before, it ends no later than the one there is.
+            (Some(failure), Some(current)) if token.usable_until() <= current.usable_until() => {
+                Err(failure)
+            }
+            _ => Ok(token),
+        }
     }
 
-    async fn credentials(&self, region: &str) -> Result<Arc<HeldCredentials>, Error> {
-        let answer = self.credentials.look_up(&self.clock.now());
-        let failure = match answer {
-            Answer::Value(held, _) => return Ok(held),
+    /// Credentials to sign with. Those of before, which end within a token's life, where no others
+    /// can be had; then with the reason why.
+    async fn credentials(
+        &self,
+        region: &str,
+    ) -> Result<(Arc<HeldCredentials>, Option<Error>), Error> {
+        let failure = match self.credentials.look_up(&self.clock.now()) {
+            Answer::Value(held, _) => return Ok((held, None)),
             Answer::Failed(error) => error,
             Answer::Wait(landing, flight) => {
                 if let Some(flight) = flight {
@@ -334,14 +347,16 @@ impl Signer {
                     });
                 }
                 match landing.await {
-                    Ok(held) => return Ok(held),
+                    Ok(held) => return Ok((held, None)),
                     Err(error) => error,
                 }
             }
         };
-        // Credentials with less than a token's life left are still credentials.
         match self.credentials.peek() {
-            Some(held) if held.are_usable_at(&self.clock.now()) => Ok(held),
+            Some(held) if held.are_usable_at(&self.clock.now()) => {
+                tracing::warn!(error = %failure, "signing with credentials that end soon");
+                Ok((held, Some(failure)))
+            }
             _ => Err(failure),
         }
     }
@@ -393,11 +408,13 @@ struct SignFor {
 }
 
 impl FetchToken for SignFor {
-    fn fetch(self: Arc<Self>) -> std::pin::Pin<Box<dyn Future<Output = Fetched> + Send>> {
+    fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture {
         Box::pin(async move {
             let limit = self.signer.refresh_timeout;
-            let signed = runtime::within(limit, self.signer.sign(&self.endpoint)).await;
-            signed.unwrap_or_else(|| Err(timed_out(limit)))
+            let sign = self.signer.sign(&self.endpoint, current.as_deref());
+            runtime::within(limit, sign)
+                .await
+                .unwrap_or_else(|| Err(timed_out(limit)))
         })
     }
 

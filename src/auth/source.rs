@@ -25,10 +25,12 @@ const GRACE: Duration = Duration::from_millis(500);
 
 pub(crate) type Fetched = Result<Token, Error>;
 
+pub(crate) type FetchFuture = Pin<Box<dyn Future<Output = Fetched> + Send>>;
+
 /// Where a password comes from.
 pub(crate) trait FetchToken: Send + Sync + 'static {
-    /// Gets a new one. Called on the signing thread; bounds itself in time.
-    fn fetch(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Fetched> + Send>>;
+    /// Gets one that is better than `current`. Called on the signing thread; bounds itself in time.
+    fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture;
 
     /// Whom it is for, where that is known.
     fn endpoint(&self) -> Option<&Endpoint>;
@@ -197,7 +199,7 @@ impl TokenSource {
         let clock = self.0.shared.clock.clone();
         let events = self.0.shared.events.clone();
         runtime.spawn(async move {
-            let fetched = fetch.clone().fetch().await;
+            let fetched = fetch.clone().fetch(cache.peek()).await;
             let now = clock.now();
             let failure = match &fetched {
                 Ok(token) => {

@@ -1,5 +1,8 @@
 //! What a connection string says: what is dialled and how, what to sign for, and how to log in.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -7,10 +10,11 @@ use zeroize::Zeroizing;
 
 use super::Endpoint;
 use super::grammar::{self, Value};
+use super::ssl_mode::SslMode;
 use crate::error::Error;
 
 /// PostgreSQL's port, which libpq dials when none is given.
-const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_PORT: &str = "5432";
 
 /// A connection string, taken apart and decoded once.
 ///
@@ -66,61 +70,6 @@ impl fmt::Debug for GivenPassword {
     }
 }
 
-/// How far a server is trusted before anything secret is sent to it; libpq's `sslmode`.
-///
-/// The default with IAM is [`VerifyFull`](SslMode::VerifyFull). [`VerifyCa`](SslMode::VerifyCa) and
-/// [`Require`](SslMode::Require) have to be asked for, and the rest are refused with IAM, because a
-/// token is sent in clear inside the connection and is good for anyone who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SslMode {
-    /// No TLS.
-    Disable,
-    /// TLS if the server insists.
-    Allow,
-    /// TLS if the server has it, and again without after a refused login.
-    Prefer,
-    /// TLS with whoever answers. libpq checks the certificate's chain if it has a root file.
-    Require,
-    /// TLS, with a certificate from a trusted root, for whatever name.
-    VerifyCa,
-    /// TLS, with a certificate from a trusted root for the very host that is dialled.
-    VerifyFull,
-}
-
-impl SslMode {
-    const ALL: [SslMode; 6] = [
-        SslMode::Disable,
-        SslMode::Allow,
-        SslMode::Prefer,
-        SslMode::Require,
-        SslMode::VerifyCa,
-        SslMode::VerifyFull,
-    ];
-
-    /// The name that libpq has for it, such as `verify-full`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            SslMode::Disable => "disable",
-            SslMode::Allow => "allow",
-            SslMode::Prefer => "prefer",
-            SslMode::Require => "require",
-            SslMode::VerifyCa => "verify-ca",
-            SslMode::VerifyFull => "verify-full",
-        }
-    }
-
-    /// Whether the server's certificate is checked against trusted roots.
-    pub(crate) fn verifies(&self) -> bool {
-        matches!(self, SslMode::VerifyCa | SslMode::VerifyFull)
-    }
-
-    /// Whether nothing is sent unless the connection is encrypted.
-    fn encrypts(&self) -> bool {
-        matches!(self, SslMode::Require) || self.verifies()
-    }
-}
-
 impl ConnectionString {
     /// Takes `input`, a URL or pairs of keyword and value, apart.
     pub(crate) fn parse(input: &str) -> Result<ConnectionString, Error> {
@@ -142,10 +91,7 @@ impl ConnectionString {
             // An empty password is none, for libpq too.
             "password" => self.password = (!value.is_empty()).then_some(GivenPassword(value)),
             "sslmode" => {
-                let mode = SslMode::ALL
-                    .into_iter()
-                    .find(|mode| mode.as_str() == *value);
-                self.sslmode = Some(mode.ok_or_else(|| {
+                self.sslmode = Some(SslMode::from_name(&value).ok_or_else(|| {
                     Error::configuration(
                         "sslmode is none of disable, allow, prefer, require, verify-ca and \
                          verify-full",
@@ -215,15 +161,20 @@ impl ConnectionString {
     /// `sslmode` and `sslrootcert`, which others decide on, and the `iam` parameters.
     ///
     /// With IAM the port is always among them, since PGPORT must not lead elsewhere than to the
-    /// port that is signed for.
+    /// port that is signed for; and the host has no dot at its end, since libpq compares it with the
+    /// certificate's names letter by letter.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let signs_default_port = matches!(self.login(), Login::Iam) && self.get("port").is_none();
-        let given = self
-            .parameters
+        let iam = matches!(self.login(), Login::Iam);
+        let port = (iam && self.get("port").is_none()).then_some(("port", DEFAULT_PORT));
+        self.parameters
             .iter()
             .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
-            .filter(move |(keyword, _)| !(signs_default_port && *keyword == "port"));
-        given.chain(signs_default_port.then_some(("port", "5432")))
+            .filter(move |(keyword, _)| port.is_none() || *keyword != "port")
+            .map(move |(keyword, value)| match keyword {
+                "host" if iam => (keyword, value.strip_suffix('.').unwrap_or(value)),
+                _ => (keyword, value),
+            })
+            .chain(port)
     }
 
     pub(crate) fn database(&self) -> Option<&str> {
@@ -275,10 +226,9 @@ impl ConnectionString {
                  endpoint, or iam=off for a local database",
             ));
         }
-        let port = match (self.iam.port, self.get("port")) {
-            (Some(port), _) => port,
-            (None, Some(port)) => port_number("port", port)?,
-            (None, None) => DEFAULT_PORT,
+        let port = match self.iam.port {
+            Some(port) => port,
+            None => port_number("port", self.get("port").unwrap_or(DEFAULT_PORT))?,
         };
         let host = self.iam.host.as_deref().unwrap_or(dialled);
         let endpoint = Endpoint::new(host, port, user)?;
@@ -303,7 +253,15 @@ impl ConnectionString {
 
     /// Whether all of it can work together. To be asked once, after the builder's settings.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.sslmode()?;
+        let sslmode = self.sslmode()?;
+        if self.sslrootcert() == Some("system")
+            && sslmode.is_some_and(|mode| mode != SslMode::VerifyFull)
+        {
+            return Err(Error::configuration(
+                "sslrootcert=system trusts every public certificate, so libpq takes it with \
+                 sslmode=verify-full only: set that, or name a file in sslrootcert",
+            ));
+        }
         if self.use_iam == Some(true) && self.password.is_some() {
             return Err(Error::configuration(
                 "IAM login is required, and the connection string has a password: leave one of \
@@ -351,16 +309,10 @@ impl ConnectionString {
     }
 }
 
-/// Names only: libpq has more secrets than the password, such as `sslpassword`.
+/// Says little: what stands in a parameter may be a piece of a password that was not encoded.
 impl fmt::Debug for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keywords: Vec<&str> = self
-            .parameters
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
         f.debug_struct("ConnectionString")
-            .field("parameters", &keywords)
             .field("login", &self.login())
             .field("sslmode", &self.sslmode)
             .finish_non_exhaustive()

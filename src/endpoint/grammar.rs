@@ -5,7 +5,8 @@
 //! percent-encoded socket directories or lists, its user name ends before the first `@`, a `+` is
 //! no space, and nothing is normalised.
 //!
-//! No error here quotes the input: a password with a stray `@`, `/` or space ends up anywhere.
+//! No error here quotes the input, not even a keyword: a password with a stray `@`, `/` or space
+//! may end up in the place of any part.
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
@@ -44,7 +45,7 @@ fn parse_url(
         if raw.is_empty() {
             return Ok(());
         }
-        put(keyword, decode(raw, keyword)?)
+        put(keyword, decode(raw)?)
     };
 
     let (before, after) = cut(rest, &['@', '/']);
@@ -104,24 +105,23 @@ fn parse_query(
     query: &str,
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // libpq, too, lets a URL end with `?` or `&`.
-    let query = query.strip_suffix('&').unwrap_or(query);
+    // As for libpq, a URL may end with `?`, and its last parameter with `&`.
     if query.is_empty() {
         return Ok(());
     }
+    let query = query.strip_suffix('&').unwrap_or(query);
     for pair in query.split('&') {
         let (keyword, value) = pair
             .split_once('=')
             .ok_or_else(|| Error::configuration("a parameter in the URL has no `=`"))?;
-        let keyword = decode(keyword, "keyword")?;
+        let keyword = decode(keyword)?;
         check_keyword(&keyword)?;
         if value.contains('=') {
-            return Err(Error::configuration(format!(
-                "the value of {} in the URL holds a `=`: write it as %3D",
-                *keyword
-            )));
+            return Err(Error::configuration(
+                "the value of a parameter in the URL holds a `=`: write it as %3D",
+            ));
         }
-        let value = decode(value, &keyword)?;
+        let value = decode(value)?;
         if *keyword == "ssl" && *value == "true" {
             // A URL written for JDBC; libpq makes the same of it.
             put("sslmode", Zeroizing::new("require".to_owned()))?;
@@ -133,14 +133,14 @@ fn parse_query(
 }
 
 /// Decodes the escapes in `raw`, once.
-fn decode(raw: &str, keyword: &str) -> Result<Value, Error> {
+fn decode(raw: &str) -> Result<Value, Error> {
     for escape in raw.split('%').skip(1) {
         let digits = escape.as_bytes().get(..2).unwrap_or_default();
         if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) || digits == b"00" {
-            return Err(Error::configuration(format!(
-                "{keyword} in the URL has a `%` that does not begin an escape such as %20, or %00: \
-                 write %25 for a `%`"
-            )));
+            return Err(Error::configuration(
+                "the URL has a `%` that does not begin an escape such as %20, or it has %00: write \
+                 %25 for a `%`",
+            ));
         }
     }
     // As long as the input, so that no half-decoded password is left behind by growing.
@@ -148,9 +148,9 @@ fn decode(raw: &str, keyword: &str) -> Result<Value, Error> {
     bytes.extend(percent_decode_str(raw));
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Error::configuration(format!(
-            "{keyword} in the URL is not UTF-8 once its escapes are decoded"
-        ))),
+        Err(_) => Err(Error::configuration(
+            "the URL is not UTF-8 once its escapes are decoded",
+        )),
     }
 }
 
@@ -173,7 +173,7 @@ fn parse_pairs(
                 )
             })?;
         check_keyword(keyword)?;
-        let (value, after) = read_value(after.trim_start_matches(is_space), keyword)?;
+        let (value, after) = read_value(after.trim_start_matches(is_space))?;
         put(keyword, value)?;
         rest = after.trim_start_matches(is_space);
     }
@@ -181,7 +181,7 @@ fn parse_pairs(
 }
 
 /// The value at the start of `text`, and what follows it.
-fn read_value<'a>(text: &'a str, keyword: &str) -> Result<(Value, &'a str), Error> {
+fn read_value(text: &str) -> Result<(Value, &str), Error> {
     let quoted = text.strip_prefix('\'');
     let text = quoted.unwrap_or(text);
     let mut value = Zeroizing::new(String::with_capacity(text.len()));
@@ -195,10 +195,9 @@ fn read_value<'a>(text: &'a str, keyword: &str) -> Result<(Value, &'a str), Erro
         }
     }
     if quoted.is_some() {
-        return Err(Error::configuration(format!(
-            "the value of {keyword} in the connection string begins with a quote and has none at \
-             its end"
-        )));
+        return Err(Error::configuration(
+            "a value in the connection string begins with a quote and has none at its end",
+        ));
     }
     Ok((value, ""))
 }

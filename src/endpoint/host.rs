@@ -141,7 +141,8 @@ fn is_dsql(service: &str) -> bool {
     service == "dsql" || service.starts_with("dsql-")
 }
 
-/// `eu-west-1`, `us-gov-west-1`, `eusc-de-east-1`: words of letters with a number at the end.
+/// Whether `label` is of the form of `eu-west-1`, `us-gov-west-1` and `eusc-de-east-1`: words of
+/// letters, and a number at the end.
 fn is_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let is_word =
@@ -150,7 +151,6 @@ fn is_region(label: &str) -> bool {
         [words @ .., number] => {
             words.len() >= 2
                 && words.iter().all(is_word)
-                && !number.is_empty()
                 && number.bytes().all(|byte| byte.is_ascii_digit())
         }
         [] => false,
@@ -164,4 +164,55 @@ fn is_label(label: &str) -> bool {
         && label
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{Endpoint, Engine};
+
+    /// What `hosts.tsv` calls a kind, from the front of its column.
+    const KINDS: [(&str, HostKind); 10] = [
+        ("instance", HostKind::Instance),
+        ("cluster writer", HostKind::ClusterWriter),
+        ("cluster reader", HostKind::ClusterReader),
+        ("cluster custom", HostKind::ClusterCustom),
+        ("proxy", HostKind::Proxy),
+        ("limitless shard group", HostKind::ShardGroup),
+        ("global writer", HostKind::Global),
+        ("Aurora DSQL", HostKind::Dsql),
+        ("RDS, unknown kind", HostKind::OtherRds),
+        ("not an RDS name", HostKind::Unknown),
+    ];
+
+    #[test]
+    fn every_form_is_recognised() {
+        let cases = include_str!("../../tests/data/hosts.tsv")
+            .lines()
+            .chain(include_str!("../../tests/data/more-hosts.tsv").lines())
+            .filter(|line| !line.starts_with("host\t"));
+        let mut seen = 0;
+        for case in cases {
+            let columns: Vec<&str> = case.split('\t').collect();
+            let [host, region, kind] = columns[..] else {
+                panic!("not three columns: {case}");
+            };
+            let (_, kind) = KINDS
+                .iter()
+                .find(|(name, _)| kind.starts_with(name))
+                .unwrap_or_else(|| panic!("no such kind: {case}"));
+            let endpoint = Endpoint::new(host, 5432, "app").unwrap();
+            let region = Some(region).filter(|region| !region.is_empty());
+            let expected = HostName {
+                kind: *kind,
+                region,
+            };
+            assert_eq!(endpoint.host_name(), expected, "{case}");
+            assert_eq!(endpoint.region(), region, "{case}");
+            let is_dsql = endpoint.engine() == Engine::Dsql;
+            assert_eq!(is_dsql, *kind == HostKind::Dsql, "{case}");
+            seen += 1;
+        }
+        assert!(seen > 80, "only {seen} cases were read");
+    }
 }

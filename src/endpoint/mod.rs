@@ -4,12 +4,13 @@
 mod connection_string;
 mod grammar;
 mod host;
+mod ssl_mode;
 
 use std::sync::Arc;
 
-pub use connection_string::SslMode;
 pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
+pub use ssl_mode::SslMode;
 
 use crate::error::Error;
 
@@ -141,5 +142,55 @@ impl Endpoint {
     /// What the host name itself says, apart from any region that was set.
     pub(crate) fn host_name(&self) -> HostName<'_> {
         HostName::read(&self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn the_host_takes_the_form_that_is_signed() {
+        let endpoint = Endpoint::new("MyDB.C9AKCIQ32RQV.eu-west-1.RDS.amazonaws.com.", 1, "App");
+        let endpoint = endpoint.unwrap();
+        assert_eq!(
+            endpoint.host(),
+            "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com"
+        );
+        assert_eq!((endpoint.port(), endpoint.user()), (1, "App"));
+        assert_eq!(endpoint, Endpoint::new(endpoint.host(), 1, "App").unwrap());
+        assert_ne!(endpoint, Endpoint::new(endpoint.host(), 1, "app").unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_signed_for_is_refused() {
+        for (host, port, user) in [
+            ("", 5432, "app"),
+            (".", 5432, "app"),
+            ("/var/run/postgresql", 5432, "app"),
+            ("h/?Action=connect", 5432, "app"),
+            ("h#", 5432, "app"),
+            ("a@h", 5432, "app"),
+            ("a b", 5432, "app"),
+            ("bücher.example", 5432, "app"),
+            ("h", 0, "app"),
+            ("h", 5432, ""),
+            ("h", 5432, "a\0"),
+        ] {
+            let error = Endpoint::new(host, port, user).expect_err(host);
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+        }
+        let endpoint = Endpoint::new("h", 5432, "app").unwrap();
+        for region in ["", "eu west 1", "eu/west", "é", "a\nb"] {
+            let error = endpoint.clone().with_region(region).expect_err(region);
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_can_be_shared_between_threads() {
+        fn is_send_sync_clone<T: Send + Sync + Clone>() {}
+        is_send_sync_clone::<Endpoint>();
     }
 }

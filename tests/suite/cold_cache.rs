@@ -1,0 +1,132 @@
+//! Many ask at once, or the source is slow or broken.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use diesel_rds_iam::{ErrorKind, IamAuth};
+
+use crate::support::{FakeSource, endpoint, keys};
+
+/// FAULTS.md row 8.
+#[test]
+fn sixty_four_threads_with_a_cold_cache_are_one_call() {
+    let credentials = FakeSource::default();
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .build()
+        .unwrap();
+    let barrier = Barrier::new(65);
+    credentials.hold();
+    let ids: Vec<u64> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..64)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    auth.source(&endpoint()).token().unwrap().id()
+                })
+            })
+            .collect();
+        barrier.wait();
+        credentials.wait_for_caller();
+        credentials.release();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    assert_eq!(credentials.calls(), 1);
+    assert_eq!(auth.stats().tokens_signed, 1);
+}
+
+/// FAULTS.md row 8.
+#[test]
+fn one_failure_is_the_answer_for_all_who_waited() {
+    let credentials = FakeSource::default();
+    credentials.answer(|| Err("the source is down".into()));
+    credentials.hold();
+    // The failure is remembered for a second of this clock, which stands still.
+    let time = diesel_rds_iam::ManualClock::new();
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..64)
+            .map(|_| scope.spawn(|| auth.source(&endpoint()).token().unwrap_err().kind()))
+            .collect();
+        credentials.wait_for_caller();
+        credentials.release();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), ErrorKind::CredentialsRefused);
+        }
+    });
+    assert_eq!(credentials.calls(), 1);
+    assert_eq!(auth.stats().refreshes_failed, 1);
+}
+
+/// FAULTS.md row 10.
+#[test]
+fn a_source_that_hangs_is_given_up_and_asked_again_later() {
+    let credentials = FakeSource::default();
+    credentials.hold();
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .refresh_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let source = auth.source(&endpoint());
+    let error = source.token().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CredentialsTimeout);
+    assert!(error.to_string().contains("refresh_timeout"), "{error}");
+
+    credentials.release();
+    let patience = std::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        match source.token() {
+            Ok(_) => break,
+            // Remembered for a second, as every failure is.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::CredentialsTimeout),
+        }
+        assert!(std::time::Instant::now() < patience, "never recovered");
+        thread::yield_now();
+    }
+}
+
+/// FAULTS.md row 2, for the source of credentials.
+#[test]
+fn a_source_that_panics_is_an_error_and_asked_again() {
+    let credentials = FakeSource::default();
+    credentials.answer(|| panic!("the source panics, as this test wants it to"));
+    let time = diesel_rds_iam::ManualClock::new();
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    let source = auth.source(&endpoint());
+    let error = source.token().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CredentialsRefused);
+
+    credentials.answer(|| Ok(keys()));
+    time.advance(Duration::from_secs(1));
+    assert!(source.token().is_ok());
+}
+
+#[test]
+fn a_thousand_endpoints_cost_one_fetch_of_credentials() {
+    let credentials = FakeSource::default();
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .build()
+        .unwrap();
+    for port in 1..=1000 {
+        let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+        let endpoint = diesel_rds_iam::Endpoint::new(host, port, "app").unwrap();
+        auth.source(&endpoint).token().unwrap();
+    }
+    assert_eq!(auth.stats().tokens_signed, 1000);
+    assert_eq!(credentials.calls(), 1);
+}

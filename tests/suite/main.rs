@@ -1,0 +1,16 @@
+//! The library's tests, through its public API. One program, so that it is linked once.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test that cannot go on panics, and measures time as anyone does"
+)]
+
+mod cold_cache;
+mod support;
+mod timeline;

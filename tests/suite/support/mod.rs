@@ -1,0 +1,151 @@
+//! What the tests share: sources of credentials that can be held up, and a record of events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use diesel_rds_iam::{BoxError, Endpoint, HandleAuthEvent, RefreshFailed, TokenSigned};
+use parking_lot::{Condvar, Mutex};
+
+/// For how long a test waits for what must happen. Only a failure takes this long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn endpoint() -> Endpoint {
+    Endpoint::new("mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com", 5432, "app").unwrap()
+}
+
+/// A source of credentials that counts its calls, and can be held up and told what to answer.
+#[derive(Clone, Default)]
+pub struct FakeSource(Arc<FakeSourceInner>);
+
+#[derive(Default)]
+struct FakeSourceInner {
+    calls: AtomicUsize,
+    answer: Mutex<Answer>,
+    state: Mutex<Held>,
+    changed: Condvar,
+}
+
+type Answer = Option<Arc<dyn Fn() -> Result<Credentials, BoxError> + Send + Sync>>;
+
+#[derive(Default)]
+struct Held {
+    is_held: bool,
+    waiting: usize,
+}
+
+impl FakeSource {
+    /// Answers from now on with what `answer` returns; long-lived keys by default.
+    pub fn answer(
+        &self,
+        answer: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
+    ) {
+        *self.0.answer.lock() = Some(Arc::new(answer));
+    }
+
+    /// Makes callers wait from now on.
+    pub fn hold(&self) {
+        self.0.state.lock().is_held = true;
+    }
+
+    /// Lets all who wait go on.
+    pub fn release(&self) {
+        self.0.state.lock().is_held = false;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until a caller waits here.
+    pub fn wait_for_caller(&self) {
+        let mut state = self.0.state.lock();
+        let timed_out = self
+            .0
+            .changed
+            .wait_while_for(&mut state, |state| state.waiting == 0, PATIENCE)
+            .timed_out();
+        assert!(!timed_out, "nobody asked the source of credentials");
+    }
+
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    /// What to give to `credentials_fn`.
+    pub fn fetch(&self) -> impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static {
+        let source = self.clone();
+        move || source.ask()
+    }
+
+    fn ask(&self) -> Result<Credentials, BoxError> {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.0.state.lock();
+        state.waiting += 1;
+        self.0.changed.notify_all();
+        self.0.changed.wait_while(&mut state, |state| state.is_held);
+        state.waiting -= 1;
+        drop(state);
+        let answer = self.0.answer.lock().clone();
+        match answer {
+            Some(answer) => answer(),
+            None => Ok(keys()),
+        }
+    }
+}
+
+/// Long-lived keys.
+pub fn keys() -> Credentials {
+    Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")
+}
+
+/// Counts what happens to tokens, and lets a test wait for it.
+#[derive(Clone, Default)]
+pub struct Recorder(Arc<RecorderInner>);
+
+#[derive(Default)]
+struct RecorderInner {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    pub signed: usize,
+    pub failed: usize,
+    pub failed_with_stale: usize,
+}
+
+impl Recorder {
+    pub fn counts(&self) -> Counts {
+        *self.0.counts.lock()
+    }
+
+    /// Waits until `reached` holds.
+    pub fn wait_until(&self, reached: impl Fn(&Counts) -> bool) -> Counts {
+        let mut counts = self.0.counts.lock();
+        let timed_out = self
+            .0
+            .changed
+            .wait_while_for(&mut counts, |counts| !reached(counts), PATIENCE)
+            .timed_out();
+        assert!(!timed_out, "waited in vain; so far {:?}", *counts);
+        *counts
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.0.counts.lock());
+        self.0.changed.notify_all();
+    }
+}
+
+impl HandleAuthEvent for Recorder {
+    fn handle_token_signed(&self, _: &TokenSigned<'_>) {
+        self.count(|counts| counts.signed += 1);
+    }
+
+    fn handle_refresh_failed(&self, event: &RefreshFailed<'_>) {
+        self.count(|counts| {
+            counts.failed += 1;
+            counts.failed_with_stale += usize::from(event.stale.is_some());
+        });
+    }
+}
