@@ -1,0 +1,153 @@
+//! How an emulator is set up.
+
+use std::time::Duration;
+
+use crate::credentials::Credentials;
+use crate::emulator::Emulator;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+
+/// Settings of an [`Emulator`]. Made by [`Emulator::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing runs until `start`"]
+pub struct Builder {
+    pub(crate) engine: Engine,
+    pub(crate) region: String,
+    pub(crate) endpoint: Option<(String, u16)>,
+    pub(crate) port: u16,
+    pub(crate) credentials: Vec<Credentials>,
+    pub(crate) token_lifetime: Duration,
+    pub(crate) session_limit: Option<Duration>,
+    pub(crate) authentication_timeout: Duration,
+    pub(crate) force_ssl: bool,
+    pub(crate) expired_certificate: bool,
+    pub(crate) certificate_names: Option<Vec<String>>,
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            engine: Engine::Rds,
+            region: "eu-west-1".to_owned(),
+            endpoint: None,
+            port: 0,
+            credentials: Vec::new(),
+            token_lifetime: Duration::from_secs(900),
+            session_limit: None,
+            authentication_timeout: Duration::from_secs(60),
+            force_ssl: true,
+            expired_certificate: false,
+            certificate_names: None,
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// Which service to stand in for. Default: [`Engine::Rds`].
+    pub fn engine(mut self, engine: Engine) -> Builder {
+        self.engine = engine;
+        self
+    }
+
+    /// The region that tokens must be signed for. Default: `eu-west-1`.
+    pub fn region(mut self, region: impl Into<String>) -> Builder {
+        self.region = region.into();
+        self
+    }
+
+    /// The host and port that tokens must be signed for, and that the certificate names besides
+    /// `localhost` and `127.0.0.1`. Default: a host name of the right form in the region, and the
+    /// port that the emulator listens on.
+    pub fn endpoint(mut self, host: impl Into<String>, port: u16) -> Builder {
+        self.endpoint = Some((host.into(), port));
+        self
+    }
+
+    /// The port to listen on, at 127.0.0.1. Default: 0, any free one.
+    pub fn port(mut self, port: u16) -> Builder {
+        self.port = port;
+        self
+    }
+
+    /// Accepts tokens that were signed with these credentials; may be called again for more.
+    /// Default: one pair, [`Emulator::access_key`] and [`Emulator::secret_key`], which is left out
+    /// when others are given.
+    pub fn credentials(mut self, credentials: Credentials) -> Builder {
+        self.credentials.push(credentials);
+        self
+    }
+
+    /// For how long after its date a token is accepted. Default: 900 s, as on AWS. A token that
+    /// asks for less itself gets less.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Builder {
+        self.token_lifetime = lifetime;
+        self
+    }
+
+    /// After what time an open session is cut. Default: never; an hour with [`Engine::Dsql`].
+    pub fn session_limit(mut self, limit: Duration) -> Builder {
+        self.session_limit = Some(limit);
+        self
+    }
+
+    /// How long a client may take for its login before it is turned away with SQLSTATE 57014.
+    /// Default: 60 s, as with PostgreSQL.
+    pub fn authentication_timeout(mut self, timeout: Duration) -> Builder {
+        self.authentication_timeout = timeout;
+        self
+    }
+
+    /// Whether users who are no members of `rds_iam` need TLS too. Default: true, as on RDS since
+    /// PostgreSQL 15. Members need it always.
+    pub fn force_ssl(mut self, force_ssl: bool) -> Builder {
+        self.force_ssl = force_ssl;
+        self
+    }
+
+    /// Makes the server present a certificate that ended in the year 2000. Default: false.
+    pub fn expired_certificate(mut self, expired: bool) -> Builder {
+        self.expired_certificate = expired;
+        self
+    }
+
+    /// The names in the server's certificate. Default: the endpoint's, `localhost` and `127.0.0.1`.
+    pub fn certificate_names<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Builder {
+        self.certificate_names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A setting of the PostgreSQL behind, such as `("log_min_messages", "debug1")`; may be called
+    /// again for more. The later of two wins. Default: what a server takes whose data nobody keeps.
+    pub fn postgres_setting(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Builder {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the emulator and its PostgreSQL, and returns when both take connections.
+    ///
+    /// The first start on a machine makes a template cluster, which takes a second or two; later
+    /// ones copy it. May be called inside an async runtime; it blocks the thread meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is not installed or does not start, if the port is taken, or if a setting
+    /// cannot work.
+    pub fn start(self) -> Result<Emulator, Error> {
+        if self.region.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Setting,
+                "the region is empty: leave it out for eu-west-1, or name one",
+            ));
+        }
+        Emulator::start(self)
+    }
+}

@@ -1,0 +1,100 @@
+//! The certificates of one emulator, made when it starts.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+
+/// What the certificates shall be like.
+pub(crate) struct Wanted<'a> {
+    pub(crate) engine: Engine,
+    pub(crate) names: &'a [String],
+    pub(crate) expired: bool,
+}
+
+/// A root, which clients trust, and a server that presents a chain to it. All keys are P-256, which
+/// halves the cost of a login compared with RSA.
+pub(crate) struct Certificates {
+    pub(crate) ca_pem: String,
+    pub(crate) server: Arc<ServerConfig>,
+}
+
+impl Certificates {
+    /// Makes new ones, with new keys.
+    pub(crate) fn generate(wanted: &Wanted<'_>) -> Result<Certificates, Error> {
+        generate(wanted).map_err(|cause| {
+            Error::with_cause(
+                ErrorKind::Setting,
+                "no certificate can be made for these host names",
+                cause,
+            )
+        })
+    }
+}
+
+fn generate(wanted: &Wanted<'_>) -> Result<Certificates, Box<dyn std::error::Error + Send + Sync>> {
+    let (root_name, intermediate_name) = match wanted.engine {
+        Engine::Rds => ("RDS IAM Emulator Root CA", "RDS IAM Emulator Regional CA"),
+        Engine::Proxy | Engine::Dsql => (
+            "Public Root CA of the Emulator",
+            "Public CA of the Emulator",
+        ),
+    };
+    let root = CertifiedIssuer::self_signed(authority(root_name, 1)?, KeyPair::generate()?)?;
+    let intermediate = CertifiedIssuer::signed_by(
+        authority(intermediate_name, 0)?,
+        KeyPair::generate()?,
+        &root,
+    )?;
+
+    let key = KeyPair::generate()?;
+    let mut parameters = CertificateParams::new(wanted.names)?;
+    if let Some(name) = wanted.names.first() {
+        parameters.distinguished_name.push(
+            DnType::CommonName,
+            name.chars().take(64).collect::<String>(),
+        );
+    }
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.use_authority_key_identifier_extension = true;
+    if wanted.expired {
+        parameters.not_after = date_time_ymd(2000, 1, 1);
+    }
+    let server = parameters.signed_by(&key, &intermediate)?;
+
+    let chain: Vec<CertificateDer<'static>> =
+        vec![server.der().clone(), intermediate.der().clone()];
+    let key = PrivateKeyDer::try_from(key.serialize_der())?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+    // Asked for by clients that open with TLS straight away; others do not mind.
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // PostgreSQL turns session tickets off.
+    config.send_tls13_tickets = 0;
+    Ok(Certificates {
+        ca_pem: root.pem(),
+        server: Arc::new(config),
+    })
+}
+
+/// The protocol that a client names when it opens with TLS straight away.
+pub(crate) const ALPN: &[u8] = b"postgresql";
+
+fn authority(name: &str, below: u8) -> Result<CertificateParams, rcgen::Error> {
+    let mut parameters = CertificateParams::new(Vec::new())?;
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(parameters)
+}

@@ -1,0 +1,293 @@
+//! One client, from its first byte to its last.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::certificates::ALPN;
+use crate::clock::monotonic;
+use crate::faults::{Fault, Stage};
+use crate::gate::{self, Refusal};
+use crate::packet::{self, Initial, Malformed, Startup};
+use crate::server::Server;
+use crate::sessions::Ending;
+use crate::wire::{Wire, WireHandle};
+
+/// The first byte of a TLS handshake. No start-up packet is long enough to begin with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// As large as a TLS record.
+const BUFFER: usize = 16 * 1024;
+
+/// The client, encrypted or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A client that has said what it wants.
+struct Client {
+    stream: Box<dyn Stream>,
+    encrypted: bool,
+    /// Its packet as it came.
+    packet: Vec<u8>,
+    initial: Initial,
+}
+
+/// Why a connection ends before there is a session.
+pub(crate) enum End {
+    /// Nothing more is said.
+    HangUp,
+    /// A last word is said.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> End {
+        End::HangUp
+    }
+}
+
+impl From<Malformed> for End {
+    fn from(malformed: Malformed) -> End {
+        match malformed {
+            Malformed::HangUp => End::HangUp,
+            Malformed::Answer(sqlstate, message) => End::Refused(Refusal { sqlstate, message }),
+        }
+    }
+}
+
+/// Serves one client, until it or PostgreSQL goes, or a test ends all connections.
+pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
+    let mut ending = server.sessions.subscribe();
+    let wire = Wire::new(tcp, server.faults.wire());
+    let handle = wire.handle();
+    tokio::select! {
+        // What went wrong with a connection is the client's to tell: here it only ends.
+        _ = converse(&server, wire, &handle, peer) => {}
+        _ = ending.changed() => {
+            if *ending.borrow() == Ending::Reset {
+                handle.reset_at_end();
+            }
+        }
+    }
+}
+
+async fn converse(
+    server: &Server,
+    mut wire: Wire,
+    handle: &WireHandle,
+    peer: SocketAddr,
+) -> io::Result<()> {
+    let deadline = Instant::from_std(monotonic()) + server.authentication_timeout;
+    misbehave(server, Stage::Accept, handle, &mut wire).await?;
+    // As with PostgreSQL, who is late with the start-up packet is not told so.
+    let negotiated = before(deadline, handle, negotiate(server, wire, handle)).await;
+    let Some(mut client) = negotiated.transpose()?.flatten() else {
+        return Ok(());
+    };
+    let Initial::Startup(startup) = &client.initial else {
+        return cancel(server, &client.packet).await;
+    };
+    let stream = &mut client.stream;
+    let authenticated = authenticate(server, stream, client.encrypted, startup, handle, peer);
+    match before(deadline, handle, authenticated).await {
+        Some(Ok(())) => converse_with_postgres(server, client, handle).await,
+        Some(Err(end)) => refuse(stream, end).await,
+        None => refuse(stream, End::Refused(Refusal::too_slow())).await,
+    }
+}
+
+/// Runs a part of the login until `deadline`. A black hole, which a test has asked for, knows none.
+async fn before<T>(
+    deadline: Instant,
+    handle: &WireHandle,
+    part: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(part);
+    match timeout_at(deadline, &mut part).await {
+        Ok(value) => Some(value),
+        Err(_) if handle.is_silent() => Some(part.await),
+        Err(_) => None,
+    }
+}
+
+/// Lets the client into PostgreSQL, and passes on every byte between the two.
+async fn converse_with_postgres(
+    server: &Server,
+    mut client: Client,
+    handle: &WireHandle,
+) -> io::Result<()> {
+    let _open = server.sessions.open();
+    let Ok(mut postgres) = UnixStream::connect(server.upstream()).await else {
+        let end = End::Refused(Refusal::shutting_down());
+        return refuse(&mut client.stream, end).await;
+    };
+    postgres.write_all(&client.packet).await?;
+    misbehave(server, Stage::Data, handle, &mut client.stream).await?;
+    handle.session_begins();
+    let splice = copy_bidirectional_with_sizes(&mut client.stream, &mut postgres, BUFFER, BUFFER);
+    let limit = server.session_limit.get();
+    if limit.is_zero() {
+        splice.await?;
+    } else {
+        tokio::select! {
+            ended = splice => { ended?; }
+            () = sleep(limit) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the client wants, after it has got the encryption that it asks for. `None`: it left.
+async fn negotiate(
+    server: &Server,
+    mut wire: Wire,
+    handle: &WireHandle,
+) -> io::Result<Option<Client>> {
+    if wire.peek().await? == Some(TLS_HANDSHAKE) {
+        return encrypt(server, wire, handle, true).await;
+    }
+    loop {
+        let (packet, initial) = match read_initial(&mut wire).await {
+            Ok(read) => read,
+            Err(end) => {
+                refuse(&mut wire, end).await?;
+                return Ok(None);
+            }
+        };
+        match initial {
+            Initial::Tls => {
+                wire.write_all(b"S").await?;
+                return encrypt(server, wire, handle, false).await;
+            }
+            Initial::Gss => wire.write_all(b"N").await?,
+            Initial::Cancel | Initial::Startup(_) => {
+                return Ok(Some(Client {
+                    stream: Box::new(wire),
+                    encrypted: false,
+                    packet,
+                    initial,
+                }));
+            }
+        }
+    }
+}
+
+async fn encrypt(
+    server: &Server,
+    mut wire: Wire,
+    handle: &WireHandle,
+    direct: bool,
+) -> io::Result<Option<Client>> {
+    misbehave(server, Stage::Tls, handle, &mut wire).await?;
+    let mut stream = server.tls.accept(wire).await?;
+    // A client that skips the request for TLS must say which protocol it means.
+    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Ok(None);
+    }
+    let end = match read_initial(&mut stream).await {
+        // Who asks for encryption inside encryption gets what PostgreSQL says to any other number.
+        Ok((packet, Initial::Tls | Initial::Gss)) => packet::unsupported(&packet).into(),
+        Ok((packet, initial)) => {
+            return Ok(Some(Client {
+                stream: Box::new(stream),
+                encrypted: true,
+                packet,
+                initial,
+            }));
+        }
+        Err(end) => end,
+    };
+    refuse(&mut stream, end).await?;
+    Ok(None)
+}
+
+/// Reads one packet without a type, and returns it whole and understood.
+async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, Initial), End> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; packet::startup_length(header)?];
+    stream.read_exact(&mut body).await?;
+    let initial = packet::parse_initial(&body)?;
+    Ok(([header.as_slice(), &body].concat(), initial))
+}
+
+/// Decides whether PostgreSQL is asked to open the session.
+async fn authenticate(
+    server: &Server,
+    stream: &mut Box<dyn Stream>,
+    encrypted: bool,
+    startup: &Startup,
+    handle: &WireHandle,
+    peer: SocketAddr,
+) -> Result<(), End> {
+    if !gate::wants_token(server, startup, encrypted, peer).await? {
+        return Ok(());
+    }
+    stream.write_all(&packet::password_request()).await?;
+    stream.flush().await?;
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).await?;
+    let length = packet::password_length(header).inspect_err(|malformed| {
+        if *malformed == Malformed::HangUp {
+            gate::password_too_long(server, startup);
+        }
+    })?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    let password = packet::parse_password(&body)?;
+    misbehave(server, Stage::Login, handle, stream).await?;
+    gate::judge(server, startup, password).map_err(End::Refused)
+}
+
+/// Does what a test wants to go wrong at this stage; an error ends the connection.
+async fn misbehave(
+    server: &Server,
+    stage: Stage,
+    handle: &WireHandle,
+    stream: &mut impl Stream,
+) -> io::Result<()> {
+    for fault in server.faults.at(stage) {
+        match fault {
+            Fault::Delay(_, delay) => sleep(delay).await,
+            Fault::BlackHole(_) => {
+                handle.fall_silent();
+                // Reading on notices the client's leaving.
+                tokio::io::copy(stream, &mut tokio::io::sink()).await?;
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Fault::Reset(_) => {
+                handle.reset_at_end();
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Says the last word, if there is one, and closes.
+async fn refuse(stream: &mut (impl Stream + ?Sized), end: End) -> io::Result<()> {
+    if let End::Refused(refusal) = end {
+        stream.write_all(&refusal.packet()).await?;
+    }
+    stream.flush().await?;
+    stream.shutdown().await
+}
+
+/// Passes a request to cancel on; PostgreSQL closes when it has carried it out, and so do we.
+async fn cancel(server: &Server, packet: &[u8]) -> io::Result<()> {
+    let mut postgres = UnixStream::connect(server.upstream()).await?;
+    postgres.write_all(packet).await?;
+    let mut nothing = [0; 1];
+    let _ = tokio::time::timeout(Duration::from_secs(10), postgres.read(&mut nothing)).await;
+    Ok(())
+}

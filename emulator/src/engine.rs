@@ -1,0 +1,106 @@
+//! Which of Amazon's logins is emulated, and its words.
+
+use std::time::Duration;
+
+use crate::reason::Reason;
+
+/// Which service the emulator stands in for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// RDS or Aurora: the database itself.
+    #[default]
+    Rds,
+    /// RDS Proxy: its texts, a certificate from a public CA, no command-line options. Every user
+    /// logs in with a token, or by password if the user is no member of `rds_iam`.
+    Proxy,
+    /// Aurora DSQL: every user logs in with a token that names neither user nor port, and sessions
+    /// end after an hour.
+    Dsql,
+}
+
+/// What a client is told: an SQLSTATE and a message.
+pub(crate) type Answer = (&'static str, String);
+
+impl Engine {
+    /// The host name of an endpoint that nobody named.
+    pub(crate) fn default_host(self, region: &str) -> String {
+        match self {
+            Engine::Rds => format!("emulator.c9akciq32rqv.{region}.rds.amazonaws.com"),
+            Engine::Proxy => format!("emulator.proxy-c9akciq32rqv.{region}.rds.amazonaws.com"),
+            Engine::Dsql => format!("emulatorabcdefghijklmnopqr.dsql.{region}.on.aws"),
+        }
+    }
+
+    /// The service in a token's scope.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Engine::Rds | Engine::Proxy => "rds-db",
+            Engine::Dsql => "dsql",
+        }
+    }
+
+    /// The action that a token of `user` must name.
+    pub(crate) fn action(self, user: &str) -> &'static str {
+        match self {
+            Engine::Rds | Engine::Proxy => "connect",
+            Engine::Dsql if user == "admin" => "DbConnectAdmin",
+            Engine::Dsql => "DbConnect",
+        }
+    }
+
+    /// Whether tokens name the user and the port.
+    pub(crate) fn token_names_user_and_port(self) -> bool {
+        self != Engine::Dsql
+    }
+
+    /// How long a session may live unless a test says otherwise.
+    pub(crate) fn session_limit(self) -> Option<Duration> {
+        match self {
+            Engine::Rds | Engine::Proxy => None,
+            Engine::Dsql => Some(Duration::from_secs(60 * 60)),
+        }
+    }
+
+    /// The answer to a refused token.
+    pub(crate) fn refusal(self, user: &str, reason: Reason) -> Answer {
+        match (self, reason) {
+            (Engine::Rds, _) => (
+                "28000",
+                format!("PAM authentication failed for user \"{user}\""),
+            ),
+            (Engine::Proxy, Reason::Throttled) => (
+                "28000",
+                "The IAM authentication failed because of too many competing requests.".to_owned(),
+            ),
+            (Engine::Proxy, _) => (
+                "28000",
+                format!(
+                    "The IAM authentication failed for the role {user}. \
+                     Check the IAM token for this role and try again."
+                ),
+            ),
+            (Engine::Dsql, _) => (
+                "28000",
+                "unable to accept connection, access denied".to_owned(),
+            ),
+        }
+    }
+
+    /// The answer to a member of `rds_iam` whose connection is not encrypted.
+    pub(crate) fn not_encrypted(self, client: &str, user: &str, database: &str) -> Answer {
+        match self {
+            Engine::Rds | Engine::Dsql => (
+                "28000",
+                format!(
+                    "pg_hba.conf rejects connection for host \"{client}\", user \"{user}\", \
+                     database \"{database}\", no encryption"
+                ),
+            ),
+            Engine::Proxy => (
+                "28000",
+                "IAM is allowed only with SSL connections.".to_owned(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What shall go wrong, told while the emulator runs.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// New IAM connections per second that AWS advises to stay below.
+pub const ADVISED_LOGINS_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).unwrap();
+
+/// Something that goes wrong from now on, until [`heal`](crate::Emulator::heal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The next so many logins with a token are refused, whatever the token.
+    RefuseNext(u32),
+    /// Everything at this stage takes so much longer.
+    Delay(Stage, Duration),
+    /// At this stage the server falls silent: nothing more comes, and the connection stays open.
+    BlackHole(Stage),
+    /// At this stage the server resets the connection.
+    Reset(Stage),
+    /// Each byte to the client travels in a packet of its own.
+    OneByteAtATime,
+    /// Logins with a token beyond so many per second are refused as AWS does it; see
+    /// [`ADVISED_LOGINS_PER_SECOND`].
+    Throttle(NonZeroU32),
+}
+
+/// A stage in the life of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The TCP connection has just been accepted.
+    Accept,
+    /// TLS has been agreed on, and not yet begun.
+    Tls,
+    /// The password has arrived, and has not been answered.
+    Login,
+    /// The session is open; what was sent before a fault came is not called back.
+    Data,
+}
+
+/// The faults that are on.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    state: Mutex<State>,
+    wire: Arc<WireFaults>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    refuse_next: u32,
+    at_stage: Vec<Fault>,
+    throttle: Option<NonZeroU32>,
+    recent_logins: VecDeque<Instant>,
+}
+
+/// The faults that touch each byte, where no lock shall be taken.
+#[derive(Debug, Default)]
+pub(crate) struct WireFaults {
+    one_byte: AtomicBool,
+    delay_nanos: AtomicU64,
+    silent: AtomicBool,
+}
+
+impl WireFaults {
+    pub(crate) fn one_byte(&self) -> bool {
+        self.one_byte.load(Ordering::Relaxed)
+    }
+
+    /// How much later each piece of data arrives.
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_nanos(self.delay_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Whether what is sent never arrives.
+    pub(crate) fn silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+}
+
+impl Faults {
+    /// Turns one on, in place of an earlier one of its kind and stage.
+    pub(crate) fn add(&self, fault: Fault) {
+        let mut state = self.lock();
+        match fault {
+            Fault::RefuseNext(count) => state.refuse_next = count,
+            Fault::Throttle(rate) => state.throttle = Some(rate),
+            Fault::OneByteAtATime => self.wire.one_byte.store(true, Ordering::Relaxed),
+            Fault::Delay(Stage::Data, delay) => {
+                let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+                self.wire.delay_nanos.store(nanos, Ordering::Relaxed);
+            }
+            Fault::BlackHole(Stage::Data) => self.wire.silent.store(true, Ordering::Relaxed),
+            Fault::Delay(..) | Fault::BlackHole(_) | Fault::Reset(_) => {
+                state.at_stage.retain(|other| !same_place(other, &fault));
+                state.at_stage.push(fault);
+            }
+        }
+    }
+
+    /// Turns all off.
+    pub(crate) fn clear(&self) {
+        *self.lock() = State::default();
+        self.wire.one_byte.store(false, Ordering::Relaxed);
+        self.wire.delay_nanos.store(0, Ordering::Relaxed);
+        self.wire.silent.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wire(&self) -> Arc<WireFaults> {
+        Arc::clone(&self.wire)
+    }
+
+    /// What goes wrong at `stage`, in the order in which it was asked for.
+    pub(crate) fn at(&self, stage: Stage) -> Vec<Fault> {
+        let state = self.lock();
+        let here = |fault: &&Fault| matches!(fault, Fault::Delay(at, _) | Fault::BlackHole(at) | Fault::Reset(at) if *at == stage);
+        state.at_stage.iter().filter(here).copied().collect()
+    }
+
+    /// Whether this login is one of those that a test wants refused.
+    pub(crate) fn refuses_this(&self) -> bool {
+        let mut state = self.lock();
+        let refuses = state.refuse_next > 0;
+        state.refuse_next = state.refuse_next.saturating_sub(1);
+        refuses
+    }
+
+    /// Whether a login at `now` is one too many in this second.
+    pub(crate) fn throttles(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let Some(rate) = state.throttle else {
+            return false;
+        };
+        let second = Duration::from_secs(1);
+        while state
+            .recent_logins
+            .front()
+            .is_some_and(|login| now.saturating_duration_since(*login) >= second)
+        {
+            state.recent_logins.pop_front();
+        }
+        let full = state.recent_logins.len() >= usize::try_from(rate.get()).unwrap_or(usize::MAX);
+        if !full {
+            state.recent_logins.push_back(now);
+        }
+        full
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn same_place(one: &Fault, other: &Fault) -> bool {
+    match (one, other) {
+        (Fault::Delay(one, _), Fault::Delay(other, _))
+        | (Fault::BlackHole(one), Fault::BlackHole(other))
+        | (Fault::Reset(one), Fault::Reset(other)) => one == other,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_takes_as_many_logins_as_the_throttle_says() {
+        let faults = Faults::default();
+        let start = crate::clock::monotonic();
+        assert!(!faults.throttles(start), "not asked for");
+        faults.add(Fault::Throttle(NonZeroU32::new(2).unwrap()));
+        let after = |millis| start + Duration::from_millis(millis);
+        assert!(!faults.throttles(after(0)));
+        assert!(!faults.throttles(after(600)));
+        assert!(faults.throttles(after(999)));
+        assert!(!faults.throttles(after(1_000)), "the first is a second ago");
+        assert!(faults.throttles(after(1_500)));
+    }
+
+    #[test]
+    fn a_fault_replaces_the_earlier_one_of_its_kind_and_stage() {
+        let faults = Faults::default();
+        let delay = |millis| Fault::Delay(Stage::Login, Duration::from_millis(millis));
+        faults.add(delay(1));
+        faults.add(Fault::Reset(Stage::Login));
+        faults.add(delay(2));
+        assert_eq!(
+            faults.at(Stage::Login),
+            [Fault::Reset(Stage::Login), delay(2)]
+        );
+        assert_eq!(faults.at(Stage::Tls), []);
+        faults.clear();
+        assert_eq!(faults.at(Stage::Login), []);
+    }
+}

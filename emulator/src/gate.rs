@@ -1,0 +1,176 @@
+//! Who is let in, and what the others are told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::monotonic;
+use crate::connection::End;
+use crate::engine::{Answer, Engine};
+use crate::login::{Login, Verdict};
+use crate::packet::{self, Startup};
+use crate::postgres::template::SUPERUSER;
+use crate::reason::Reason;
+use crate::server::Server;
+use crate::token;
+use crate::verify::{self, Expectation};
+
+/// The last word to a client that is not let in.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) sqlstate: &'static str,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// The login took longer than the server waits.
+    pub(crate) fn too_slow() -> Refusal {
+        Refusal {
+            sqlstate: "57014",
+            message: "canceling authentication due to timeout".to_owned(),
+        }
+    }
+
+    /// There is no PostgreSQL behind the emulator at the moment.
+    pub(crate) fn shutting_down() -> Refusal {
+        Refusal {
+            sqlstate: "57P03",
+            message: "the database system is shutting down".to_owned(),
+        }
+    }
+
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        packet::fatal("FATAL", self.sqlstate, &self.message, "auth_failed")
+    }
+}
+
+impl From<Answer> for Refusal {
+    fn from((sqlstate, message): Answer) -> Refusal {
+        Refusal { sqlstate, message }
+    }
+}
+
+/// Whether this user must show a token. No: PostgreSQL itself asks for the password.
+pub(crate) async fn wants_token(
+    server: &Server,
+    startup: &Startup,
+    encrypted: bool,
+    peer: SocketAddr,
+) -> Result<bool, End> {
+    let user = String::from_utf8_lossy(&startup.user);
+    let database = String::from_utf8_lossy(&startup.database);
+    let client = peer.ip().to_string();
+    let refuse = |message: String| {
+        Err(End::Refused(Refusal {
+            sqlstate: "28000",
+            message,
+        }))
+    };
+    if server.engine == Engine::Proxy && startup.has_options {
+        return Err(End::Refused(Refusal {
+            sqlstate: "0A000",
+            message: "Feature not supported: RDS Proxy currently doesn't support command-line \
+                      options."
+                .to_owned(),
+        }));
+    }
+    let encryption = if encrypted {
+        "SSL encryption"
+    } else {
+        "no encryption"
+    };
+    let described =
+        format!("host \"{client}\", user \"{user}\", database \"{database}\", {encryption}");
+    // PostgreSQL trusts this one on its socket: that door is not for clients.
+    if user == SUPERUSER {
+        return refuse(format!("pg_hba.conf rejects connection for {described}"));
+    }
+    let member = server.engine == Engine::Dsql
+        || match std::str::from_utf8(&startup.user) {
+            Ok(user) => server
+                .admin
+                .is_iam_member(user)
+                .await
+                .map_err(|_| End::Refused(Refusal::shutting_down()))?,
+            Err(_) => false,
+        };
+    if member && !encrypted {
+        log(server, &user, None, Reason::NotEncrypted);
+        let answer = server.engine.not_encrypted(&client, &user, &database);
+        return Err(End::Refused(answer.into()));
+    }
+    if !encrypted && server.force_ssl {
+        return refuse(format!("no pg_hba.conf entry for {described}"));
+    }
+    if !member {
+        server.logins.add(login(server, &user, Verdict::Password));
+    }
+    Ok(member)
+}
+
+/// Judges a password, which should be a token, and writes the verdict down.
+pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Result<(), Refusal> {
+    let user = String::from_utf8_lossy(&startup.user);
+    if server.faults.throttles(monotonic()) {
+        log(server, &user, Some(password), Reason::Throttled);
+        return Err(server.engine.refusal(&user, Reason::Throttled).into());
+    }
+    let names_user_and_port = server.engine.token_names_user_and_port();
+    let expected = Expectation {
+        host: &server.host,
+        port: names_user_and_port.then_some(server.signed_port),
+        region: &server.region,
+        service: server.engine.service(),
+        action: server.engine.action(&user),
+        token_user: names_user_and_port.then_some(user.as_ref()),
+        user: &user,
+        lifetime: server.token_lifetime.get(),
+        now: server.clock.now(),
+    };
+    let text = String::from_utf8_lossy(password);
+    let judgement = verify::verify(&text, &expected, &server.keyring, &server.policy);
+    let refusal = if server.faults.refuses_this() {
+        Some((Reason::Fault, String::new()))
+    } else {
+        judgement.refusal
+    };
+    let (verdict, detail) = match refusal {
+        Some((reason, detail)) => (Verdict::Refused(reason), detail),
+        None => (Verdict::Accepted, String::new()),
+    };
+    server.logins.add(Login {
+        fingerprint: token::fingerprint(password),
+        token_age: judgement.age,
+        access_key: judgement.access_key,
+        detail,
+        ..login(server, &user, verdict)
+    });
+    match verdict {
+        Verdict::Refused(reason) => Err(server.engine.refusal(&user, reason).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes down a password that PostgreSQL would not even read.
+pub(crate) fn password_too_long(server: &Server, startup: &Startup) {
+    let user = String::from_utf8_lossy(&startup.user);
+    log(server, &user, None, Reason::TooLong);
+}
+
+fn log(server: &Server, user: &str, password: Option<&[u8]>, reason: Reason) {
+    server.logins.add(Login {
+        fingerprint: password.map(token::fingerprint).unwrap_or_default(),
+        ..login(server, user, Verdict::Refused(reason))
+    });
+}
+
+fn login(server: &Server, user: &str, verdict: Verdict) -> Login {
+    Login {
+        user: user.to_owned(),
+        fingerprint: String::new(),
+        token_age: None::<Duration>,
+        access_key: None,
+        verdict,
+        detail: String::new(),
+        at: server.clock.now(),
+    }
+}

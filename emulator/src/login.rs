@@ -1,0 +1,169 @@
+//! What became of each login.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::clock::monotonic;
+use crate::reason::Reason;
+
+/// How many logins are remembered. Older ones are forgotten, so that an emulator that runs for days
+/// does not grow.
+const KEPT: usize = 100_000;
+
+/// One login: who came, with which token, and what was answered. It never holds the token.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Login {
+    pub(crate) user: String,
+    pub(crate) fingerprint: String,
+    pub(crate) token_age: Option<Duration>,
+    pub(crate) access_key: Option<String>,
+    pub(crate) verdict: Verdict,
+    pub(crate) detail: String,
+    pub(crate) at: SystemTime,
+}
+
+/// What was answered to a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The token was good; the session was opened.
+    Accepted,
+    /// The login was refused.
+    Refused(Reason),
+    /// The user is no member of `rds_iam`: PostgreSQL asked for the password itself, and only it
+    /// knows what came out.
+    Password,
+}
+
+impl Login {
+    /// The database user, as it stood in the start-up packet.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The first eight hexadecimal digits of the SHA-256 of the token; empty where none was sent.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// How old the token was by the server's clock; `None` where there was no token, where its date
+    /// could not be read, or where it lies in the future.
+    pub fn token_age(&self) -> Option<Duration> {
+        self.token_age
+    }
+
+    /// The access key that the token names.
+    pub fn access_key(&self) -> Option<&str> {
+        self.access_key.as_deref()
+    }
+
+    /// What was answered.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// The particulars of a refusal, such as the host that the token was signed for; may be empty.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// When it was answered, by the server's clock.
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+}
+
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {:?}", self.user)?;
+        if !self.fingerprint.is_empty() {
+            write!(f, ", token {}", self.fingerprint)?;
+        }
+        if let Some(age) = self.token_age {
+            write!(f, ", {} s old", age.as_secs())?;
+        }
+        match self.verdict {
+            Verdict::Accepted => f.write_str(": accepted"),
+            Verdict::Password => f.write_str(": left to PostgreSQL"),
+            Verdict::Refused(reason) => {
+                write!(f, ": refused, {reason}")?;
+                if self.detail.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, ": {}", self.detail)
+                }
+            }
+        }
+    }
+}
+
+/// All logins so far, for whoever asks and whoever waits.
+#[derive(Default)]
+pub(crate) struct LoginLog {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    count: usize,
+    latest: VecDeque<Login>,
+    watchers: Vec<Sender<Login>>,
+}
+
+impl LoginLog {
+    pub(crate) fn add(&self, login: Login) {
+        tracing::debug!(target: "rds_iam_emulator", "{login}");
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state
+            .watchers
+            .retain(|watcher| watcher.send(login.clone()).is_ok());
+        state.count += 1;
+        if state.latest.len() == KEPT {
+            state.latest.pop_front();
+        }
+        state.latest.push_back(login);
+        self.more.notify_all();
+    }
+
+    pub(crate) fn all(&self) -> Vec<Login> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.latest.iter().cloned().collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count
+    }
+
+    pub(crate) fn watch(&self) -> Receiver<Login> {
+        let (sender, receiver) = channel();
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .watchers
+            .push(sender);
+        receiver
+    }
+
+    /// Waits until there were `count` logins; `None` when that took longer than `limit`.
+    pub(crate) fn wait(&self, count: usize, limit: Duration) -> Option<Vec<Login>> {
+        let deadline = monotonic() + limit;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.count < count {
+            let left = deadline.checked_duration_since(monotonic())?;
+            state = self
+                .more
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Some(state.latest.iter().cloned().collect())
+    }
+}

@@ -1,0 +1,127 @@
+//! The emulator's own connection to PostgreSQL, as the superuser.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+use crate::error::{Error, ErrorKind};
+use crate::postgres::template::SUPERUSER;
+
+/// Whether a role is a member of `rds_iam`, directly or through others. `pg_has_role` would not do:
+/// it says yes to every superuser, and `pg_hba.conf` does not.
+const MEMBERSHIP: &str = "\
+WITH RECURSIVE held (oid) AS (
+    SELECT oid FROM pg_roles WHERE rolname = $1::text::name
+    UNION
+    SELECT roleid FROM pg_auth_members JOIN held ON member = held.oid
+)
+SELECT EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_iam')";
+
+/// One connection, opened when it is first needed and again after it was lost.
+pub(crate) struct Admin {
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Config,
+    session: Option<Arc<Session>>,
+}
+
+struct Session {
+    client: Client,
+    membership: Statement,
+}
+
+impl Admin {
+    pub(crate) fn new(socket_folder: &Path) -> Admin {
+        Admin {
+            state: Mutex::new(State {
+                config: config(socket_folder),
+                session: None,
+            }),
+        }
+    }
+
+    /// Whether `user` exists and is a member of `rds_iam`.
+    pub(crate) async fn is_iam_member(&self, user: &str) -> Result<bool, Error> {
+        let session = self.session().await?;
+        let row = session
+            .client
+            .query_one(&session.membership, &[&user])
+            .await
+            .map_err(|error| sql_error("the members of rds_iam could not be looked up", &error))?;
+        row.try_get(0)
+            .map_err(|error| sql_error("the members of rds_iam could not be looked up", &error))
+    }
+
+    pub(crate) async fn execute(&self, statements: &str) -> Result<(), Error> {
+        let session = self.session().await?;
+        session
+            .client
+            .batch_execute(statements)
+            .await
+            .map_err(|error| sql_error("PostgreSQL refused the statement", &error))
+    }
+
+    /// Runs `statement` with its `%I` and `%L` filled in by PostgreSQL, which quotes them.
+    pub(crate) async fn execute_format(
+        &self,
+        statement: &str,
+        names: &[&str],
+    ) -> Result<(), Error> {
+        if names.iter().any(|name| name.contains('\0')) {
+            return Err(Error::new(
+                ErrorKind::Setting,
+                "a name or password with a zero byte in it cannot exist in PostgreSQL",
+            ));
+        }
+        let session = self.session().await?;
+        let row = session
+            .client
+            .query_one(
+                "SELECT format($1, VARIADIC $2::text[])",
+                &[&statement, &names],
+            )
+            .await
+            .map_err(|error| sql_error("PostgreSQL could not quote a name", &error))?;
+        let statement: String = row
+            .try_get(0)
+            .map_err(|error| sql_error("PostgreSQL could not quote a name", &error))?;
+        self.execute(&statement).await
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, Error> {
+        let mut state = self.state.lock().await;
+        if let Some(session) = state.session.as_ref().filter(|s| !s.client.is_closed()) {
+            return Ok(Arc::clone(session));
+        }
+        let failed = |error| sql_error("the emulator could not log in to its PostgreSQL", &error);
+        let (client, connection) = state.config.connect(NoTls).await.map_err(failed)?;
+        // It ends with the client, or with the server.
+        tokio::spawn(connection);
+        let membership = client.prepare(MEMBERSHIP).await.map_err(failed)?;
+        let session = Arc::new(Session { client, membership });
+        state.session = Some(Arc::clone(&session));
+        Ok(session)
+    }
+}
+
+fn config(socket_folder: &Path) -> Config {
+    let mut config = Config::new();
+    config
+        .host_path(socket_folder)
+        .user(SUPERUSER)
+        .dbname("postgres")
+        .application_name("rds-iam-emulator");
+    config
+}
+
+fn sql_error(what: &str, error: &tokio_postgres::Error) -> Error {
+    let cause = match error.as_db_error() {
+        Some(error) => format!("{} ({})", error.message(), error.code().code()),
+        None => error.to_string(),
+    };
+    Error::with_cause(ErrorKind::Sql, what, cause)
+}

@@ -1,0 +1,157 @@
+//! A real PostgreSQL behind the emulator: on a Unix socket only, in a temporary folder.
+
+pub(crate) mod account;
+pub(crate) mod admin;
+pub(crate) mod binaries;
+pub(crate) mod keeper;
+pub(crate) mod template;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::monotonic;
+use crate::error::{Error, ErrorKind};
+use crate::postgres::account::Account;
+use crate::postgres::binaries::Binaries;
+use crate::postgres::keeper::Keeper;
+
+/// How long a server may take to start: a recovery on a busy machine included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a starting server is looked at.
+const START_INTERVAL: Duration = Duration::from_millis(5);
+
+/// One PostgreSQL server.
+pub(crate) struct Postgres {
+    folder: PathBuf,
+    keeper: Mutex<Keeper>,
+}
+
+impl Postgres {
+    /// Prepares a server in `folder`, which exists and has a cluster in `data`. `root` is removed
+    /// with all that is in it when the server goes.
+    pub(crate) fn new(
+        root: &Path,
+        folder: &Path,
+        binaries: &Binaries,
+        account: Account,
+        settings: &[(String, String)],
+    ) -> Result<Postgres, Error> {
+        let mut server = vec![
+            binaries.postgres().into_os_string(),
+            "-D".into(),
+            folder.join("data").into_os_string(),
+        ];
+        let folder_setting = ("unix_socket_directories", folder.to_string_lossy());
+        let fixed = SETTINGS.map(|(name, value)| (name, value.into()));
+        let all = fixed.into_iter().chain([folder_setting]).chain(
+            settings
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.into())),
+        );
+        for (name, value) in all {
+            server.push("-c".into());
+            server.push(format!("{name}={value}").into());
+        }
+        Ok(Postgres {
+            keeper: Mutex::new(Keeper::spawn(root, &folder.join("log"), &server, account)?),
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The folder of its socket, as libpq takes it for `host`.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
+    /// Starts it and waits until it takes connections.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        // What an earlier run wrote says nothing about this one.
+        let log_start = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
+        self.keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .order("start")?;
+        let deadline = monotonic() + START_LIMIT;
+        loop {
+            if self.is_ready() {
+                return Ok(());
+            }
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let log = log
+                .get(usize::try_from(log_start).unwrap_or(usize::MAX)..)
+                .unwrap_or_default();
+            let died = log
+                .lines()
+                .find(|line| line.contains("FATAL:") || line.contains("PANIC:"));
+            if let Some(line) = died {
+                return Err(Error::with_cause(
+                    ErrorKind::Postgres,
+                    "PostgreSQL did not start",
+                    line.to_owned(),
+                ));
+            }
+            if monotonic() > deadline {
+                return Err(Error::with_cause(
+                    ErrorKind::Postgres,
+                    format!(
+                        "PostgreSQL did not start within {} s",
+                        START_LIMIT.as_secs()
+                    ),
+                    log.lines()
+                        .last()
+                        .unwrap_or("it has logged nothing")
+                        .to_owned(),
+                ));
+            }
+            thread::sleep(START_INTERVAL);
+        }
+    }
+
+    /// Stops it in order, sessions cut off, and waits until it is gone.
+    pub(crate) fn stop(&self) -> Result<(), Error> {
+        self.keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .order_and_wait("stop")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// Whether the server says so itself, in the last line of its lock file.
+    fn is_ready(&self) -> bool {
+        fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| {
+            text.lines()
+                .nth(7)
+                .is_some_and(|status| matches!(status.trim(), "ready" | "standby"))
+        })
+    }
+}
+
+/// Nothing survives the emulator, so nothing is made durable.
+const SETTINGS: [(&str, &str); 11] = [
+    ("listen_addresses", ""),
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("max_connections", "1100"),
+    ("max_wal_size", "4GB"),
+    ("jit", "off"),
+    ("logging_collector", "off"),
+    ("log_min_messages", "warning"),
+    ("timezone", "UTC"),
+    ("unix_socket_permissions", "0700"),
+];

@@ -1,0 +1,157 @@
+//! A cluster that is made once per machine, user and PostgreSQL, and copied for each emulator.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::error::{Error, ErrorKind};
+use crate::postgres::account::Account;
+use crate::postgres::binaries::Binaries;
+use crate::sigv4;
+
+/// The superuser that owns the cluster, named as on RDS, where customers do not get it either.
+pub(crate) const SUPERUSER: &str = "rdsadmin";
+
+/// Who is let in how. The emulator has verified the members of `rds_iam` before it opens a
+/// connection for them, and lets nobody in as the superuser; all others PostgreSQL asks for their
+/// password itself (`md5` means SCRAM where the password is stored that way).
+const HBA: &str = "\
+local all rdsadmin trust
+local replication rdsadmin trust
+local all +rds_iam trust
+local all all md5
+";
+
+/// Roles that RDS has in every new database.
+const ROLES: &str = "\
+CREATE ROLE rds_superuser;
+CREATE ROLE rds_iam;
+CREATE ROLE rds_replication;
+";
+
+/// Copies the template to `target`, which must not exist; makes it first if there is none yet.
+pub(crate) fn copy_to(target: &Path, binaries: &Binaries, account: Account) -> Result<(), Error> {
+    let failed = |cause| Error::io("the cluster could not be copied from its template", cause);
+    match cache_folder() {
+        Some(cache) => {
+            let template = ready(&cache, binaries, account)?;
+            copy(&template, target, account).map_err(failed)
+        }
+        // Someone else's folder stands where ours should be: do without.
+        None => make(target, binaries, account),
+    }
+}
+
+/// The folder of the templates, if it is this user's.
+fn cache_folder() -> Option<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("rds-iam-emulator-{uid}"));
+    // Others may pass through, for the account that PostgreSQL runs under, but not look or write.
+    let _ = fs::DirBuilder::new().mode(0o711).create(&folder);
+    let metadata = fs::symlink_metadata(&folder).ok()?;
+    let ours = metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0;
+    ours.then_some(folder)
+}
+
+/// The template in `cache`, made by whoever comes first.
+fn ready(cache: &Path, binaries: &Binaries, account: Account) -> Result<PathBuf, Error> {
+    let failed = |cause| {
+        Error::io(
+            format!("the template cluster in {cache:?} could not be made"),
+            cause,
+        )
+    };
+    // All that goes into a template is part of its name: a change of any makes another one.
+    let contents = format!("{}\n{account:?}\n{HBA}{ROLES}", binaries.version);
+    let name: String = sigv4::hash(contents.as_bytes()).chars().take(16).collect();
+    let template = cache.join(&name);
+    if template.is_dir() {
+        return Ok(template);
+    }
+    let lock = File::create(cache.join(format!("{name}.lock"))).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    if template.is_dir() {
+        return Ok(template);
+    }
+    // Made beside its place and then renamed, so that a half-made one is never copied.
+    let making = cache.join(format!("{name}.new"));
+    match fs::remove_dir_all(&making) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    make(&making, binaries, account)?;
+    fs::rename(&making, &template).map_err(failed)?;
+    Ok(template)
+}
+
+/// Makes a cluster in `target`.
+fn make(target: &Path, binaries: &Binaries, account: Account) -> Result<(), Error> {
+    let failed = |cause| Error::io(format!("no cluster could be made in {target:?}"), cause);
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(target)
+        .map_err(failed)?;
+    account.own(target).map_err(failed)?;
+    let mut initdb = account.command(binaries.initdb());
+    initdb
+        .args(["--username", SUPERUSER, "--auth", "trust"])
+        .args(["--encoding", "UTF8", "--locale", "C", "--no-sync"])
+        .arg("--pgdata")
+        .arg(target);
+    run(&mut initdb, "", "initdb")?;
+
+    let hba = target.join("pg_hba.conf");
+    fs::write(&hba, HBA).map_err(failed)?;
+    let mut single = account.command(binaries.postgres());
+    single
+        .args(["--single", "-F", "-D"])
+        .arg(target)
+        .arg("postgres");
+    run(&mut single, ROLES, "postgres --single")
+}
+
+fn run(command: &mut std::process::Command, input: &str, name: &str) -> Result<(), Error> {
+    let failed = |cause: String| {
+        Error::with_cause(
+            ErrorKind::Postgres,
+            format!("PostgreSQL's {name} failed"),
+            cause,
+        )
+    };
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that has died says more on its standard error than a broken pipe does.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && !messages.contains("ERROR:") {
+        return Ok(());
+    }
+    Err(failed(format!("{}: {}", output.status, messages.trim())))
+}
+
+/// Copies a folder and all that is in it.
+pub(crate) fn copy(source: &Path, target: &Path, account: Account) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(source)?;
+    if metadata.is_dir() {
+        fs::create_dir(target)?;
+        for entry in fs::read_dir(source)? {
+            let entry = entry?;
+            copy(&entry.path(), &target.join(entry.file_name()), account)?;
+        }
+        fs::set_permissions(target, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
+    } else {
+        fs::copy(source, target)?;
+    }
+    account.own(target)
+}

@@ -1,0 +1,13 @@
+//! The emulator, seen from outside: by clients that log in through it.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by panicking, and measures time itself"
+)]
+
+mod client;
+mod login;
+mod refusal;
