@@ -12,5 +12,6 @@
 )]
 
 mod cold_cache;
+mod login;
 mod support;
 mod timeline;

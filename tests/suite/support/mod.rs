@@ -1,5 +1,7 @@
 //! What the tests share: sources of credentials that can be held up, and a record of events.
 
+pub mod database;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,0 +1,69 @@
+//! One login, as a real PostgreSQL sees it.
+
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::Text;
+use diesel_rds_iam::{ErrorKind, PgConnectionManager};
+
+use crate::support::database::{auth_builder, emulator, manager, shared_emulator};
+
+#[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+fn current_user(connection: &mut PgConnection) -> String {
+    let query = sql_query("SELECT current_user::text AS name");
+    query.get_result::<Name>(connection).unwrap().name
+}
+
+#[test]
+fn a_token_opens_a_session_as_its_user() {
+    let mut connection = manager(shared_emulator()).try_connect().unwrap();
+    assert_eq!(current_user(&mut connection), "app");
+}
+
+/// FAULTS.md row 14.
+#[test]
+fn any_user_name_is_signed_and_sent_as_it_is() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    for user in [
+        "a b",
+        "a+b",
+        "a&b=c",
+        "a#b",
+        "a%b",
+        "a%20b",
+        "a@b.com",
+        "ü",
+        "MixedCase",
+        "o'brien",
+        r"back\slash",
+        "a/b?c",
+        "*",
+        "a:b",
+        "\"quoted\"",
+    ] {
+        emulator.create_iam_user(user).unwrap();
+        let manager = PgConnectionManager::builder(&emulator.url(user)).auth(auth.clone());
+        let mut connection = manager.build().unwrap().try_connect().unwrap();
+        assert_eq!(current_user(&mut connection), user);
+    }
+}
+
+/// FAULTS.md row 21.
+#[test]
+fn a_user_without_rds_iam_is_told_what_to_grant() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "password").unwrap();
+    let auth = auth_builder(&emulator).build().unwrap();
+    for user in ["bob", "nobody"] {
+        let manager = PgConnectionManager::builder(&emulator.url(user)).auth(auth.clone());
+        let error = manager.build().unwrap().try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
+        assert!(error.to_string().contains("rds_iam"), "{error}");
+        assert!(error.to_string().contains(user), "{error}");
+    }
+}
