@@ -5,12 +5,17 @@ mod backend;
 mod cache;
 mod clock;
 mod credentials;
+#[cfg_attr(
+    not(feature = "diesel"),
+    allow(dead_code, reason = "some of it is for backends only")
+)]
 mod endpoint;
 mod error;
 mod event;
 mod lifetime;
 mod manager;
 mod pool;
+#[cfg(feature = "diesel")]
 mod private_file;
 mod roots;
 mod runtime;
@@ -30,6 +35,11 @@ pub use event::{
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::PoolBuilder;
 pub use token::Token;
+
+// What the signatures above name, so that an application need not find the versions that match.
+#[cfg(feature = "diesel")]
+pub use diesel;
+pub use {aws_credential_types, r2d2, scheduled_thread_pool};
 
 /// Opens diesel's `PgConnection`s.
 #[cfg(feature = "diesel")]

@@ -17,7 +17,7 @@ use crate::clock::{Clock, Moment};
 use crate::credentials::AssumeRole;
 use crate::endpoint::{ConnectionString, Endpoint, Login, SslMode};
 use crate::error::{Error, ErrorKind};
-use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried};
+use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::pool::PoolBuilder;
 use crate::roots::Roots;
@@ -133,6 +133,11 @@ impl<C: Backend> RdsConnectionManager<C> {
                 "opening a connection panicked; the panic's message tells where",
             ))
         })
+    }
+
+    /// How often what happened so far, over all managers of this one's identity.
+    pub fn stats(&self) -> Stats {
+        self.inner.events.stats()
     }
 
     pub(crate) fn in_pool(&self, pooled: Pooled<C>) -> Self {

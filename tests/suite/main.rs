@@ -11,7 +11,11 @@
     reason = "a test that cannot go on panics, and measures time as anyone does"
 )]
 
+mod async_code;
 mod cold_cache;
 mod login;
+mod pool;
+mod refusal;
+mod rotation;
 mod support;
 mod timeline;
