@@ -1,4 +1,5 @@
-//! Log in to Amazon RDS with IAM tokens.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod auth;
 mod backend;

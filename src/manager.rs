@@ -19,7 +19,6 @@ use crate::endpoint::{ConnectionString, Endpoint, Login, SslMode};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
-use crate::pool::PoolBuilder;
 use crate::roots::Roots;
 use crate::token::Token;
 
@@ -97,20 +96,6 @@ impl<C: Backend> RdsConnectionManager<C> {
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             connection: std::marker::PhantomData,
         }
-    }
-
-    /// A pool with this crate's defaults; see [`PoolBuilder`].
-    ///
-    /// # Errors
-    ///
-    /// See [`PoolBuilder::build`].
-    pub fn into_pool(self) -> Result<r2d2::Pool<Self>, Error> {
-        self.pool_builder().build()
-    }
-
-    /// A pool with settings of its own. One manager can serve any number of pools.
-    pub fn pool_builder(&self) -> PoolBuilder<C> {
-        PoolBuilder::new(self.clone())
     }
 
     /// Opens one connection, in or outside a pool.

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on panics, and measures time as anyone does"
 )]
 
+mod architecture;
 mod async_code;
 mod cold_cache;
 mod login;
