@@ -120,6 +120,23 @@ impl<C: Backend> RdsConnectionManager<C> {
         })
     }
 
+    /// The token that a connection opened now would log in with, and whom it is for.
+    ///
+    /// For handing it to another program; connections of this manager have theirs without it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] if this manager does not log in with IAM, and those of
+    /// [`TokenSource::token`].
+    pub fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
+        match &self.inner.passwords {
+            Passwords::Iam(source, endpoint) => Ok((endpoint.clone(), source.token()?)),
+            _ => Err(Error::configuration(
+                "there is no token where login is not by iam; leave out the password and iam=off",
+            )),
+        }
+    }
+
     /// How often what happened so far, over all managers of this one's identity.
     pub fn stats(&self) -> Stats {
         self.inner.events.stats()
