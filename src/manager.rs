@@ -102,7 +102,7 @@ impl<C: Backend> RdsConnectionManager<C> {
     ///
     /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
     /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
-    /// counts.
+    /// counts, for each address that the host name has.
     ///
     /// # Errors
     ///
@@ -174,12 +174,15 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C, C::Error> {
-        if let Some(first) = self
+        let first = self
             .pooled
             .as_ref()
-            .and_then(|pooled| pooled.first.lock().take())
-        {
-            return Ok(first);
+            .and_then(|pooled| pooled.first.lock().take());
+        if let Some(mut first) = first {
+            // It may have waited for long, in a pool that keeps no idle connections.
+            if first.ping().is_ok() {
+                return Ok(first);
+            }
         }
         Ok(self.try_connect()?)
     }

@@ -14,6 +14,7 @@
 mod architecture;
 mod async_code;
 mod cold_cache;
+mod examples;
 mod login;
 mod pool;
 mod refusal;

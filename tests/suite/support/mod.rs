@@ -2,6 +2,7 @@
 
 pub mod database;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -150,4 +151,11 @@ impl HandleAuthEvent for Recorder {
             counts.failed_with_stale += usize::from(event.stale.is_some());
         });
     }
+}
+
+/// The program of an example, which cargo builds for every run of the tests.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    profile.join("examples").join(name)
 }
