@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::language::{Described, Phrases};
 use crate::reason::Reason;
 
 /// Which service the emulator stands in for.
@@ -63,12 +64,9 @@ impl Engine {
     }
 
     /// The answer to a refused token.
-    pub(crate) fn refusal(self, user: &str, reason: Reason) -> Answer {
+    pub(crate) fn refusal(self, phrases: &Phrases, user: &str, reason: Reason) -> Answer {
         match (self, reason) {
-            (Engine::Rds, _) => (
-                "28000",
-                format!("PAM authentication failed for user \"{user}\""),
-            ),
+            (Engine::Rds, _) => ("28000", phrases.pam_failed(user)),
             (Engine::Proxy, Reason::Throttled) => (
                 "28000",
                 "The IAM authentication failed because of too many competing requests.".to_owned(),
@@ -88,15 +86,9 @@ impl Engine {
     }
 
     /// The answer to a member of `rds_iam` whose connection is not encrypted.
-    pub(crate) fn not_encrypted(self, client: &str, user: &str, database: &str) -> Answer {
+    pub(crate) fn not_encrypted(self, phrases: &Phrases, client: &Described<'_>) -> Answer {
         match self {
-            Engine::Rds | Engine::Dsql => (
-                "28000",
-                format!(
-                    "pg_hba.conf rejects connection for host \"{client}\", user \"{user}\", \
-                     database \"{database}\", no encryption"
-                ),
-            ),
+            Engine::Rds | Engine::Dsql => ("28000", phrases.rejects(client)),
             Engine::Proxy => (
                 "28000",
                 "IAM is allowed only with SSL connections.".to_owned(),

@@ -44,6 +44,13 @@ impl Admin {
         }
     }
 
+    /// Talks to another server from now on.
+    pub(crate) async fn switch_to(&self, socket_folder: &Path) {
+        let mut state = self.state.lock().await;
+        state.config = config(socket_folder);
+        state.session = None;
+    }
+
     /// Whether `user` exists and is a member of `rds_iam`.
     pub(crate) async fn is_iam_member(&self, user: &str) -> Result<bool, Error> {
         let session = self.session().await?;

@@ -9,5 +9,7 @@
 )]
 
 mod client;
+mod fault;
 mod login;
+mod postgresql;
 mod refusal;
