@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::language::{Described, Phrases};
+use crate::postgres::template::HBA_WITHOUT_PASSWORDS;
 use crate::reason::Reason;
 
 /// Which service the emulator stands in for.
@@ -55,6 +56,14 @@ impl Engine {
         self != Engine::Dsql
     }
 
+    /// The `pg_hba.conf` of the PostgreSQL behind, where it is not the usual one.
+    pub(crate) fn hba(self) -> Option<&'static str> {
+        match self {
+            Engine::Rds | Engine::Proxy => None,
+            Engine::Dsql => Some(HBA_WITHOUT_PASSWORDS),
+        }
+    }
+
     /// How long a session may live unless a test says otherwise.
     pub(crate) fn session_limit(self) -> Option<Duration> {
         match self {
@@ -82,6 +91,20 @@ impl Engine {
                 "28000",
                 "unable to accept connection, access denied".to_owned(),
             ),
+        }
+    }
+
+    /// The answer to a user whom the service does not know; `None` where PostgreSQL itself answers.
+    pub(crate) fn unknown_user(self, user: &str) -> Option<Answer> {
+        match self {
+            Engine::Proxy => Some((
+                "28000",
+                format!(
+                    "This RDS proxy has no credentials for the role {user}. \
+                     Check the credentials for this role and try again."
+                ),
+            )),
+            Engine::Rds | Engine::Dsql => None,
         }
     }
 

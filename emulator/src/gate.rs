@@ -9,6 +9,7 @@ use crate::engine::{Answer, Engine};
 use crate::language::Described;
 use crate::login::{Login, Verdict};
 use crate::packet::{self, Startup};
+use crate::postgres::admin::Standing;
 use crate::postgres::template::SUPERUSER;
 use crate::reason::Reason;
 use crate::server::Server;
@@ -86,15 +87,21 @@ pub(crate) async fn wants_token(
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));
     }
-    let member = server.engine == Engine::Dsql
-        || match std::str::from_utf8(&startup.user) {
-            Ok(user) => server
-                .admin
-                .is_iam_member(user)
-                .await
-                .map_err(|_| End::Refused(Refusal::shutting_down(server)))?,
-            Err(_) => false,
-        };
+    let standing = match std::str::from_utf8(&startup.user) {
+        Ok(user) => server
+            .admin
+            .standing(user)
+            .await
+            .map_err(|_| End::Refused(Refusal::shutting_down(server)))?,
+        Err(_) => Standing::Unknown,
+    };
+    if standing == Standing::Unknown
+        && let Some(answer) = server.engine.unknown_user(&user)
+    {
+        return Err(End::Refused(answer.into()));
+    }
+    // On DSQL there are no passwords.
+    let member = standing == Standing::IamMember || server.engine == Engine::Dsql;
     if member && !encrypted {
         log(server, &user, None, Reason::NotEncrypted);
         let answer = server.engine.not_encrypted(phrases, &described);

@@ -36,7 +36,13 @@ impl Emulator {
         let account = Account::choose()?;
         let binaries = Binaries::find()?;
         let folder = temporary_folder(account)?;
-        let cluster = Cluster::start(folder.path(), binaries, account, builder.settings)?;
+        let cluster = Cluster::start(
+            folder.path(),
+            builder.engine.hba(),
+            binaries,
+            account,
+            builder.settings,
+        )?;
 
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -97,8 +97,7 @@ async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes
         (AwsService::Metadata, _) => metadata::answer(state, &whole),
     };
     if behaviour == AwsBehaviour::Garbled {
-        let half = reply.body.chars().count() / 2;
-        reply.body = reply.body.chars().take(half).collect();
+        reply.body = reply.body.chars().rev().collect();
     }
     state.record(AwsCall {
         service,
@@ -113,9 +112,13 @@ fn respond(reply: Reply) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static(reply.content_type),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if let Some(seconds) = reply.token_ttl {
+        response
+            .headers_mut()
+            .insert(metadata::TTL_HEADER, HeaderValue::from(seconds));
+    }
     response
 }

@@ -6,6 +6,9 @@ use crate::aws::{ACCOUNT, INSTANCE_ROLE, Issued, Reply, State, timestamp};
 /// The path of the container endpoint.
 pub(super) const CONTAINER_PATH: &str = "/container-credentials";
 
+/// In a request for a token how long it shall live, and in the answer how long it does.
+pub(super) const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+
 const TOKEN_PATH: &str = "/latest/api/token";
 const REGION_PATH: &str = "/latest/meta-data/placement/region";
 const ROLES_PATH: &str = "/latest/meta-data/iam/security-credentials/";
@@ -47,12 +50,12 @@ pub(super) fn answer(state: &State, request: &Whole) -> Reply {
 }
 
 fn token(state: &State, request: &Whole) -> Reply {
-    let seconds: Option<u32> = request
-        .header("x-aws-ec2-metadata-token-ttl-seconds")
-        .parse()
-        .ok();
+    let seconds: Option<u32> = request.header(TTL_HEADER).parse().ok();
     match (request.method.as_str(), seconds) {
-        ("PUT", Some(1..=21_600)) => Reply::text(200, state.metadata_token()),
+        ("PUT", Some(1..=21_600)) => Reply {
+            token_ttl: seconds,
+            ..Reply::text(200, state.metadata_token())
+        },
         ("PUT", _) => Reply::text(400, "Bad Request"),
         _ => Reply::text(405, "Method Not Allowed"),
     }
@@ -78,5 +81,6 @@ fn json(body: String) -> Reply {
         status: 200,
         content_type: "application/json",
         body,
+        token_ttl: None,
     }
 }

@@ -55,7 +55,7 @@ pub enum AwsBehaviour {
     Failing,
     /// With the error that asks for fewer calls.
     Throttled,
-    /// With the first half of the right answer.
+    /// With the right answer, backwards.
     Garbled,
 }
 
@@ -262,6 +262,8 @@ struct Reply {
     status: u16,
     content_type: &'static str,
     body: String,
+    /// How many seconds a token of the metadata service lives.
+    token_ttl: Option<u32>,
 }
 
 impl Reply {
@@ -270,6 +272,7 @@ impl Reply {
             status,
             content_type: "text/plain",
             body: body.into(),
+            token_ttl: None,
         }
     }
 }

@@ -226,6 +226,7 @@ fn xml(status: u16, body: String) -> Reply {
         status,
         content_type: "text/xml",
         body,
+        token_ttl: None,
     }
 }
 

@@ -26,15 +26,21 @@ struct Nodes {
 }
 
 impl Cluster {
-    /// Starts a server below `root`, which is removed when the cluster goes.
+    /// Starts a server below `root`, which is removed when the cluster goes. `hba` replaces the
+    /// template's `pg_hba.conf`.
     pub(crate) fn start(
         root: &Path,
+        hba: Option<&str>,
         binaries: Binaries,
         account: Account,
         settings: Vec<(String, String)>,
     ) -> Result<Cluster, Error> {
         let folder = make_folder(root, "1", account)?;
         template::copy_to(&folder.join("data"), &binaries, account)?;
+        if let Some(hba) = hba {
+            fs::write(folder.join("data/pg_hba.conf"), hba)
+                .map_err(|cause| Error::io("pg_hba.conf could not be written", cause))?;
+        }
         let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
         writer.start()?;
         Ok(Cluster {
