@@ -16,6 +16,7 @@ use crate::credentials::Keyring;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::faults::Faults;
+use crate::language::CurrentLanguage;
 use crate::login::LoginLog;
 use crate::policy::Policy;
 use crate::postgres::admin::Admin;
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<Clock>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) policy: Policy,
+    pub(crate) language: CurrentLanguage,
     pub(crate) logins: LoginLog,
     pub(crate) faults: Faults,
     pub(crate) sessions: Sessions,
@@ -75,6 +77,13 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    pub(crate) fn set_upstream(&self, socket: PathBuf) {
+        *self
+            .upstream
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = socket;
+    }
 }
 
 /// A port of our own on loopback, which nobody else gets while the door is closed.
@@ -93,8 +102,12 @@ impl Port {
                 cause,
             )
         };
-        let reservation =
-            shared_socket(SocketAddr::from(([127, 0, 0, 1], port))).map_err(failed)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if port != 0 {
+            // Sockets that share their port would share it with another emulator, too.
+            std::net::TcpListener::bind(address).map_err(failed)?;
+        }
+        let reservation = shared_socket(address).map_err(failed)?;
         Ok(Port {
             address: reservation.local_addr().map_err(failed)?,
             _reservation: reservation,
