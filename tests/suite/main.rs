@@ -12,6 +12,7 @@
 )]
 
 mod cold_cache;
+mod exit;
 mod login;
 mod support;
 mod timeline;
