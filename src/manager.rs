@@ -104,6 +104,9 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
     /// counts, for each address that the host name has.
     ///
+    /// A process that ends waits for diesel's connections that are being opened, for a second at
+    /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
+    ///
     /// # Errors
     ///
     /// Every [`ErrorKind`] is possible.

@@ -15,6 +15,7 @@ mod architecture;
 mod async_code;
 mod cold_cache;
 mod examples;
+mod exit;
 mod login;
 mod pool;
 mod refusal;

@@ -153,9 +153,15 @@ impl HandleAuthEvent for Recorder {
     }
 }
 
-/// The program of an example, which cargo builds for every run of the tests.
+/// The program of an example. Cargo builds examples along with the tests, into a folder beside theirs.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    profile.join("examples").join(name)
+    let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: cargo test builds it unless told which tests to build; run cargo build \
+         --examples",
+        program.display()
+    );
+    program
 }
