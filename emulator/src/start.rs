@@ -93,7 +93,7 @@ impl Emulator {
             host,
             signed_port,
             force_ssl: builder.force_ssl,
-            authentication_timeout: builder.authentication_timeout,
+            authentication_timeout: Millis::new(builder.authentication_timeout),
             token_lifetime: Millis::new(builder.token_lifetime),
             session_limit: Millis::new(session_limit),
             tls: TlsAcceptor::from(certificates.server),
