@@ -240,7 +240,8 @@ async fn authenticate(
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let length = packet::password_length(header).inspect_err(|malformed| {
-        if *malformed == Malformed::HangUp {
+        // Shorter than its own length field is no password of anyone's, and not worth a line.
+        if *malformed == Malformed::HangUp && header > *b"p\0\0\0\x04" {
             gate::password_too_long(server, startup);
         }
     })?;
