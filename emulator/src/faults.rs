@@ -26,6 +26,9 @@ pub enum Fault {
     /// Logins with a token beyond so many per second are refused as AWS does it; see
     /// [`ADVISED_LOGINS_PER_SECOND`].
     Throttle(NonZeroU32),
+    /// An [RDS Proxy](crate::Engine::Proxy) turns away connections beyond so many per second, before
+    /// they can log in. The other engines have no such limit.
+    LimitConnections(NonZeroU32),
 }
 
 /// A stage in the life of a connection.
@@ -53,8 +56,35 @@ pub(crate) struct Faults {
 struct State {
     refuse_next: u32,
     at_stage: Vec<Fault>,
-    throttle: Option<NonZeroU32>,
-    recent_logins: VecDeque<Instant>,
+    logins: Rate,
+    connections: Rate,
+}
+
+/// So many a second, if there is a limit.
+#[derive(Debug, Default)]
+struct Rate {
+    limit: Option<NonZeroU32>,
+    recent: VecDeque<Instant>,
+}
+
+impl Rate {
+    /// The limit, if one more at `now` is beyond it; otherwise that one is counted.
+    fn exceeds(&mut self, now: Instant) -> Option<NonZeroU32> {
+        let limit = self.limit?;
+        let second = Duration::from_secs(1);
+        while self
+            .recent
+            .front()
+            .is_some_and(|earlier| now.saturating_duration_since(*earlier) >= second)
+        {
+            self.recent.pop_front();
+        }
+        let is_full = self.recent.len() >= usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        if !is_full {
+            self.recent.push_back(now);
+        }
+        is_full.then_some(limit)
+    }
 }
 
 /// The faults that touch each byte, where no lock shall be taken.
@@ -87,7 +117,8 @@ impl Faults {
         let mut state = self.lock();
         match fault {
             Fault::RefuseNext(count) => state.refuse_next = count,
-            Fault::Throttle(rate) => state.throttle = Some(rate),
+            Fault::Throttle(rate) => state.logins.limit = Some(rate),
+            Fault::LimitConnections(rate) => state.connections.limit = Some(rate),
             Fault::OneByteAtATime => self.wire.one_byte.store(true, Ordering::Relaxed),
             Fault::Delay(Stage::Data, delay) => {
                 let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
@@ -130,23 +161,12 @@ impl Faults {
 
     /// Whether a login at `now` is one too many in this second.
     pub(crate) fn throttles(&self, now: Instant) -> bool {
-        let mut state = self.lock();
-        let Some(rate) = state.throttle else {
-            return false;
-        };
-        let second = Duration::from_secs(1);
-        while state
-            .recent_logins
-            .front()
-            .is_some_and(|login| now.saturating_duration_since(*login) >= second)
-        {
-            state.recent_logins.pop_front();
-        }
-        let full = state.recent_logins.len() >= usize::try_from(rate.get()).unwrap_or(usize::MAX);
-        if !full {
-            state.recent_logins.push_back(now);
-        }
-        full
+        self.lock().logins.exceeds(now).is_some()
+    }
+
+    /// The limit of connections per second, if one at `now` is beyond it.
+    pub(crate) fn turns_away(&self, now: Instant) -> Option<NonZeroU32> {
+        self.lock().connections.exceeds(now)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -68,6 +68,11 @@ pub(crate) async fn wants_token(
             message,
         }))
     };
+    if server.engine == Engine::Proxy
+        && let Some(limit) = server.faults.turns_away(monotonic())
+    {
+        return refuse(format!("Rate of connection to proxy exceeded {limit}."));
+    }
     if server.engine == Engine::Proxy && startup.has_options {
         return Err(End::Refused(Refusal {
             sqlstate: "0A000",

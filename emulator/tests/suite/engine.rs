@@ -44,6 +44,13 @@ fn rds_proxy_has_its_own_words() {
         until_refused(&emulator, &token).1,
         "The IAM authentication failed because of too many competing requests."
     );
+
+    emulator.heal();
+    emulator.fault(Fault::LimitConnections(NonZeroU32::MIN));
+    assert_eq!(
+        until_refused(&emulator, &token).1,
+        "Rate of connection to proxy exceeded 1."
+    );
 }
 
 #[test]
