@@ -28,13 +28,14 @@ struct Inner {
 pub enum ErrorKind {
     /// A connection string, a setting or a combination of settings cannot work. Nothing was tried.
     Configuration,
-    /// No AWS credentials were found where they were looked for.
+    /// No AWS credentials, or no other password, were found where they were looked for.
     CredentialsNotFound,
-    /// There is a source of AWS credentials, and it failed or was refused.
+    /// There is a source of AWS credentials or of the password, and it failed or was refused.
     CredentialsRefused,
-    /// The source of AWS credentials did not answer in time.
+    /// The source of AWS credentials or of the password did not answer in time.
     CredentialsTimeout,
-    /// The AWS credentials end too soon, or have ended, and the source has no others.
+    /// The AWS credentials or the password end too soon, or have ended, and the source has no
+    /// others.
     CredentialsExpired,
     /// The server refused the login: token, user, `GRANT` or policy.
     LoginRefused,

@@ -17,7 +17,7 @@ mod runtime;
 mod sign;
 mod token;
 
-pub use auth::{IamAuth, IamAuthBuilder, TokenSource};
+pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
 pub use clock::{Clock, ManualClock, Moment};
 pub use credentials::{AssumeRole, BoxError};

@@ -4,6 +4,7 @@
 //! from a file instead, a memory file where there is one, made for one login and gone after it.
 
 use std::fmt::Write;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
@@ -19,17 +20,45 @@ use crate::roots::Roots;
 /// libpq counts the seconds of its timeout from two.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to say of libpq where neither the user nor an environment variable of his should decide.
-/// A value that is given wins over its variable, and an empty one means the default.
-const WITH_IAM: &[(&str, &str)] = &[
+/// A path that no file can have. libpq goes on without what it would have read there; with none it
+/// would look into the user's home, and stop where it may not look.
+const NO_FILE: &str = "/dev/null/none";
+
+/// What to say to libpq in a login that is ours, where the user says nothing. A value that is given
+/// wins over its variable; these are the defaults that libpq has without one.
+const GUARDS: &[(&str, &str)] = &[
     ("channel_binding", "prefer"),
     // The token needs TLS, which GSS encryption would take the place of.
     ("gssencmode", "disable"),
     ("hostaddr", ""),
     ("options", ""),
-    ("sslcert", ""),
+    ("sslcert", NO_FILE),
+    ("sslcrl", ""),
+    ("sslcrldir", ""),
     ("sslkey", ""),
+    KEYWORD_OF_LIBPQ_14,
+    ("ssl_max_protocol_version", ""),
+    ("ssl_min_protocol_version", "TLSv1.2"),
     ("target_session_attrs", "any"),
+];
+
+/// Before version 14 libpq cut the lines of its password file at 320 bytes, so it would send a piece
+/// of the token. Such a libpq does not know this keyword, says so, and sends nothing.
+const KEYWORD_OF_LIBPQ_14: (&str, &str) = ("sslsni", "1");
+
+/// A password of this length and its line of the file fit into those 320 bytes, even if each of its
+/// characters is escaped.
+const LONGEST_FOR_ANY_LIBPQ: usize = 150;
+
+/// PostgreSQL hangs up without a word on a longer one.
+const LONGEST_PASSWORD: usize = 65_530;
+
+/// What would be shown to every instrumentation, and can be had without the connection string.
+const SECRETS: &[&str] = &[
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+    "sslpassword",
 ];
 
 /// A libpq connection string but for the password, and the file of roots that it names.
@@ -51,6 +80,7 @@ impl sealed::Backend for PgConnection {
         // using when `main` returns: such programs crashed. Who comes first decides, so we do.
         openssl::init();
 
+        refuse_secrets(target)?;
         let mut conninfo = Conninfo::default();
         for (keyword, value) in target.parameters() {
             conninfo.push(keyword, value);
@@ -67,17 +97,30 @@ impl sealed::Backend for PgConnection {
             }
             Some(Roots::File(path)) => conninfo.push("sslrootcert", path),
             Some(Roots::System) => conninfo.push("sslrootcert", "system"),
+            // With `require` libpq verifies the certificate after all if it finds roots, of whatever
+            // origin. That was not asked for.
+            None if target.login().is_guarded() => conninfo.push("sslrootcert", NO_FILE),
             None => {}
         }
-        if let Login::Iam = target.login() {
-            for (keyword, value) in WITH_IAM {
+        if target.login().is_guarded() {
+            for (keyword, value) in GUARDS {
                 if target.get(keyword).is_none() {
                     conninfo.push(keyword, value);
                 }
             }
+            if libpq_obeys_require_auth() && target.get("require_auth").is_none() {
+                conninfo.push("require_auth", "");
+            }
+            // Or PGDATABASE would say which.
             if let (None, Some(user)) = (target.database(), target.get("user")) {
                 conninfo.push("dbname", user);
             }
+        }
+        if let Login::Password(password) = target.login()
+            && password.expose().len() > LONGEST_FOR_ANY_LIBPQ
+            && target.get(KEYWORD_OF_LIBPQ_14.0).is_none()
+        {
+            conninfo.push(KEYWORD_OF_LIBPQ_14.0, KEYWORD_OF_LIBPQ_14.1);
         }
         Ok(Connector {
             conninfo: conninfo.0,
@@ -145,8 +188,41 @@ impl Conninfo {
     }
 }
 
+fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
+    match SECRETS.iter().find(|keyword| target.get(keyword).is_some()) {
+        Some(keyword) => Err(Error::configuration(format!(
+            "{keyword} cannot be in the connection string, which diesel shows to every \
+             instrumentation; leave it out, and use a client key without a passphrase or the \
+             password itself"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether PGREQUIREAUTH is set and libpq looks at it, which it does from version 16 on. Older ones
+/// do not know the keyword either, so that it cannot simply be given.
+///
+/// A libpq that knows it comes as far as the port, which is none; nothing is dialled by either.
+fn libpq_obeys_require_auth() -> bool {
+    static KNOWS_KEYWORD: OnceLock<bool> = OnceLock::new();
+    std::env::var_os("PGREQUIREAUTH").is_some()
+        && *KNOWS_KEYWORD.get_or_init(|| {
+            match <PgConnection as Connection>::establish("require_auth='' port='none'") {
+                Err(ConnectionError::BadConnection(text)) => !text.contains("require_auth"),
+                _ => false,
+            }
+        })
+}
+
 /// One line that holds for every host, port, database and user.
 fn passfile(password: &str) -> Result<Zeroizing<String>, Error> {
+    if password.len() > LONGEST_PASSWORD {
+        return Err(Error::configuration(format!(
+            "the password has {} bytes, and PostgreSQL takes {LONGEST_PASSWORD} at the most; a \
+             shorter session token or password is needed",
+            password.len()
+        )));
+    }
     if password.contains(['\n', '\r', '\0']) {
         return Err(Error::configuration(
             "the password holds a line break or a zero byte, which libpq cannot read from a file; \
