@@ -148,6 +148,26 @@ impl Builder {
                 "the region is empty: leave it out for eu-west-1, or name one",
             ));
         }
+        if let Some((host, _)) = &self.endpoint
+            && !is_host_name(host)
+        {
+            return Err(Error::new(
+                ErrorKind::Setting,
+                format!(
+                    "the endpoint {host:?} is no host name: give the one that clients sign for"
+                ),
+            ));
+        }
         Emulator::start(self)
     }
+}
+
+/// Whether a certificate can name it and a token can be signed for it.
+fn is_host_name(host: &str) -> bool {
+    host.split('.').all(|label| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    })
 }

@@ -100,8 +100,8 @@ async fn converse(
     let authenticated = authenticate(server, stream, client.encrypted, startup, handle, peer);
     match before(deadline, handle, authenticated).await {
         Some(Ok(())) => converse_with_postgres(server, client, handle).await,
-        Some(Err(end)) => refuse(stream, end).await,
-        None => refuse(stream, End::Refused(Refusal::too_slow())).await,
+        Some(Err(end)) => refuse(server, stream, end).await,
+        None => refuse(server, stream, End::Refused(Refusal::too_slow(server))).await,
     }
 }
 
@@ -127,8 +127,8 @@ async fn converse_with_postgres(
 ) -> io::Result<()> {
     let _open = server.sessions.open();
     let Ok(mut postgres) = UnixStream::connect(server.upstream()).await else {
-        let end = End::Refused(Refusal::shutting_down());
-        return refuse(&mut client.stream, end).await;
+        let end = End::Refused(Refusal::shutting_down(server));
+        return refuse(server, &mut client.stream, end).await;
     };
     postgres.write_all(&client.packet).await?;
     misbehave(server, Stage::Data, handle, &mut client.stream).await?;
@@ -159,7 +159,7 @@ async fn negotiate(
         let (packet, initial) = match read_initial(&mut wire).await {
             Ok(read) => read,
             Err(end) => {
-                refuse(&mut wire, end).await?;
+                refuse(server, &mut wire, end).await?;
                 return Ok(None);
             }
         };
@@ -206,7 +206,7 @@ async fn encrypt(
         }
         Err(end) => end,
     };
-    refuse(&mut stream, end).await?;
+    refuse(server, &mut stream, end).await?;
     Ok(None)
 }
 
@@ -275,9 +275,9 @@ async fn misbehave(
 }
 
 /// Says the last word, if there is one, and closes.
-async fn refuse(stream: &mut (impl Stream + ?Sized), end: End) -> io::Result<()> {
+async fn refuse(server: &Server, stream: &mut (impl Stream + ?Sized), end: End) -> io::Result<()> {
     if let End::Refused(refusal) = end {
-        stream.write_all(&refusal.packet()).await?;
+        stream.write_all(&refusal.packet(server)).await?;
     }
     stream.flush().await?;
     stream.shutdown().await

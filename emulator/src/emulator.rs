@@ -1,40 +1,25 @@
 //! The emulator as its users hold it.
 
 use std::fmt;
-use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsAcceptor;
 
+use crate::aws::AwsEndpoints;
 use crate::builder::Builder;
-use crate::certificates::{Certificates, Wanted};
-use crate::clock::Clock;
-use crate::credentials::{Credentials, Keyring};
+use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind};
-use crate::faults::{Fault, Faults};
-use crate::login::{Login, LoginLog};
-use crate::policy::Policy;
-use crate::postgres::Postgres;
-use crate::postgres::account::Account;
-use crate::postgres::admin::Admin;
-use crate::postgres::binaries::Binaries;
+use crate::login::Login;
+use crate::postgres::cluster::Cluster;
 use crate::postgres::template;
-use crate::server::{Door, Millis, Port, Server};
-use crate::sessions::{Ending, Sessions};
-
-/// The access key that is accepted where no other was given.
-const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
-
-/// Its secret, which opens nothing but emulators.
-const SECRET_KEY: &str = "rds/iam/emulator/EXAMPLE/secret/key+0123";
+use crate::server::{Door, Server};
 
 /// How long Drop waits for what still runs.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
@@ -44,112 +29,24 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 /// Its methods may be called from any thread, inside an async runtime too; those that wait for
 /// PostgreSQL block the thread meanwhile.
 pub struct Emulator {
-    server: Arc<Server>,
-    door: Door,
-    address: SocketAddr,
-    credentials: Credentials,
-    ca_pem: String,
-    ca_path: PathBuf,
+    pub(crate) server: Arc<Server>,
+    pub(crate) door: Door,
+    pub(crate) aws: AwsEndpoints,
+    pub(crate) address: SocketAddr,
+    /// The first that are accepted.
+    pub(crate) credentials: Credentials,
+    pub(crate) ca_pem: String,
+    pub(crate) ca_path: PathBuf,
     // Dropped in this order: first what talks to PostgreSQL, then PostgreSQL, then its folder.
-    runtime: Option<Runtime>,
-    postgres: Mutex<Postgres>,
-    _folder: tempfile::TempDir,
+    pub(crate) runtime: Option<Runtime>,
+    pub(crate) cluster: Cluster,
+    pub(crate) _folder: tempfile::TempDir,
 }
 
 impl Emulator {
     /// An emulator that is not started yet.
     pub fn builder() -> Builder {
         Builder::default()
-    }
-
-    pub(crate) fn start(builder: Builder) -> Result<Emulator, Error> {
-        raise_descriptor_limit();
-        let account = Account::choose()?;
-        let binaries = Binaries::find()?;
-        let folder = temporary_folder(account)?;
-        let postgres = prepare_postgres(folder.path(), &binaries, account, &builder.settings)?;
-        postgres.start()?;
-
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("rds-iam-emulator")
-            .enable_all()
-            .build()
-            .map_err(|cause| Error::io("the emulator's threads could not be started", cause))?;
-        let port = {
-            let _inside = runtime.enter();
-            Port::reserve(builder.port)?
-        };
-        let address = port.address();
-        let (host, signed_port) = builder
-            .endpoint
-            .unwrap_or_else(|| (builder.engine.default_host(&builder.region), address.port()));
-        let names = builder
-            .certificate_names
-            .unwrap_or_else(|| vec![host.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
-        let certificates = Certificates::generate(&Wanted {
-            engine: builder.engine,
-            names: &names,
-            expired: builder.expired_certificate,
-        })?;
-        let ca_path = folder.path().join("ca.pem");
-        fs::write(&ca_path, &certificates.ca_pem)
-            .map_err(|cause| Error::io("the CA's certificate could not be written", cause))?;
-
-        let mut accepted = builder.credentials;
-        if accepted.is_empty() {
-            accepted.push(Credentials::new(ACCESS_KEY, SECRET_KEY));
-        }
-        let keyring = Arc::new(Keyring::default());
-        let credentials = accepted
-            .first()
-            .cloned()
-            .unwrap_or_else(|| Credentials::new(ACCESS_KEY, SECRET_KEY));
-        for credentials in accepted {
-            keyring.add(credentials);
-        }
-        let session_limit = builder
-            .session_limit
-            .or(builder.engine.session_limit())
-            .unwrap_or_default();
-        let server = Arc::new(Server {
-            engine: builder.engine,
-            region: builder.region,
-            host,
-            signed_port,
-            force_ssl: builder.force_ssl,
-            authentication_timeout: builder.authentication_timeout,
-            token_lifetime: Millis::new(builder.token_lifetime),
-            session_limit: Millis::new(session_limit),
-            tls: TlsAcceptor::from(certificates.server),
-            clock: Arc::new(Clock::default()),
-            keyring,
-            policy: Policy::default(),
-            logins: LoginLog::default(),
-            faults: Faults::default(),
-            sessions: Sessions::default(),
-            admin: Admin::new(postgres.folder()),
-            upstream: postgres.socket().into(),
-        });
-        let door = {
-            let _inside = runtime.enter();
-            Door::build(Arc::clone(&server), port)
-        };
-        let emulator = Emulator {
-            server,
-            door,
-            address,
-            credentials,
-            ca_pem: certificates.ca_pem,
-            ca_path,
-            runtime: Some(runtime),
-            postgres: Mutex::new(postgres),
-            _folder: folder,
-        };
-        emulator.execute("SELECT")?;
-        let door = emulator.door.clone();
-        emulator.wait(async move { door.open().await })?;
-        Ok(emulator)
     }
 
     /// Where it listens: a port of 127.0.0.1.
@@ -213,12 +110,16 @@ impl Emulator {
 
     /// A libpq connection string for PostgreSQL itself, past the emulator, as its superuser.
     pub fn superuser_url(&self) -> String {
-        let postgres = self.postgres.lock().unwrap_or_else(PoisonError::into_inner);
         format!(
             "host={} user={} dbname=postgres",
-            postgres.folder().display(),
+            self.cluster.writer().display(),
             template::SUPERUSER,
         )
+    }
+
+    /// AWS's own endpoints beside the database, for clients that fetch their credentials.
+    pub fn aws(&self) -> &AwsEndpoints {
+        &self.aws
     }
 
     /// Creates a database user who logs in with a token: a member of `rds_iam`.
@@ -257,30 +158,6 @@ impl Emulator {
         let server = Arc::clone(&self.server);
         let statements = statements.to_owned();
         self.wait(async move { server.admin.execute(&statements).await })
-    }
-
-    /// Accepts tokens that were signed with these credentials too, from now on. Credentials with
-    /// the same access key are replaced.
-    pub fn add_credentials(&self, credentials: Credentials) {
-        self.server.keyring.add(credentials);
-    }
-
-    /// Forgets credentials, as when an access key is deleted; says whether they were known.
-    pub fn remove_credentials(&self, access_key: &str) -> bool {
-        self.server.keyring.remove(access_key)
-    }
-
-    /// Adds a statement to the policy: who matches `principal`, an access key or the ARN of
-    /// [`Credentials::principal`], may be the database users that match `user` (`rds-db:connect`).
-    /// `*` stands for any characters, `?` for one. Without a statement everyone may be everyone.
-    pub fn allow(&self, principal: impl Into<String>, user: impl Into<String>) {
-        self.server.policy.allow(principal.into(), user.into());
-    }
-
-    /// Takes such a statement back, and says whether it was there. After the last one nobody may be
-    /// anyone.
-    pub fn revoke(&self, principal: &str, user: &str) -> bool {
-        self.server.policy.revoke(principal, user)
     }
 
     /// Every login so far, the oldest first; the latest 100,000 if there were more.
@@ -338,80 +215,6 @@ impl Emulator {
         })
     }
 
-    /// Closes all connections, those in their login too, as a server does that stops.
-    pub fn drop_sessions(&self) {
-        self.server.sessions.end_all(Ending::Close);
-    }
-
-    /// Resets all connections, as when a host is gone.
-    pub fn reset_sessions(&self) {
-        self.server.sessions.end_all(Ending::Reset);
-    }
-
-    /// Lets something go wrong from now on. It replaces an earlier fault of its kind and stage, and
-    /// adds to all others.
-    pub fn fault(&self, fault: Fault) {
-        self.server.faults.add(fault);
-    }
-
-    /// Lets exactly these things go wrong from now on.
-    pub fn set_faults(&self, faults: &[Fault]) {
-        self.heal();
-        for fault in faults {
-            self.fault(*fault);
-        }
-    }
-
-    /// Ends all faults. What they have broken stays broken.
-    pub fn heal(&self) {
-        self.server.faults.clear();
-    }
-
-    /// Moves the server's clock: by so many seconds it is ahead of this machine's, or behind if
-    /// negative. Default: 0.
-    pub fn set_server_clock_skew(&self, seconds: i64) {
-        self.server.clock.set_skew(seconds);
-    }
-
-    /// For how long after its date a token is accepted, from now on.
-    pub fn set_token_lifetime(&self, lifetime: Duration) {
-        self.server.token_lifetime.set(lifetime);
-    }
-
-    /// After what time sessions that are opened from now on are cut; zero for never.
-    pub fn set_session_limit(&self, limit: Duration) {
-        self.server.session_limit.set(limit);
-    }
-
-    /// Stops PostgreSQL and refuses connections, as an instance that stops or reboots. All sessions
-    /// end.
-    ///
-    /// # Errors
-    ///
-    /// If PostgreSQL does not stop.
-    pub fn stop_postgres(&self) -> Result<(), Error> {
-        let door = self.door.clone();
-        self.wait(async move { door.close().await })?;
-        let postgres = self.postgres.lock().unwrap_or_else(PoisonError::into_inner);
-        postgres.stop()?;
-        self.drop_sessions();
-        Ok(())
-    }
-
-    /// Starts PostgreSQL again after [`stop_postgres`](Emulator::stop_postgres), with all its data.
-    ///
-    /// # Errors
-    ///
-    /// If PostgreSQL does not start.
-    pub fn start_postgres(&self) -> Result<(), Error> {
-        self.postgres
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .start()?;
-        let door = self.door.clone();
-        self.wait(async move { door.open().await })
-    }
-
     fn execute_format(&self, statement: &'static str, names: &[&str]) -> Result<(), Error> {
         let server = Arc::clone(&self.server);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -422,7 +225,7 @@ impl Emulator {
     }
 
     /// Runs `future` on the emulator's threads. `Runtime::block_on` would panic in async code.
-    fn wait<T: Send + 'static>(
+    pub(crate) fn wait<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -454,54 +257,5 @@ impl Drop for Emulator {
                 .map(thread::JoinHandle::join);
             drop(ended);
         }
-    }
-}
-
-/// The folder of everything that this emulator makes. Short, since a socket's path may have little
-/// more than a hundred bytes.
-fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
-    let failed = |cause| {
-        Error::io(
-            "no temporary folder could be made: set TMPDIR to a place",
-            cause,
-        )
-    };
-    let prefix = "rds-iam-";
-    let default = std::env::temp_dir();
-    let parent = if default.as_os_str().len() > 60 {
-        Path::new("/tmp")
-    } else {
-        &default
-    };
-    let folder = tempfile::Builder::new()
-        .prefix(prefix)
-        .tempdir_in(parent)
-        .map_err(failed)?;
-    account.own(folder.path()).map_err(failed)?;
-    Ok(folder)
-}
-
-fn prepare_postgres(
-    root: &Path,
-    binaries: &Binaries,
-    account: Account,
-    settings: &[(String, String)],
-) -> Result<Postgres, Error> {
-    let folder = root.join("1");
-    let failed = |cause| Error::io("a folder for PostgreSQL could not be made", cause);
-    fs::create_dir(&folder).map_err(failed)?;
-    account.own(&folder).map_err(failed)?;
-    template::copy_to(&folder.join("data"), binaries, account)?;
-    Postgres::new(root, &folder, binaries, account, settings)
-}
-
-/// A thousand sessions are two thousand descriptors, and the usual limit is 1,024. It is raised as
-/// far as this process may; if that fails, fewer sessions fit, which is no reason not to start.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        let _ = setrlimit(Resource::Nofile, limit);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::language::{Described, Phrases};
+use crate::postgres::template::HBA_WITHOUT_PASSWORDS;
 use crate::reason::Reason;
 
 /// Which service the emulator stands in for.
@@ -54,6 +56,14 @@ impl Engine {
         self != Engine::Dsql
     }
 
+    /// The `pg_hba.conf` of the PostgreSQL behind, where it is not the usual one.
+    pub(crate) fn hba(self) -> Option<&'static str> {
+        match self {
+            Engine::Rds | Engine::Proxy => None,
+            Engine::Dsql => Some(HBA_WITHOUT_PASSWORDS),
+        }
+    }
+
     /// How long a session may live unless a test says otherwise.
     pub(crate) fn session_limit(self) -> Option<Duration> {
         match self {
@@ -63,12 +73,9 @@ impl Engine {
     }
 
     /// The answer to a refused token.
-    pub(crate) fn refusal(self, user: &str, reason: Reason) -> Answer {
+    pub(crate) fn refusal(self, phrases: &Phrases, user: &str, reason: Reason) -> Answer {
         match (self, reason) {
-            (Engine::Rds, _) => (
-                "28000",
-                format!("PAM authentication failed for user \"{user}\""),
-            ),
+            (Engine::Rds, _) => ("28000", phrases.pam_failed(user)),
             (Engine::Proxy, Reason::Throttled) => (
                 "28000",
                 "The IAM authentication failed because of too many competing requests.".to_owned(),
@@ -87,16 +94,24 @@ impl Engine {
         }
     }
 
-    /// The answer to a member of `rds_iam` whose connection is not encrypted.
-    pub(crate) fn not_encrypted(self, client: &str, user: &str, database: &str) -> Answer {
+    /// The answer to a user whom the service does not know; `None` where PostgreSQL itself answers.
+    pub(crate) fn unknown_user(self, user: &str) -> Option<Answer> {
         match self {
-            Engine::Rds | Engine::Dsql => (
+            Engine::Proxy => Some((
                 "28000",
                 format!(
-                    "pg_hba.conf rejects connection for host \"{client}\", user \"{user}\", \
-                     database \"{database}\", no encryption"
+                    "This RDS proxy has no credentials for the role {user}. \
+                     Check the credentials for this role and try again."
                 ),
-            ),
+            )),
+            Engine::Rds | Engine::Dsql => None,
+        }
+    }
+
+    /// The answer to a member of `rds_iam` whose connection is not encrypted.
+    pub(crate) fn not_encrypted(self, phrases: &Phrases, client: &Described<'_>) -> Answer {
+        match self {
+            Engine::Rds | Engine::Dsql => ("28000", phrases.rejects(client)),
             Engine::Proxy => (
                 "28000",
                 "IAM is allowed only with SSL connections.".to_owned(),

@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::clock::monotonic;
 use crate::connection::End;
 use crate::engine::{Answer, Engine};
+use crate::language::Described;
 use crate::login::{Login, Verdict};
 use crate::packet::{self, Startup};
+use crate::postgres::admin::Standing;
 use crate::postgres::template::SUPERUSER;
 use crate::reason::Reason;
 use crate::server::Server;
@@ -23,23 +25,24 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// The login took longer than the server waits.
-    pub(crate) fn too_slow() -> Refusal {
+    pub(crate) fn too_slow(server: &Server) -> Refusal {
         Refusal {
             sqlstate: "57014",
-            message: "canceling authentication due to timeout".to_owned(),
+            message: server.language.phrases().too_slow.to_owned(),
         }
     }
 
     /// There is no PostgreSQL behind the emulator at the moment.
-    pub(crate) fn shutting_down() -> Refusal {
+    pub(crate) fn shutting_down(server: &Server) -> Refusal {
         Refusal {
             sqlstate: "57P03",
-            message: "the database system is shutting down".to_owned(),
+            message: server.language.phrases().shutting_down.to_owned(),
         }
     }
 
-    pub(crate) fn packet(&self) -> Vec<u8> {
-        packet::fatal("FATAL", self.sqlstate, &self.message, "auth_failed")
+    pub(crate) fn packet(&self, server: &Server) -> Vec<u8> {
+        let severity = server.language.phrases().fatal;
+        packet::fatal(severity, self.sqlstate, &self.message, "auth_failed")
     }
 }
 
@@ -73,33 +76,39 @@ pub(crate) async fn wants_token(
                 .to_owned(),
         }));
     }
-    let encryption = if encrypted {
-        "SSL encryption"
-    } else {
-        "no encryption"
+    let phrases = server.language.phrases();
+    let described = Described {
+        host: &client,
+        user: &user,
+        database: &database,
+        encrypted,
     };
-    let described =
-        format!("host \"{client}\", user \"{user}\", database \"{database}\", {encryption}");
     // PostgreSQL trusts this one on its socket: that door is not for clients.
     if user == SUPERUSER {
-        return refuse(format!("pg_hba.conf rejects connection for {described}"));
+        return refuse(phrases.rejects(&described));
     }
-    let member = server.engine == Engine::Dsql
-        || match std::str::from_utf8(&startup.user) {
-            Ok(user) => server
-                .admin
-                .is_iam_member(user)
-                .await
-                .map_err(|_| End::Refused(Refusal::shutting_down()))?,
-            Err(_) => false,
-        };
+    let standing = match std::str::from_utf8(&startup.user) {
+        Ok(user) => server
+            .admin
+            .standing(user)
+            .await
+            .map_err(|_| End::Refused(Refusal::shutting_down(server)))?,
+        Err(_) => Standing::Unknown,
+    };
+    if standing == Standing::Unknown
+        && let Some(answer) = server.engine.unknown_user(&user)
+    {
+        return Err(End::Refused(answer.into()));
+    }
+    // On DSQL there are no passwords.
+    let member = standing == Standing::IamMember || server.engine == Engine::Dsql;
     if member && !encrypted {
         log(server, &user, None, Reason::NotEncrypted);
-        let answer = server.engine.not_encrypted(&client, &user, &database);
+        let answer = server.engine.not_encrypted(phrases, &described);
         return Err(End::Refused(answer.into()));
     }
     if !encrypted && server.force_ssl {
-        return refuse(format!("no pg_hba.conf entry for {described}"));
+        return refuse(phrases.no_entry(&described));
     }
     if !member {
         server.logins.add(login(server, &user, Verdict::Password));
@@ -112,7 +121,10 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
     let user = String::from_utf8_lossy(&startup.user);
     if server.faults.throttles(monotonic()) {
         log(server, &user, Some(password), Reason::Throttled);
-        return Err(server.engine.refusal(&user, Reason::Throttled).into());
+        return Err(server
+            .engine
+            .refusal(server.language.phrases(), &user, Reason::Throttled)
+            .into());
     }
     let names_user_and_port = server.engine.token_names_user_and_port();
     let expected = Expectation {
@@ -145,7 +157,10 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
         ..login(server, &user, verdict)
     });
     match verdict {
-        Verdict::Refused(reason) => Err(server.engine.refusal(&user, reason).into()),
+        Verdict::Refused(reason) => Err(server
+            .engine
+            .refusal(server.language.phrases(), &user, reason)
+            .into()),
         _ => Ok(()),
     }
 }

@@ -20,16 +20,19 @@
 
 #![forbid(unsafe_code)]
 
+mod aws;
 mod builder;
 mod certificates;
 mod clock;
 mod connection;
+mod control;
 mod credentials;
 mod emulator;
 mod engine;
 mod error;
 mod faults;
 mod gate;
+mod language;
 mod login;
 #[doc(hidden)]
 pub mod packet;
@@ -39,15 +42,19 @@ mod reason;
 mod server;
 mod sessions;
 mod sigv4;
+mod start;
 mod token;
 mod verify;
 mod wire;
 
+pub use aws::{AwsBehaviour, AwsCall, AwsEndpoints, AwsService};
 pub use builder::Builder;
+pub use control::Node;
 pub use credentials::Credentials;
 pub use emulator::Emulator;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use faults::{ADVISED_LOGINS_PER_SECOND, Fault, Stage};
+pub use language::Language;
 pub use login::{Login, Verdict};
 pub use reason::Reason;

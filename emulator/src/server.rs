@@ -16,6 +16,7 @@ use crate::credentials::Keyring;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::faults::Faults;
+use crate::language::CurrentLanguage;
 use crate::login::LoginLog;
 use crate::policy::Policy;
 use crate::postgres::admin::Admin;
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<Clock>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) policy: Policy,
+    pub(crate) language: CurrentLanguage,
     pub(crate) logins: LoginLog,
     pub(crate) faults: Faults,
     pub(crate) sessions: Sessions,
@@ -74,6 +76,13 @@ impl Server {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    pub(crate) fn set_upstream(&self, socket: PathBuf) {
+        *self
+            .upstream
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = socket;
     }
 }
 

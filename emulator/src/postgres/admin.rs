@@ -17,11 +17,23 @@ WITH RECURSIVE held (oid) AS (
     UNION
     SELECT roleid FROM pg_auth_members JOIN held ON member = held.oid
 )
-SELECT EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_iam')";
+SELECT EXISTS (SELECT FROM held), \
+    EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_iam')";
 
 /// One connection, opened when it is first needed and again after it was lost.
 pub(crate) struct Admin {
     state: Mutex<State>,
+}
+
+/// What a user is to RDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// There is no such role.
+    Unknown,
+    /// A role that logs in by password, if at all.
+    Other,
+    /// A member of `rds_iam`, which logs in with a token.
+    IamMember,
 }
 
 struct State {
@@ -44,16 +56,29 @@ impl Admin {
         }
     }
 
-    /// Whether `user` exists and is a member of `rds_iam`.
-    pub(crate) async fn is_iam_member(&self, user: &str) -> Result<bool, Error> {
+    /// Talks to another server from now on.
+    pub(crate) async fn switch_to(&self, socket_folder: &Path) {
+        let mut state = self.state.lock().await;
+        state.config = config(socket_folder);
+        state.session = None;
+    }
+
+    /// How `user` logs in.
+    pub(crate) async fn standing(&self, user: &str) -> Result<Standing, Error> {
+        let failed = |error| sql_error("the members of rds_iam could not be looked up", &error);
         let session = self.session().await?;
         let row = session
             .client
             .query_one(&session.membership, &[&user])
             .await
-            .map_err(|error| sql_error("the members of rds_iam could not be looked up", &error))?;
-        row.try_get(0)
-            .map_err(|error| sql_error("the members of rds_iam could not be looked up", &error))
+            .map_err(failed)?;
+        let exists = row.try_get(0).map_err(failed)?;
+        let member = row.try_get(1).map_err(failed)?;
+        Ok(match (exists, member) {
+            (false, _) => Standing::Unknown,
+            (true, false) => Standing::Other,
+            (true, true) => Standing::IamMember,
+        })
     }
 
     pub(crate) async fn execute(&self, statements: &str) -> Result<(), Error> {

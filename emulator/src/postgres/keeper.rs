@@ -17,6 +17,7 @@ pub(crate) struct Keeper {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    running: bool,
 }
 
 impl Keeper {
@@ -45,6 +46,7 @@ impl Keeper {
                 child,
                 orders,
                 answers: BufReader::new(answers),
+                running: false,
             }),
             _ => Err(Error::new(
                 ErrorKind::Io,
@@ -53,23 +55,38 @@ impl Keeper {
         }
     }
 
-    pub(crate) fn order(&mut self, order: &str) -> Result<(), Error> {
-        writeln!(self.orders, "{order}")
-            .map_err(|cause| Error::io("the shell that keeps PostgreSQL is gone", cause))
+    /// Has the server started, if it is not running.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        if !self.running {
+            self.order("start")?;
+            self.running = true;
+        }
+        Ok(())
     }
 
-    /// Gives an order that is answered once it is carried out.
-    pub(crate) fn order_and_wait(&mut self, order: &str) -> Result<(), Error> {
-        self.order(order)?;
+    /// Stops the server, if it is running, and returns when it is gone.
+    pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        if !self.running {
+            return Ok(());
+        }
+        self.order("stop")?;
         let mut answer = String::new();
         match self.answers.read_line(&mut answer) {
             Ok(0) => Err(Error::new(
                 ErrorKind::Postgres,
-                "the shell that keeps PostgreSQL ended before it had carried out an order",
+                "the shell that keeps PostgreSQL ended before it had stopped it",
             )),
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.running = false;
+                Ok(())
+            }
             Err(cause) => Err(Error::io("the shell that keeps PostgreSQL is gone", cause)),
         }
+    }
+
+    fn order(&mut self, order: &str) -> Result<(), Error> {
+        writeln!(self.orders, "{order}")
+            .map_err(|cause| Error::io("the shell that keeps PostgreSQL is gone", cause))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod binaries;
+pub(crate) mod cluster;
 pub(crate) mod keeper;
 pub(crate) mod template;
 
@@ -71,10 +72,6 @@ impl Postgres {
         self.folder.join("data")
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.join(".s.PGSQL.5432")
-    }
-
     /// Starts it and waits until it takes connections.
     pub(crate) fn start(&self) -> Result<(), Error> {
         // What an earlier run wrote says nothing about this one.
@@ -82,7 +79,7 @@ impl Postgres {
         self.keeper
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .order("start")?;
+            .start()?;
         let deadline = monotonic() + START_LIMIT;
         loop {
             if self.is_ready() {
@@ -124,7 +121,7 @@ impl Postgres {
         self.keeper
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .order_and_wait("stop")
+            .stop()
     }
 
     fn log(&self) -> PathBuf {
@@ -136,7 +133,7 @@ impl Postgres {
         fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| {
             text.lines()
                 .nth(7)
-                .is_some_and(|status| matches!(status.trim(), "ready" | "standby"))
+                .is_some_and(|status| status.trim() == "ready")
         })
     }
 }

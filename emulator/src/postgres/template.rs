@@ -24,6 +24,12 @@ local all +rds_iam trust
 local all all md5
 ";
 
+/// The same where everyone logs in with a token.
+pub(crate) const HBA_WITHOUT_PASSWORDS: &str = "\
+local all all trust
+local replication rdsadmin trust
+";
+
 /// Roles that RDS has in every new database.
 const ROLES: &str = "\
 CREATE ROLE rds_superuser;

@@ -8,6 +8,13 @@
     reason = "a test may fail by panicking, and measures time itself"
 )]
 
+mod aws;
 mod client;
+mod engine;
+mod fault;
+mod lifecycle;
 mod login;
+mod postgresql;
+mod protocol;
 mod refusal;
+mod tool;

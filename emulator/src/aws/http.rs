@@ -1,0 +1,124 @@
+//! HTTP for AWS's endpoints: one port, told apart by path.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::aws::{AwsBehaviour, AwsCall, AwsService, Reply, State, metadata, sts};
+use crate::error::Error;
+
+/// More than any request of these services has.
+const BODY_LIMIT: usize = 256 * 1024;
+
+/// A request, read whole.
+pub(super) struct Whole {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Whole {
+    /// A header as text; empty where there is none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+/// Takes a free port and answers on it; must be called inside the runtime.
+pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
+    let failed = |cause| Error::io("no port of 127.0.0.1 can be had for AWS's endpoints", cause);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let state = Arc::clone(&state);
+            let service = service_fn(move |request| {
+                let state = Arc::clone(&state);
+                async move { Ok::<_, Infallible>(serve(&state, request).await) }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(tcp), service),
+            );
+        }
+    });
+    Ok(address)
+}
+
+async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        return respond(Reply::text(413, "the request is too large"));
+    };
+    let whole = Whole {
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head.headers,
+        body: body.to_bytes(),
+    };
+    let service = match whole.path.as_str() {
+        "/" => AwsService::Sts,
+        metadata::CONTAINER_PATH => AwsService::Container,
+        _ => AwsService::Metadata,
+    };
+    let behaviour = state.behaviour(service);
+    if let AwsBehaviour::Slow(delay) = behaviour {
+        sleep(delay).await;
+    }
+    let (action, parameters) = match service {
+        AwsService::Sts => sts::describe(&whole),
+        _ => (whole.path.clone(), HashMap::new()),
+    };
+    let mut reply = match (service, behaviour) {
+        (AwsService::Sts, AwsBehaviour::Failing) => sts::failing(state),
+        (AwsService::Sts, AwsBehaviour::Throttled) => sts::throttled(state),
+        (_, AwsBehaviour::Failing) => Reply::text(500, "Internal Server Error"),
+        (_, AwsBehaviour::Throttled) => Reply::text(429, "Too Many Requests"),
+        (AwsService::Sts, _) => sts::answer(state, &whole),
+        (AwsService::Container, _) => metadata::container(state, &whole),
+        (AwsService::Metadata, _) => metadata::answer(state, &whole),
+    };
+    if behaviour == AwsBehaviour::Garbled {
+        reply.body = reply.body.chars().rev().collect();
+    }
+    state.record(AwsCall {
+        service,
+        action,
+        parameters,
+        status: reply.status,
+    });
+    respond(reply)
+}
+
+fn respond(reply: Reply) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if let Some(seconds) = reply.token_ttl {
+        response
+            .headers_mut()
+            .insert(metadata::TTL_HEADER, HeaderValue::from(seconds));
+    }
+    response
+}

@@ -1,0 +1,175 @@
+//! How an emulator is put together.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::aws::AwsEndpoints;
+use crate::builder::Builder;
+use crate::certificates::{Certificates, Wanted};
+use crate::clock::Clock;
+use crate::credentials::{Credentials, Keyring};
+use crate::emulator::Emulator;
+use crate::error::Error;
+use crate::faults::Faults;
+use crate::language::CurrentLanguage;
+use crate::login::LoginLog;
+use crate::policy::Policy;
+use crate::postgres::account::Account;
+use crate::postgres::admin::Admin;
+use crate::postgres::binaries::Binaries;
+use crate::postgres::cluster::{self, Cluster};
+use crate::server::{Door, Millis, Port, Server};
+use crate::sessions::Sessions;
+
+/// The access key that is accepted where no other was given.
+const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
+
+/// Its secret, which opens nothing but emulators.
+const SECRET_KEY: &str = "rds/iam/emulator/EXAMPLE/secret/key+0123";
+
+impl Emulator {
+    pub(crate) fn start(builder: Builder) -> Result<Emulator, Error> {
+        raise_descriptor_limit();
+        let account = Account::choose()?;
+        let binaries = Binaries::find()?;
+        let folder = temporary_folder(account)?;
+        let cluster = Cluster::start(
+            folder.path(),
+            builder.engine.hba(),
+            binaries,
+            account,
+            builder.settings,
+        )?;
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("rds-iam-emulator")
+            .enable_all()
+            .build()
+            .map_err(|cause| Error::io("the emulator's threads could not be started", cause))?;
+        let port = {
+            let _inside = runtime.enter();
+            Port::reserve(builder.port)?
+        };
+        let address = port.address();
+        let (host, signed_port) = builder
+            .endpoint
+            .unwrap_or_else(|| (builder.engine.default_host(&builder.region), address.port()));
+        let names = builder
+            .certificate_names
+            .unwrap_or_else(|| vec![host.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
+        let certificates = Certificates::generate(&Wanted {
+            engine: builder.engine,
+            names: &names,
+            expired: builder.expired_certificate,
+        })?;
+        let ca_path = folder.path().join("ca.pem");
+        fs::write(&ca_path, &certificates.ca_pem)
+            .map_err(|cause| Error::io("the CA's certificate could not be written", cause))?;
+
+        let mut accepted = builder.credentials;
+        if accepted.is_empty() {
+            accepted.push(Credentials::new(ACCESS_KEY, SECRET_KEY));
+        }
+        let keyring = Arc::new(Keyring::default());
+        let credentials = accepted
+            .first()
+            .cloned()
+            .unwrap_or_else(|| Credentials::new(ACCESS_KEY, SECRET_KEY));
+        for credentials in accepted {
+            keyring.add(credentials);
+        }
+        let session_limit = builder
+            .session_limit
+            .or(builder.engine.session_limit())
+            .unwrap_or_default();
+        let clock = Arc::new(Clock::default());
+        let aws = {
+            let _inside = runtime.enter();
+            AwsEndpoints::start(
+                Arc::clone(&clock),
+                Arc::clone(&keyring),
+                builder.region.clone(),
+            )?
+        };
+        let writer = cluster.writer();
+        let server = Arc::new(Server {
+            engine: builder.engine,
+            region: builder.region,
+            host,
+            signed_port,
+            force_ssl: builder.force_ssl,
+            authentication_timeout: builder.authentication_timeout,
+            token_lifetime: Millis::new(builder.token_lifetime),
+            session_limit: Millis::new(session_limit),
+            tls: TlsAcceptor::from(certificates.server),
+            clock,
+            keyring,
+            policy: Policy::default(),
+            language: CurrentLanguage::default(),
+            logins: LoginLog::default(),
+            faults: Faults::default(),
+            sessions: Sessions::default(),
+            admin: Admin::new(&writer),
+            upstream: cluster::socket(&writer).into(),
+        });
+        let door = {
+            let _inside = runtime.enter();
+            Door::build(Arc::clone(&server), port)
+        };
+        let emulator = Emulator {
+            server,
+            door,
+            aws,
+            address,
+            credentials,
+            ca_pem: certificates.ca_pem,
+            ca_path,
+            runtime: Some(runtime),
+            cluster,
+            _folder: folder,
+        };
+        emulator.execute("SELECT")?;
+        let door = emulator.door.clone();
+        emulator.wait(async move { door.open().await })?;
+        Ok(emulator)
+    }
+}
+
+/// The folder of everything that this emulator makes. Short, since a socket's path may have little
+/// more than a hundred bytes.
+fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
+    let failed = |cause| {
+        Error::io(
+            "no temporary folder could be made: set TMPDIR to a place",
+            cause,
+        )
+    };
+    let prefix = "rds-iam-";
+    let default = std::env::temp_dir();
+    let parent = if default.as_os_str().len() > 60 {
+        Path::new("/tmp")
+    } else {
+        &default
+    };
+    let folder = tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir_in(parent)
+        .map_err(failed)?;
+    account.own(folder.path()).map_err(failed)?;
+    Ok(folder)
+}
+
+/// A thousand sessions are two thousand descriptors, and the usual limit is 1,024. It is raised as
+/// far as this process may; if that fails, fewer sessions fit, which is no reason not to start.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}

@@ -1,0 +1,132 @@
+//! RDS Proxy and Aurora DSQL.
+
+use std::time::Duration;
+
+use postgres::config::SslMode;
+use rds_iam_emulator::{Emulator, Engine, Fault, Reason, Verdict};
+use std::num::NonZeroU32;
+
+use crate::client::{Token, config, connect, login, refusal, tls};
+
+fn proxy() -> Emulator {
+    let emulator = Emulator::builder().engine(Engine::Proxy).start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    emulator
+}
+
+#[test]
+fn rds_proxy_has_its_own_words() {
+    let emulator = proxy();
+    assert!(emulator.host().contains(".proxy-"));
+    login(&emulator, "app");
+    assert_eq!(
+        refusal(connect(&emulator, "app", "no token")).1,
+        "The IAM authentication failed for the role app. \
+         Check the IAM token for this role and try again."
+    );
+    let token = Token::new(&emulator, "app").sign();
+    let clear = config(&emulator, "app", &token)
+        .ssl_mode(SslMode::Disable)
+        .connect(tls(&emulator));
+    assert_eq!(
+        refusal(clear).1,
+        "IAM is allowed only with SSL connections."
+    );
+    let options = config(&emulator, "app", &token)
+        .options("-c search_path=elsewhere")
+        .connect(tls(&emulator));
+    let (sqlstate, message) = refusal(options);
+    assert_eq!(sqlstate, "0A000");
+    assert!(message.starts_with("Feature not supported"), "{message}");
+
+    emulator.fault(Fault::Throttle(NonZeroU32::MIN));
+    let refused = std::iter::repeat_with(|| connect(&emulator, "app", &token))
+        .take(20)
+        .find(Result::is_err)
+        .expect("one of twenty was to be refused");
+    assert_eq!(
+        refusal(refused).1,
+        "The IAM authentication failed because of too many competing requests."
+    );
+}
+
+#[test]
+fn rds_proxy_refuses_users_that_it_has_no_credentials_for() {
+    let emulator = proxy();
+    assert_eq!(
+        refusal(connect(&emulator, "stranger", "any")).1,
+        "This RDS proxy has no credentials for the role stranger. \
+         Check the credentials for this role and try again."
+    );
+}
+
+#[test]
+fn rds_proxys_certificate_comes_from_another_ca_than_the_databases() {
+    let rds = Emulator::builder().start().unwrap();
+    let proxy = proxy();
+    let token = Token::new(&proxy, "app").sign();
+    let error = config(&proxy, "app", &token)
+        .connect(tls(&rds))
+        .err()
+        .unwrap();
+    assert!(format!("{error:?}").contains("verify failed"), "{error:?}");
+}
+
+#[test]
+fn dsql_takes_tokens_without_user_and_port() {
+    let emulator = Emulator::builder().engine(Engine::Dsql).start().unwrap();
+    assert!(emulator.host().ends_with(".dsql.eu-west-1.on.aws"));
+    emulator
+        .execute("CREATE ROLE admin LOGIN; CREATE ROLE reader LOGIN")
+        .unwrap();
+    let token = |action: &str| Token {
+        service: "dsql".to_owned(),
+        authority: emulator.host().to_owned(),
+        query: format!("Action={action}"),
+        ..Token::new(&emulator, "")
+    };
+    connect(&emulator, "admin", &token("DbConnectAdmin").sign()).unwrap();
+    connect(&emulator, "reader", &token("DbConnect").sign()).unwrap();
+
+    let reason = |user: &str, token: &Token| {
+        let (sqlstate, message) = refusal(connect(&emulator, user, &token.sign()));
+        assert_eq!(sqlstate, "28000");
+        assert_eq!(message, "unable to accept connection, access denied");
+        *emulator.logins().pop().unwrap().verdict()
+    };
+    assert_eq!(
+        reason("admin", &token("DbConnect")),
+        Verdict::Refused(Reason::Action)
+    );
+    assert_eq!(
+        reason("reader", &token("DbConnectAdmin")),
+        Verdict::Refused(Reason::Action)
+    );
+    let mut with_port = token("DbConnect");
+    with_port.authority = format!("{}:{}", emulator.host(), emulator.port());
+    assert_eq!(reason("reader", &with_port), Verdict::Refused(Reason::Port));
+    let mut of_rds = token("DbConnect");
+    of_rds.service = "rds-db".to_owned();
+    assert_eq!(reason("reader", &of_rds), Verdict::Refused(Reason::Service));
+    let mut with_user = token("DbConnect");
+    with_user.query = "Action=DbConnect&DBUser=reader".to_owned();
+    assert_eq!(reason("reader", &with_user), Verdict::Refused(Reason::User));
+}
+
+#[test]
+fn dsql_cuts_sessions_at_their_limit() {
+    let emulator = Emulator::builder()
+        .engine(Engine::Dsql)
+        .session_limit(Duration::from_millis(300))
+        .start()
+        .unwrap();
+    emulator.execute("CREATE ROLE admin LOGIN").unwrap();
+    let token = Token {
+        service: "dsql".to_owned(),
+        authority: emulator.host().to_owned(),
+        query: "Action=DbConnectAdmin".to_owned(),
+        ..Token::new(&emulator, "admin")
+    };
+    let mut client = connect(&emulator, "admin", &token.sign()).unwrap();
+    assert!(client.simple_query("SELECT pg_sleep(30)").is_err());
+}

@@ -1,0 +1,244 @@
+//! What goes wrong on demand.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use rds_iam_emulator::{Emulator, Fault, Language, Reason, Stage, Verdict};
+
+use crate::client::{Token, config, connect, emulator, login, query_one, refusal, tls};
+
+#[test]
+fn the_next_logins_are_refused_and_then_no_more() {
+    let emulator = emulator();
+    let token = Token::new(&emulator, "app").sign();
+    emulator.fault(Fault::RefuseNext(3));
+    for _ in 0..3 {
+        assert_eq!(refusal(connect(&emulator, "app", &token)).0, "28000");
+    }
+    connect(&emulator, "app", &token).unwrap();
+    let verdicts: Vec<Verdict> = emulator
+        .logins()
+        .iter()
+        .map(|login| *login.verdict())
+        .collect();
+    assert_eq!(verdicts[..3], [Verdict::Refused(Reason::Fault); 3]);
+}
+
+#[test]
+fn a_delay_holds_up_tls_login_and_data_each_for_itself() {
+    let emulator = emulator();
+    let delay = Duration::from_millis(300);
+    for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
+        emulator.set_faults(&[Fault::Delay(stage, delay)]);
+        let start = Instant::now();
+        let mut client = login(&emulator, "app");
+        assert!(start.elapsed() >= delay, "{stage:?}");
+        let start = Instant::now();
+        query_one(&mut client, "SELECT 'x'");
+        // In a session, data is late and nothing else.
+        assert_eq!(start.elapsed() >= delay, stage == Stage::Data, "{stage:?}");
+        emulator.heal();
+        query_one(&mut client, "SELECT 'x'");
+    }
+}
+
+#[test]
+fn a_black_hole_says_nothing_and_keeps_the_connection_open() {
+    let emulator = Emulator::builder()
+        .authentication_timeout(Duration::from_millis(200))
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    for stage in [Stage::Accept, Stage::Tls, Stage::Login] {
+        emulator.set_faults(&[Fault::BlackHole(stage)]);
+        let token = Token::new(&emulator, "app").sign();
+        std::thread::scope(|scope| {
+            let (sender, result) = std::sync::mpsc::channel();
+            let emulator = &emulator;
+            scope.spawn(move || sender.send(connect(emulator, "app", &token).map(drop)));
+            // Longer than the server would wait for a login that it took seriously.
+            let silence = result.recv_timeout(Duration::from_millis(600));
+            assert!(silence.is_err(), "{stage:?}: {silence:?}");
+            // Other connections go on.
+            emulator.heal();
+            login(emulator, "app");
+            emulator.drop_sessions();
+            let error = result.recv().unwrap().unwrap_err();
+            assert!(error.as_db_error().is_none(), "{stage:?}: {error}");
+        });
+    }
+}
+
+#[test]
+fn an_open_session_can_fall_into_a_black_hole() {
+    let emulator = emulator();
+    let mut client = login(&emulator, "app");
+    emulator.fault(Fault::BlackHole(Stage::Data));
+    std::thread::scope(|scope| {
+        let (sender, result) = std::sync::mpsc::channel();
+        scope.spawn(move || sender.send(client.simple_query("SELECT 1").map(drop)));
+        assert!(result.recv_timeout(Duration::from_millis(300)).is_err());
+        emulator.drop_sessions();
+        assert!(result.recv().unwrap().is_err());
+    });
+}
+
+#[test]
+fn a_reset_comes_at_the_stage_that_was_asked_for() {
+    let emulator = emulator();
+    let token = Token::new(&emulator, "app").sign();
+    for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
+        let before = emulator.login_count();
+        emulator.set_faults(&[Fault::Reset(stage)]);
+        let error = connect(&emulator, "app", &token).err().unwrap();
+        assert!(error.as_db_error().is_none(), "{stage:?}: {error}");
+        // Only after the token was accepted is there a session to reset.
+        assert_eq!(
+            emulator.login_count() - before,
+            usize::from(stage == Stage::Data)
+        );
+    }
+    emulator.heal();
+    connect(&emulator, "app", &token).unwrap();
+
+    emulator.fault(Fault::Reset(Stage::Accept));
+    let mut tcp = TcpStream::connect(emulator.addr()).unwrap();
+    let error = tcp.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn bytes_one_by_one_make_the_same_session() {
+    let emulator = emulator();
+    emulator.fault(Fault::OneByteAtATime);
+    let mut client = login(&emulator, "app");
+    let text = query_one(&mut client, "SELECT repeat('0123456789', 100)");
+    assert_eq!(text, "0123456789".repeat(100));
+}
+
+#[test]
+fn open_sessions_can_be_dropped_and_reset() {
+    let emulator = emulator();
+    let mut one = login(&emulator, "app");
+    let mut other = login(&emulator, "app");
+    assert_eq!(emulator.sessions(), 2);
+    emulator.drop_sessions();
+    assert!(one.simple_query("SELECT 1").is_err());
+    assert!(other.simple_query("SELECT 1").is_err());
+    emulator
+        .wait_for_sessions(0, Duration::from_secs(10))
+        .unwrap();
+    let mut next = login(&emulator, "app");
+    next.simple_query("SELECT 1").unwrap();
+    emulator.reset_sessions();
+    assert!(next.simple_query("SELECT 1").is_err());
+}
+
+#[test]
+fn the_throttle_refuses_what_is_beyond_its_rate_and_lets_in_again() {
+    let emulator = emulator();
+    let token = Token::new(&emulator, "app").sign();
+    // One login per second: the second of two at once is one too many, however slow the machine,
+    // unless a whole second passes between them. Until it does, try.
+    emulator.fault(Fault::Throttle(NonZeroU32::MIN));
+    let refused = std::iter::repeat_with(|| connect(&emulator, "app", &token))
+        .take(20)
+        .find(Result::is_err)
+        .expect("one of twenty was to be refused");
+    assert_eq!(refusal(refused).0, "28000");
+    let login = emulator.logins().pop().unwrap();
+    assert_eq!(login.verdict(), &Verdict::Refused(Reason::Throttled));
+    emulator.heal();
+    connect(&emulator, "app", &token).unwrap();
+}
+
+#[test]
+fn a_login_that_takes_too_long_is_cancelled() {
+    let emulator = Emulator::builder()
+        .authentication_timeout(Duration::from_millis(500))
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    emulator.fault(Fault::Delay(Stage::Login, Duration::from_secs(60)));
+    let token = Token::new(&emulator, "app").sign();
+    let (sqlstate, message) = refusal(connect(&emulator, "app", &token));
+    assert_eq!(sqlstate, "57014");
+    assert_eq!(message, "canceling authentication due to timeout");
+}
+
+#[test]
+fn the_server_speaks_another_language() {
+    let emulator = emulator();
+    emulator.set_language(Language::German).unwrap();
+    let (sqlstate, message) = refusal(connect(&emulator, "app", "no token"));
+    assert_eq!(sqlstate, "28000");
+    assert_eq!(
+        message,
+        "PAM-Authentifizierung für Benutzer »app« fehlgeschlagen"
+    );
+
+    emulator.set_language(Language::Russian).unwrap();
+    let error = connect(&emulator, "app", "no token").err().unwrap();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.severity(), "ВАЖНО");
+    assert_eq!(error.code().code(), "28000");
+    emulator.set_language(Language::English).unwrap();
+    assert!(
+        refusal(connect(&emulator, "app", "no token"))
+            .1
+            .starts_with("PAM")
+    );
+}
+
+#[test]
+fn a_session_ends_at_its_limit() {
+    let emulator = Emulator::builder()
+        .session_limit(Duration::from_millis(700))
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    let start = Instant::now();
+    let mut client = login(&emulator, "app");
+    while client.simple_query("SELECT pg_sleep(0.05)").is_ok() {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "the session outlives its limit"
+        );
+    }
+    assert!(start.elapsed() >= Duration::from_millis(700));
+    emulator.set_session_limit(Duration::ZERO);
+    let mut client = login(&emulator, "app");
+    client.simple_query("SELECT pg_sleep(1)").unwrap();
+}
+
+#[test]
+fn a_wrong_certificate_is_one_that_clients_refuse() {
+    let expired = Emulator::builder()
+        .expired_certificate(true)
+        .start()
+        .unwrap();
+    expired.create_iam_user("app").unwrap();
+    let token = Token::new(&expired, "app").sign();
+    let error = connect(&expired, "app", &token).err().unwrap();
+    assert!(format!("{error:?}").contains("expired"), "{error:?}");
+
+    let misnamed = Emulator::builder()
+        .certificate_names(["other.example.com"])
+        .start()
+        .unwrap();
+    misnamed.create_iam_user("app").unwrap();
+    let token = Token::new(&misnamed, "app").sign();
+    let error = connect(&misnamed, "app", &token).err().unwrap();
+    assert!(
+        format!("{error:?}").to_lowercase().contains("mismatch"),
+        "{error:?}"
+    );
+
+    let error = config(&misnamed, "app", &token)
+        .connect(tls(&expired))
+        .err()
+        .unwrap();
+    assert!(format!("{error:?}").contains("verify failed"), "{error:?}");
+}
