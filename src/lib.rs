@@ -4,10 +4,13 @@ mod auth;
 mod backend;
 mod cache;
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod credentials;
 mod endpoint;
 mod error;
 mod event;
+mod hush;
 mod lifetime;
 mod manager;
 mod pool;

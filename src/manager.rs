@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::auth::{IamAuth, Offer, Password, PasswordKind, TokenSource};
+use crate::auth::{IamAuth, IamAuthBuilder, Offer, Password, PasswordKind, TokenSource};
 use crate::backend::Backend;
 use crate::clock::{Clock, Moment};
 use crate::credentials::AssumeRole;
@@ -95,6 +95,7 @@ impl<C: Backend> RdsConnectionManager<C> {
         ManagerBuilder {
             target: ConnectionString::parse(connection_string),
             auth: None,
+            auth_settings: IamAuth::builder(),
             password: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             connection: std::marker::PhantomData,
@@ -156,7 +157,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.pooled.as_ref()?.lifetimes.clone()
     }
 
-    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+    /// What tokens are signed for; none where no token is used.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.inner.passwords {
             Passwords::Iam(_, endpoint) => Some(endpoint),
             _ => None,
@@ -321,6 +323,8 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
 pub struct ManagerBuilder<C> {
     target: Result<ConnectionString, Error>,
     auth: Option<IamAuth>,
+    /// What `auth` is made from if there is none.
+    auth_settings: IamAuthBuilder,
     password: Option<Password>,
     connect_timeout: Duration,
     connection: std::marker::PhantomData<fn() -> C>,
@@ -405,7 +409,7 @@ impl<C: Backend> ManagerBuilder<C> {
         }
         let auth = match self.auth {
             Some(auth) => auth,
-            None => auth_of(&target)?,
+            None => auth_of(&target, self.auth_settings)?,
         };
         let (mut clock, mut events) = (auth.clock().clone(), auth.events().clone());
         let passwords = match target.login() {
@@ -443,7 +447,14 @@ impl<C: Backend> ManagerBuilder<C> {
         })
     }
 
-    fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
+    /// Settings of the identity that the connection string names.
+    #[cfg(feature = "config")]
+    pub(crate) fn tune_auth(mut self, tune: impl FnOnce(IamAuthBuilder) -> IamAuthBuilder) -> Self {
+        self.auth_settings = tune(self.auth_settings);
+        self
+    }
+
+    pub(crate) fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
         if let Ok(target) = &mut self.target {
             change(target);
         }
@@ -476,8 +487,7 @@ fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
 }
 
 /// The identity that a connection string names.
-fn auth_of(target: &ConnectionString) -> Result<IamAuth, Error> {
-    let mut builder = IamAuth::builder();
+fn auth_of(target: &ConnectionString, mut builder: IamAuthBuilder) -> Result<IamAuth, Error> {
     if let Some(profile) = &target.iam.profile {
         builder = builder.profile(profile);
     }

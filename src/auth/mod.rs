@@ -127,7 +127,8 @@ pub struct IamAuthBuilder {
 }
 
 impl IamAuthBuilder {
-    /// Takes credentials from this profile of AWS's configuration files.
+    /// Takes credentials from this profile of AWS's configuration files, whatever `AWS_ACCESS_KEY_ID`
+    /// and its like say.
     ///
     /// By default the default chain decides: environment, profile, SSO, web identity, container,
     /// instance.

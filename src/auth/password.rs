@@ -30,7 +30,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// fetched.
 ///
 /// ```
-/// use std::time::{Duration, SystemTime};
+/// use std::time::Duration;
 /// use diesel_rds_iam::{Password, RotatingPassword};
 /// # fn ask_vault() -> Result<(String, Duration), std::io::Error> {
 /// #     Ok(("secret".to_owned(), Duration::from_secs(3600)))
@@ -38,7 +38,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 ///
 /// let password = Password::rotating(|| {
 ///     let (secret, lease) = ask_vault()?;
-///     Ok(RotatingPassword::new(secret).expires_at(SystemTime::now() + lease))
+///     Ok(RotatingPassword::new(secret).lasts_for(lease))
 /// });
 /// ```
 #[derive(Clone)]
@@ -118,7 +118,14 @@ impl fmt::Debug for Password {
 /// A password and its end, as the closure of [`Password::rotating`] returns it.
 pub struct RotatingPassword {
     secret: Zeroizing<String>,
-    expires_at: Option<SystemTime>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    At(SystemTime),
+    /// From when it was asked for.
+    After(Duration),
 }
 
 impl RotatingPassword {
@@ -126,15 +133,23 @@ impl RotatingPassword {
     pub fn new(secret: impl Into<String>) -> RotatingPassword {
         RotatingPassword {
             secret: Zeroizing::new(secret.into()),
-            expires_at: None,
+            end: None,
         }
     }
 
-    /// When the server ceases to accept it. It is given up before that by a fifteenth of what is
-    /// left of its life when it is fetched, at least 2 s and at most 60 s.
+    /// When the server ceases to accept it. It is given up before that by a fifteenth of what was
+    /// left of its life when it was fetched, at least 2 s and at most 60 s.
     #[must_use]
     pub fn expires_at(mut self, end: SystemTime) -> RotatingPassword {
-        self.expires_at = Some(end);
+        self.end = Some(End::At(end));
+        self
+    }
+
+    /// For how long the server accepts it, as a lease says; counted from when it was asked for.
+    /// Otherwise as [`expires_at`](RotatingPassword::expires_at).
+    #[must_use]
+    pub fn lasts_for(mut self, span: Duration) -> RotatingPassword {
+        self.end = Some(End::After(span));
         self
     }
 }
@@ -142,7 +157,7 @@ impl RotatingPassword {
 impl fmt::Debug for RotatingPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RotatingPassword")
-            .field("expires_at", &self.expires_at)
+            .field("end", &self.end)
             .finish_non_exhaustive()
     }
 }
@@ -234,6 +249,7 @@ struct AskUser {
 
 impl AskUser {
     async fn ask(&self) -> Fetched {
+        let asked = self.clock.now();
         let fetch = self.fetch.clone();
         let limit = self.refresh_timeout;
         let answer = runtime::within(limit, runtime::unblock(move || fetch())).await;
@@ -247,21 +263,24 @@ impl AskUser {
                 "the source of the password gave an empty one; correct the closure or what it asks",
             ));
         }
-        self.token(password, self.clock.now())
+        self.token(password, asked)
     }
 
-    fn token(&self, password: RotatingPassword, now: Moment) -> Fetched {
-        let RotatingPassword { secret, expires_at } = password;
-        let left = expires_at.map(|end| end.duration_since(now.wall).unwrap_or_default());
-        let Some(left) = left.filter(|left| *left < FOR_EVER) else {
-            return Ok(Token::everlasting(secret, now));
+    fn token(&self, password: RotatingPassword, asked: Moment) -> Fetched {
+        let RotatingPassword { secret, end } = password;
+        let life = end.map(|end| match end {
+            End::At(end) => end.duration_since(asked.wall).unwrap_or_default(),
+            End::After(span) => span,
+        });
+        let Some(life) = life.filter(|life| *life < FOR_EVER) else {
+            return Ok(Token::everlasting(secret, asked));
         };
         let schedule = match self.refresh_ahead {
             true => Schedule::ahead(),
             false => Schedule::AT_THE_END,
         };
-        let token = Token::new(secret, now, left, None, schedule);
-        if !token.is_usable_at(&now) {
+        let token = Token::new(secret, asked, life, None, schedule);
+        if !token.is_usable_at(&self.clock.now()) {
             return Err(Error::new(
                 ErrorKind::CredentialsExpired,
                 "the source of the password gave one that has ended or ends within seconds; renew \

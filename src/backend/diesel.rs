@@ -4,7 +4,6 @@
 //! from a file instead, a memory file where there is one, made for one login and gone after it.
 
 use std::fmt::Write;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
@@ -40,6 +39,16 @@ const GUARDS: &[(&str, &str)] = &[
     ("ssl_max_protocol_version", ""),
     ("ssl_min_protocol_version", "TLSv1.2"),
     ("target_session_attrs", "any"),
+];
+
+/// The same for variables that came with libpq 16 and 17. Older ones know neither these nor the
+/// keywords, so that it takes a look before they are given; at the variable first, since diesel's
+/// instrumentation is told of the other look.
+const NEWER_GUARDS: &[(&str, &str, &str)] = &[
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts", "disable"),
+    ("PGREQUIREAUTH", "require_auth", ""),
+    ("PGSSLCERTMODE", "sslcertmode", "allow"),
+    ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
 ];
 
 /// Before version 14 libpq cut the lines of its password file at 320 bytes, so it would send a piece
@@ -108,8 +117,11 @@ impl sealed::Backend for PgConnection {
                     conninfo.push(keyword, value);
                 }
             }
-            if libpq_obeys_require_auth() && target.get("require_auth").is_none() {
-                conninfo.push("require_auth", "");
+            for (variable, keyword, value) in NEWER_GUARDS {
+                let is_set = std::env::var_os(variable).is_some();
+                if is_set && target.get(keyword).is_none() && libpq_knows(keyword) {
+                    conninfo.push(keyword, value);
+                }
             }
             // Or PGDATABASE would say which.
             if let (None, Some(user)) = (target.database(), target.get("user")) {
@@ -199,19 +211,13 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
     }
 }
 
-/// Whether PGREQUIREAUTH is set and libpq looks at it, which it does from version 16 on. Older ones
-/// do not know the keyword either, so that it cannot simply be given.
-///
-/// A libpq that knows it comes as far as the port, which is none; nothing is dialled by either.
-fn libpq_obeys_require_auth() -> bool {
-    static KNOWS_KEYWORD: OnceLock<bool> = OnceLock::new();
-    std::env::var_os("PGREQUIREAUTH").is_some()
-        && *KNOWS_KEYWORD.get_or_init(|| {
-            match <PgConnection as Connection>::establish("require_auth='' port='none'") {
-                Err(ConnectionError::BadConnection(text)) => !text.contains("require_auth"),
-                _ => false,
-            }
-        })
+/// Whether libpq knows `keyword`. Nothing is dialled: it refuses a keyword that it does not know, and
+/// after that the port, which is none.
+fn libpq_knows(keyword: &str) -> bool {
+    match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
+        Err(ConnectionError::BadConnection(text)) => !text.contains(keyword),
+        _ => false,
+    }
 }
 
 /// One line that holds for every host, port, database and user.

@@ -46,6 +46,8 @@ const CONFIGURATION: &[&str] = &[
     "invalid port number",
     "invalid value for connection option",
     "invalid value for parameter",
+    "requires a Boolean value",
+    "requires a numeric value",
     "value: \"",
 ];
 
@@ -112,7 +114,7 @@ pub(super) fn judge(text: &str) -> Error {
     } else {
         (ErrorKind::LoginRefused, "the server refused the login")
     };
-    Error::with_cause(kind, message, one_line(text))
+    Error::with_cause(kind, message, text.to_owned())
 }
 
 /// Only a name that is libpq's is repeated: anything else may be a piece of a password that was not
@@ -128,14 +130,6 @@ fn unknown_keyword(keyword: &str) -> Error {
         "the connection string has a keyword that libpq does not know; correct it, or put single \
          quotes around the value before it if that holds spaces",
     )
-}
-
-fn one_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl SslMode {
         }
     }
 
-    pub(super) fn from_name(name: &str) -> Option<SslMode> {
+    pub(crate) fn from_name(name: &str) -> Option<SslMode> {
         SslMode::ALL.into_iter().find(|mode| mode.as_str() == name)
     }
 

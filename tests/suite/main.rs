@@ -12,6 +12,13 @@
 )]
 
 mod cold_cache;
+mod credentials;
+mod environment;
 mod login;
+mod names;
+mod parameters;
+mod password;
+mod secrets;
 mod support;
 mod timeline;
+mod tls;
