@@ -12,6 +12,8 @@
 )]
 
 mod cold_cache;
+#[cfg(feature = "config")]
+mod config;
 mod credentials;
 mod environment;
 mod login;
