@@ -121,6 +121,19 @@ pub struct ConnectionSettings {
 }
 
 impl ConnectionSettings {
+    /// The defaults of everything, for this connection string.
+    pub fn new(url: impl Into<String>) -> ConnectionSettings {
+        ConnectionSettings {
+            url: url.into().into(),
+            password: None,
+            sslmode: None,
+            sslrootcert: None,
+            connect_timeout: None,
+            iam: None,
+            pool: PoolSettings::default(),
+        }
+    }
+
     /// A builder with these settings, for what is set in code.
     pub fn builder<C: Backend>(&self) -> ManagerBuilder<C> {
         let mut builder = RdsConnectionManager::builder(&self.url.0);
@@ -274,6 +287,7 @@ impl PoolSettings {
 
 /// A span such as `"14m"`, or `"never"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Limit {
     /// No limit.
     Never,

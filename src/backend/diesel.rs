@@ -27,6 +27,8 @@ const NO_FILE: &str = "/dev/null/none";
 /// wins over its variable; these are the defaults that libpq has without one.
 const GUARDS: &[(&str, &str)] = &[
     ("channel_binding", "prefer"),
+    // diesel reads nothing else.
+    ("client_encoding", "UTF8"),
     // The token needs TLS, which GSS encryption would take the place of.
     ("gssencmode", "disable"),
     ("hostaddr", ""),
@@ -41,12 +43,19 @@ const GUARDS: &[(&str, &str)] = &[
     ("target_session_attrs", "any"),
 ];
 
-/// The same for variables that came with libpq 16 and 17. Older ones know neither these nor the
+/// The same for variables that came with libpq 16 to 18. Older ones know neither these nor the
 /// keywords, so that it takes a look before they are given; at the variable first, since diesel's
 /// instrumentation is told of the other look.
 const NEWER_GUARDS: &[(&str, &str, &str)] = &[
     ("PGLOADBALANCEHOSTS", "load_balance_hosts", "disable"),
-    ("PGREQUIREAUTH", "require_auth", ""),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version", "3.0"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version", "3.0"),
+    // An empty one allows no method at all.
+    (
+        "PGREQUIREAUTH",
+        "require_auth",
+        "password,md5,scram-sha-256,none",
+    ),
     ("PGSSLCERTMODE", "sslcertmode", "allow"),
     ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
 ];
@@ -211,11 +220,11 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
     }
 }
 
-/// Whether libpq knows `keyword`. Nothing is dialled: it refuses a keyword that it does not know, and
-/// after that the port, which is none.
+/// Whether libpq knows `keyword`. Nothing is dialled: it refuses a keyword that it does not know, or
+/// else the empty value or the port, which is none.
 fn libpq_knows(keyword: &str) -> bool {
     match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
-        Err(ConnectionError::BadConnection(text)) => !text.contains(keyword),
+        Err(ConnectionError::BadConnection(text)) => !libpq::is_unknown_keyword(&text),
         _ => false,
     }
 }

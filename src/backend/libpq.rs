@@ -117,6 +117,11 @@ pub(super) fn judge(text: &str) -> Error {
     Error::with_cause(kind, message, text.to_owned())
 }
 
+/// Whether `text` is about a keyword that this libpq does not know.
+pub(super) fn is_unknown_keyword(text: &str) -> bool {
+    text.contains(UNKNOWN_KEYWORD)
+}
+
 /// Only a name that is libpq's is repeated: anything else may be a piece of a password that was not
 /// quoted.
 fn unknown_keyword(keyword: &str) -> Error {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
-use diesel_rds_iam::ErrorKind;
-use diesel_rds_iam::config::{Connections, Limit};
+use diesel_rds_iam::config::{ConnectionSettings, Connections, Limit};
+use diesel_rds_iam::{ErrorKind, PgConnectionManager};
 
 use crate::support::child::{self, Child};
 use crate::support::database::emulator;
@@ -73,6 +73,26 @@ fn every_key_is_read() {
     assert_eq!(pool.idle_timeout(), None);
     assert_eq!(pool.max_lifetime().unwrap().as_secs(), 14 * 60);
     assert_eq!(pool.connection_timeout().as_secs(), 8);
+}
+
+#[test]
+fn what_is_left_out_is_as_if_nothing_was_read() {
+    let url = format!("host={HOST} user=app");
+    let read = read(&format!("[connections.main]\nurl = \"{url}\""));
+    let shown = |settings: &ConnectionSettings| {
+        let manager = settings.manager::<PgConnection>().unwrap();
+        let builder = settings.pool.apply(manager.pool_builder());
+        format!("{:?} {builder:?}", settings.builder::<PgConnection>())
+    };
+    let made = ConnectionSettings::new(&url);
+    assert_eq!(shown(&read.connections["main"]), shown(&made));
+    let manager = PgConnectionManager::new(&url).unwrap();
+    let plain = format!(
+        "{:?} {:?}",
+        PgConnectionManager::builder(&url),
+        manager.pool_builder()
+    );
+    assert_eq!(shown(&made), plain);
 }
 
 #[test]

@@ -72,7 +72,10 @@ fn no_variable_of_libpqs_decides_anything() {
         ("PGSSLCERTMODE", "require"),
         ("PGSSLNEGOTIATION", "nonsense"),
         ("PGLOADBALANCEHOSTS", "nonsense"),
+        ("PGMAXPROTOCOLVERSION", "nonsense"),
+        ("PGMINPROTOCOLVERSION", "nonsense"),
         ("PGCONNECT_TIMEOUT", "nonsense"),
+        ("PGCLIENTENCODING", "nonsense"),
     ];
     let emulator = shared_emulator();
     emulator

@@ -1,5 +1,7 @@
 //! Which name is dialled, which is signed for, and which the certificate is compared with.
 
+use std::time::Duration;
+
 use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
 use rds_iam_emulator::{Emulator, Engine};
 
@@ -104,6 +106,20 @@ fn dsql_takes_its_own_kind_of_token() {
         log_in(&emulator, &url).unwrap();
     }
     assert_eq!(refused(&emulator).len(), 0);
+}
+
+#[test]
+fn a_pool_of_dsql_gives_connections_up_before_dsql_does() {
+    let url = "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=admin";
+    let auth = IamAuth::builder().credentials_fn(|| Err("not in this test".into()));
+    let manager = PgConnectionManager::builder(url).auth(auth.build().unwrap());
+    let manager = manager.build().unwrap();
+    let hour = Duration::from_secs(60 * 60);
+    for wanted in [None, Some(2 * hour)] {
+        let builder = manager.pool_builder().max_lifetime(wanted);
+        let pool = builder.build_unchecked().unwrap();
+        assert!(pool.max_lifetime().unwrap() < hour);
+    }
 }
 
 /// The region and the service that a token for `url` is signed for.

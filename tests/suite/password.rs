@@ -268,6 +268,20 @@ fn what_cannot_go_with_a_password_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
 }
 
+/// A database on this machine that asks for nothing, over its Unix socket.
+#[test]
+fn a_socket_needs_neither_iam_nor_tls() {
+    let socket = shared_emulator().superuser_url();
+    let off = PgConnectionManager::new(&format!("{socket} iam=off")).unwrap();
+    let password = PgConnectionManager::builder(&socket).password(Password::fixed("x"));
+    for manager in [off, password.build().unwrap()] {
+        manager.try_connect().unwrap();
+        assert!(manager.endpoint().is_none());
+    }
+    let error = PgConnectionManager::new(&socket).unwrap_err();
+    assert!(error.to_string().contains("iam=off"), "{error}");
+}
+
 #[test]
 fn no_password_can_be_printed() {
     let rotating = RotatingPassword::new("hunter2");

@@ -13,6 +13,7 @@ use rds_iam_emulator::Emulator;
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, manager_builder};
 use crate::support::eavesdropper::Eavesdropper;
+use crate::support::{endpoint, keys};
 
 /// Stands in every secret of these tests, and is the same raw and percent-encoded.
 const MARKER: &str = "MARKER";
@@ -246,4 +247,17 @@ fn of_assumed_roles() {
     );
     let tokens = heard.tokens();
     assert!(tokens.iter().all(|token| token.contains(SESSION_TOKEN)));
+}
+
+/// Without a subscriber, tracing writes to `log` if its feature says so, and for ever ceases to once
+/// one is set.
+#[test]
+fn to_keep_them_does_not_silence_the_log() {
+    const TEST: &str = "to_keep_them_does_not_silence_the_log";
+    if !is_child(TEST) {
+        return child(TEST).run();
+    }
+    let auth = IamAuth::builder().credentials_provider(keys()).build();
+    auth.unwrap().source(&endpoint()).token().unwrap();
+    assert!(!tracing::dispatcher::has_been_set());
 }
