@@ -48,6 +48,32 @@ pub trait HandleAuthEvent: Send + Sync + 'static {
     }
 }
 
+impl<H: HandleAuthEvent> HandleAuthEvent for Arc<H> {
+    fn handle_token_signed(&self, event: &TokenSigned<'_>) {
+        (**self).handle_token_signed(event);
+    }
+
+    fn handle_refresh_failed(&self, event: &RefreshFailed<'_>) {
+        (**self).handle_refresh_failed(event);
+    }
+
+    fn handle_login_refused(&self, event: &LoginRefused<'_>) {
+        (**self).handle_login_refused(event);
+    }
+
+    fn handle_login_retried(&self, event: &LoginRetried<'_>) {
+        (**self).handle_login_retried(event);
+    }
+
+    fn handle_connection_opened(&self, event: &ConnectionOpened<'_>) {
+        (**self).handle_connection_opened(event);
+    }
+
+    fn handle_connection_retired(&self, event: &ConnectionRetired) {
+        (**self).handle_connection_retired(event);
+    }
+}
+
 /// See [`HandleAuthEvent::handle_token_signed`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

@@ -1,4 +1,5 @@
-//! Log in to Amazon RDS with IAM tokens.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod auth;
 mod backend;
@@ -7,6 +8,10 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod credentials;
+#[cfg_attr(
+    not(feature = "diesel"),
+    allow(dead_code, reason = "some of it is for backends only")
+)]
 mod endpoint;
 mod error;
 mod event;
@@ -14,6 +19,7 @@ mod hush;
 mod lifetime;
 mod manager;
 mod pool;
+#[cfg(feature = "diesel")]
 mod private_file;
 mod roots;
 mod runtime;
@@ -33,6 +39,11 @@ pub use event::{
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::PoolBuilder;
 pub use token::Token;
+
+// What the signatures above name, so that an application need not find the versions that match.
+#[cfg(feature = "diesel")]
+pub use diesel;
+pub use {aws_credential_types, r2d2, scheduled_thread_pool};
 
 /// Opens diesel's `PgConnection`s.
 #[cfg(feature = "diesel")]

@@ -17,9 +17,8 @@ use crate::clock::{Clock, Moment};
 use crate::credentials::AssumeRole;
 use crate::endpoint::{ConnectionString, Endpoint, Login, SslMode};
 use crate::error::{Error, ErrorKind};
-use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried};
+use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
-use crate::pool::PoolBuilder;
 use crate::roots::Roots;
 use crate::token::Token;
 
@@ -102,25 +101,14 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
-    /// A pool with this crate's defaults; see [`PoolBuilder`].
-    ///
-    /// # Errors
-    ///
-    /// See [`PoolBuilder::build`].
-    pub fn into_pool(self) -> Result<r2d2::Pool<Self>, Error> {
-        self.pool_builder().build()
-    }
-
-    /// A pool with settings of its own. One manager can serve any number of pools.
-    pub fn pool_builder(&self) -> PoolBuilder<C> {
-        PoolBuilder::new(self.clone())
-    }
-
     /// Opens one connection, in or outside a pool.
     ///
     /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
     /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
-    /// counts.
+    /// counts, for each address that the host name has.
+    ///
+    /// A process that ends waits for diesel's connections that are being opened, for a second at
+    /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
     ///
     /// # Errors
     ///
@@ -136,6 +124,28 @@ impl<C: Backend> RdsConnectionManager<C> {
                 "opening a connection panicked; the panic's message tells where",
             ))
         })
+    }
+
+    /// The token that a connection opened now would log in with, and whom it is for.
+    ///
+    /// For handing it to another program; connections of this manager have theirs without it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] if this manager does not log in with IAM, and those of
+    /// [`TokenSource::token`].
+    pub fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
+        match &self.inner.passwords {
+            Passwords::Iam(source, endpoint) => Ok((endpoint.clone(), source.token()?)),
+            _ => Err(Error::configuration(
+                "there is no token where login is not by iam; leave out the password and iam=off",
+            )),
+        }
+    }
+
+    /// How often what happened so far, over all managers of this one's identity.
+    pub fn stats(&self) -> Stats {
+        self.inner.events.stats()
     }
 
     pub(crate) fn in_pool(&self, pooled: Pooled<C>) -> Self {
@@ -171,12 +181,15 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C, C::Error> {
-        if let Some(first) = self
+        let first = self
             .pooled
             .as_ref()
-            .and_then(|pooled| pooled.first.lock().take())
-        {
-            return Ok(first);
+            .and_then(|pooled| pooled.first.lock().take());
+        if let Some(mut first) = first {
+            // It may have waited for long, in a pool that keeps no idle connections.
+            if first.ping().is_ok() {
+                return Ok(first);
+            }
         }
         Ok(self.try_connect()?)
     }

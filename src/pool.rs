@@ -32,6 +32,22 @@ const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Aurora DSQL ends every session after an hour.
 const DSQL_LONGEST_LIFETIME: Duration = Duration::from_secs(59 * 60);
 
+impl<C: Backend> RdsConnectionManager<C> {
+    /// A pool with this crate's defaults; see [`PoolBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// See [`PoolBuilder::build`].
+    pub fn into_pool(self) -> Result<r2d2::Pool<Self>, Error> {
+        self.pool_builder().build()
+    }
+
+    /// A pool with settings of its own. One manager can serve any number of pools.
+    pub fn pool_builder(&self) -> PoolBuilder<C> {
+        PoolBuilder::new(self.clone())
+    }
+}
+
 /// Settings of a pool, under the names that [`r2d2::Builder`] has for them, with other defaults.
 ///
 /// What comes out is a plain [`r2d2::Pool`].

@@ -128,3 +128,95 @@ pub(crate) async fn unblock<T: Send + 'static>(
 pub(crate) fn spawn_here(task: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(task));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+
+    use super::*;
+
+    /// Only a failure takes this long.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A task that never ends, and what tells when it is dropped.
+    fn endless() -> (impl Future<Output = ()> + Send, Receiver<()>) {
+        let (held, dropped) = channel();
+        let task = async move {
+            let _held: Sender<()> = held;
+            future::pending::<()>().await;
+        };
+        (task, dropped)
+    }
+
+    fn assert_drops(dropped: &Receiver<()>) {
+        assert_eq!(
+            dropped.recv_timeout(PATIENCE),
+            Err(RecvTimeoutError::Disconnected)
+        );
+    }
+
+    /// FAULTS.md row 11.
+    #[test]
+    fn the_thread_ends_with_its_last_handle_and_its_tasks_with_it() {
+        let runtime = Runtime::start().unwrap();
+        let (task, dropped) = endless();
+        runtime.spawn(task);
+        drop(runtime);
+        assert_drops(&dropped);
+    }
+
+    /// FAULTS.md row 11.
+    #[test]
+    fn a_handle_can_be_dropped_in_asynchronous_code_and_on_the_thread_itself() {
+        let runtime = Runtime::start().unwrap();
+        let (task, dropped) = endless();
+        runtime.spawn(task);
+        let outer = Builder::new_current_thread().build().unwrap();
+        outer.block_on(async move { drop(runtime) });
+        assert_drops(&dropped);
+
+        let runtime = Arc::new(Runtime::start().unwrap());
+        let (task, dropped) = endless();
+        runtime.spawn(task);
+        let itself = runtime.clone();
+        runtime.spawn(async move { drop(itself) });
+        drop(runtime);
+        assert_drops(&dropped);
+    }
+
+    #[test]
+    fn all_share_one_thread_and_a_new_one_is_started_when_it_is_gone() {
+        let name = |runtime: &Runtime| {
+            let (sender, receiver) = channel();
+            runtime.spawn(async move {
+                let thread = thread::current();
+                let _ = sender.send((thread.name().map(str::to_owned), thread.id()));
+            });
+            receiver.recv_timeout(PATIENCE).unwrap()
+        };
+        let one = Runtime::shared().unwrap();
+        let other = Runtime::shared().unwrap();
+        assert_eq!(name(&one), name(&other));
+        assert_eq!(name(&one).0.as_deref(), Some(THREAD_NAME));
+        let first = name(&one).1;
+        drop((one, other));
+        assert_ne!(name(&Runtime::shared().unwrap()).1, first);
+    }
+
+    #[test]
+    fn blocking_code_does_not_hold_up_the_thread() {
+        let runtime = Runtime::start().unwrap();
+        let (release, held) = channel::<()>();
+        let (sender, receiver) = channel();
+        runtime.spawn(async move {
+            let held = unblock(move || held.recv_timeout(PATIENCE)).await;
+            let _ = sender.send(held);
+        });
+        let (passed, passes) = channel();
+        runtime.spawn(async move { passed.send(()).unwrap() });
+        passes.recv_timeout(PATIENCE).unwrap();
+        release.send(()).unwrap();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(Ok(())));
+    }
+}

@@ -152,7 +152,7 @@ impl Emulator {
         self.cluster.fail_over()?;
         let server = Arc::clone(&self.server);
         let writer = self.cluster.writer();
-        self.wait(async move {
+        self.threads.wait(async move {
             server.admin.switch_to(&writer).await;
             server.set_upstream(cluster::socket(&writer));
             Ok(())
@@ -182,11 +182,11 @@ impl Emulator {
 
     fn open_door(&self) -> Result<(), Error> {
         let door = self.door.clone();
-        self.wait(async move { door.open().await })
+        self.threads.wait(async move { door.open().await })
     }
 
     fn close_door(&self) -> Result<(), Error> {
         let door = self.door.clone();
-        self.wait(async move { door.close().await })
+        self.threads.wait(async move { door.close().await })
     }
 }

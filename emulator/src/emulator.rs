@@ -1,16 +1,13 @@
 //! The emulator as its users hold it.
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::runtime::Runtime;
 
 use crate::aws::AwsEndpoints;
 use crate::builder::Builder;
@@ -20,9 +17,7 @@ use crate::login::Login;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::template;
 use crate::server::{Door, Server};
-
-/// How long Drop waits for what still runs.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+use crate::threads::Threads;
 
 /// A running emulator. Everything that it started and made is gone when it is dropped.
 ///
@@ -38,7 +33,7 @@ pub struct Emulator {
     pub(crate) ca_pem: String,
     pub(crate) ca_path: PathBuf,
     // Dropped in this order: first what talks to PostgreSQL, then PostgreSQL, then its folder.
-    pub(crate) runtime: Option<Runtime>,
+    pub(crate) threads: Threads,
     pub(crate) cluster: Cluster,
     pub(crate) _folder: tempfile::TempDir,
 }
@@ -157,7 +152,8 @@ impl Emulator {
     pub fn execute(&self, statements: &str) -> Result<(), Error> {
         let server = Arc::clone(&self.server);
         let statements = statements.to_owned();
-        self.wait(async move { server.admin.execute(&statements).await })
+        self.threads
+            .wait(async move { server.admin.execute(&statements).await })
     }
 
     /// Every login so far, the oldest first; the latest 100,000 if there were more.
@@ -187,7 +183,8 @@ impl Emulator {
         })
     }
 
-    /// Every login from now on, as it happens. It ends when the emulator is dropped.
+    /// Every login from now on, as it happens. It ends when the emulator is dropped; until then what
+    /// is not received is kept.
     pub fn watch(&self) -> Receiver<Login> {
         self.server.logins.watch()
     }
@@ -218,23 +215,10 @@ impl Emulator {
     fn execute_format(&self, statement: &'static str, names: &[&str]) -> Result<(), Error> {
         let server = Arc::clone(&self.server);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.wait(async move {
+        self.threads.wait(async move {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             server.admin.execute_format(statement, &names).await
         })
-    }
-
-    /// Runs `future` on the emulator's threads. `Runtime::block_on` would panic in async code.
-    pub(crate) fn wait<T: Send + 'static>(
-        &self,
-        future: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        let gone = || Error::new(ErrorKind::Io, "the emulator's threads are gone");
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.runtime.as_ref().ok_or_else(gone)?.spawn(async move {
-            let _ = sender.send(future.await);
-        });
-        receiver.recv().map_err(|_| gone())?
     }
 }
 
@@ -245,17 +229,5 @@ impl fmt::Debug for Emulator {
             .field("host", &self.server.host)
             .field("addr", &self.address)
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // On a thread of its own: waiting for a runtime to end panics in async code.
-            let ended = thread::Builder::new()
-                .spawn(move || runtime.shutdown_timeout(SHUTDOWN_LIMIT))
-                .map(thread::JoinHandle::join);
-            drop(ended);
-        }
     }
 }

@@ -149,8 +149,13 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
         Some((reason, detail)) => (Verdict::Refused(reason), detail),
         None => (Verdict::Accepted, String::new()),
     };
+    let fingerprint = match verdict {
+        // What is no token may be a password that someone uses elsewhere.
+        Verdict::Refused(Reason::Malformed) => String::new(),
+        _ => token::fingerprint(password),
+    };
     server.logins.add(Login {
-        fingerprint: token::fingerprint(password),
+        fingerprint,
         token_age: judgement.age,
         access_key: judgement.access_key,
         detail,

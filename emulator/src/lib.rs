@@ -1,22 +1,39 @@
 //! RDS's IAM login on a laptop: TLS, token verification and RDS's own error texts in front of a real
 //! PostgreSQL, for testing clients that log in with IAM tokens instead of passwords.
 //!
-//! ```no_run
-//! use rds_iam_emulator::{Emulator, Fault};
+//! ```
+//! use std::time::Duration;
+//! use rds_iam_emulator::{Emulator, Fault, Reason, Verdict};
 //!
-//! let emulator = Emulator::builder().start()?;
+//! let emulator = Emulator::builder().token_lifetime(Duration::from_secs(15)).start()?;
 //! emulator.create_iam_user("app")?;
-//! println!("connect to {} with a token for {}", emulator.url("app"), emulator.host());
+//! emulator.create_database("shop", "app")?;
 //!
+//! // What a client needs: an endpoint to sign for, keys to sign with, a URL to connect to.
+//! let (host, port) = (emulator.host(), emulator.signed_port());
+//! let (access_key, secret_key) = (emulator.access_key(), emulator.secret_key());
+//! let url = emulator.url("app");
+//! assert!(url.contains("sslmode=verify-full"));
+//!
+//! // Whatever the client did, the emulator knows why.
 //! emulator.fault(Fault::RefuseNext(5));
-//! for login in emulator.watch() {
-//!     println!("{login}");
+//! for login in emulator.logins() {
+//!     match login.verdict() {
+//!         Verdict::Refused(Reason::Expired) => println!("too old: {:?}", login.token_age()),
+//!         verdict => println!("{}: {verdict:?}", login.user()),
+//!     }
 //! }
 //! # Ok::<(), rds_iam_emulator::Error>(())
 //! ```
 //!
-//! PostgreSQL must be installed (`initdb` and `postgres`); nothing else is needed, and nothing is
-//! left behind: neither after a panic nor after SIGKILL.
+//! PostgreSQL must be installed (`initdb` and `postgres`); nothing else is needed. Nothing is left
+//! behind when an [`Emulator`] is dropped, neither after a panic nor after SIGKILL.
+//!
+//! * **What is checked** stands in [`Reason`]; who may be whom in [`Emulator::allow`].
+//! * **What can go wrong** on demand stands in [`Fault`], and in the methods of [`Emulator`] that
+//!   drop sessions, stop PostgreSQL or fail over.
+//! * **Where credentials come from**, for clients that fetch them: [`AwsEndpoints`].
+//! * **RDS Proxy and Aurora DSQL**: [`Engine`].
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +60,7 @@ mod server;
 mod sessions;
 mod sigv4;
 mod start;
+mod threads;
 mod token;
 mod verify;
 mod wire;

@@ -102,8 +102,12 @@ impl Port {
                 cause,
             )
         };
-        let reservation =
-            shared_socket(SocketAddr::from(([127, 0, 0, 1], port))).map_err(failed)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if port != 0 {
+            // Sockets that share their port would share it with another emulator, too.
+            std::net::TcpListener::bind(address).map_err(failed)?;
+        }
+        let reservation = shared_socket(address).map_err(failed)?;
         Ok(Port {
             address: reservation.local_addr().map_err(failed)?,
             _reservation: reservation,

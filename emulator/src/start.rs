@@ -23,6 +23,7 @@ use crate::postgres::binaries::Binaries;
 use crate::postgres::cluster::{self, Cluster};
 use crate::server::{Door, Millis, Port, Server};
 use crate::sessions::Sessions;
+use crate::threads::Threads;
 
 /// The access key that is accepted where no other was given.
 const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
@@ -44,16 +45,9 @@ impl Emulator {
             builder.settings,
         )?;
 
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("rds-iam-emulator")
-            .enable_all()
-            .build()
-            .map_err(|cause| Error::io("the emulator's threads could not be started", cause))?;
-        let port = {
-            let _inside = runtime.enter();
-            Port::reserve(builder.port)?
-        };
+        let threads = Threads::start()?;
+        let inside = threads.enter();
+        let port = Port::reserve(builder.port)?;
         let address = port.address();
         let (host, signed_port) = builder
             .endpoint
@@ -87,14 +81,11 @@ impl Emulator {
             .or(builder.engine.session_limit())
             .unwrap_or_default();
         let clock = Arc::new(Clock::default());
-        let aws = {
-            let _inside = runtime.enter();
-            AwsEndpoints::start(
-                Arc::clone(&clock),
-                Arc::clone(&keyring),
-                builder.region.clone(),
-            )?
-        };
+        let aws = AwsEndpoints::start(
+            Arc::clone(&clock),
+            Arc::clone(&keyring),
+            builder.region.clone(),
+        )?;
         let writer = cluster.writer();
         let server = Arc::new(Server {
             engine: builder.engine,
@@ -116,10 +107,8 @@ impl Emulator {
             admin: Admin::new(&writer),
             upstream: cluster::socket(&writer).into(),
         });
-        let door = {
-            let _inside = runtime.enter();
-            Door::build(Arc::clone(&server), port)
-        };
+        let door = Door::build(Arc::clone(&server), port);
+        drop(inside);
         let emulator = Emulator {
             server,
             door,
@@ -128,13 +117,13 @@ impl Emulator {
             credentials,
             ca_pem: certificates.ca_pem,
             ca_path,
-            runtime: Some(runtime),
+            threads,
             cluster,
             _folder: folder,
         };
         emulator.execute("SELECT")?;
         let door = emulator.door.clone();
-        emulator.wait(async move { door.open().await })?;
+        emulator.threads.wait(async move { door.open().await })?;
         Ok(emulator)
     }
 }
@@ -163,13 +152,16 @@ fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
     Ok(folder)
 }
 
-/// A thousand sessions are two thousand descriptors, and the usual limit is 1,024. It is raised as
-/// far as this process may; if that fails, fewer sessions fit, which is no reason not to start.
+/// A thousand sessions are two thousand descriptors, and the usual limit is 1,024. It is raised, no
+/// further than what so many sessions can use, since some programs look at each descriptor that
+/// they might have. If that fails, fewer sessions fit, which is no reason not to start.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 65_536;
     let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
+    let wanted = limit.maximum.map_or(WANTED, |maximum| maximum.min(WANTED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }

@@ -295,13 +295,7 @@ impl Signer {
     async fn sign(&self, endpoint: &Endpoint, current: Option<&Token>) -> Fetched {
         let region = match endpoint.region() {
             Some(region) => region.to_owned(),
-            None => self.identity.region().await.ok_or_else(|| {
-                Error::configuration(format!(
-                    "no region for host {:?}: its name carries none and the aws configuration \
-                     names none; set iam_region in the connection string, or AWS_REGION",
-                    endpoint.host()
-                ))
-            })?,
+            None => self.configured_region(endpoint).await?,
         };
         let (held, failure) = self.credentials(&region).await?;
         let schedule = match self.refresh_ahead {
@@ -325,6 +319,20 @@ impl Signer {
             }
             _ => Ok(token),
         }
+    }
+
+    /// The region of the AWS configuration, for a host whose name carries none.
+    async fn configured_region(&self, endpoint: &Endpoint) -> Result<String, Error> {
+        // Off AWS the metadata address may never answer, and then there is no region there.
+        let limit = self.refresh_timeout / 2;
+        let region = runtime::within(limit, self.identity.region()).await;
+        region.flatten().ok_or_else(|| {
+            Error::configuration(format!(
+                "no region for host {:?}: its name carries none and the aws configuration names \
+                 none; set iam_region in the connection string, or AWS_REGION",
+                endpoint.host()
+            ))
+        })
     }
 
     /// Credentials to sign with. Those of before, which end within a token's life, where no others

@@ -10,7 +10,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::{Connection, ConnectionError, PgConnection};
 use zeroize::Zeroizing;
 
-use super::{libpq, sealed};
+use super::{exit, libpq, sealed};
 use crate::endpoint::{ConnectionString, Login};
 use crate::error::{Error, ErrorKind};
 use crate::private_file::PrivateFile;
@@ -94,8 +94,9 @@ impl sealed::Backend for PgConnection {
     type Connector = Connector;
 
     fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
-        // libpq would initialize OpenSSL with exit handlers that free what a pool's worker may be
-        // using when `main` returns: such programs crashed. Who comes first decides, so we do.
+        // libpq would initialize OpenSSL with an exit handler that frees what a pool's threads may
+        // be using when `main` returns: such programs crashed. Who comes first decides, so we do.
+        // Where we are not the first, `exit` waits for connects at least.
         openssl::init();
 
         refuse_secrets(target)?;
@@ -172,6 +173,7 @@ impl sealed::Backend for PgConnection {
             // Or PGPASSWORD would be used instead.
             conninfo.push("password", "");
         }
+        let _under_way = exit::Connect::begin()?;
         <PgConnection as Connection>::establish(&conninfo.0).map_err(|error| match error {
             ConnectionError::BadConnection(text) => libpq::judge(&text),
             error => Error::with_cause(

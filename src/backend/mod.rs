@@ -3,6 +3,8 @@
 #[cfg(feature = "diesel")]
 mod diesel;
 #[cfg(feature = "diesel")]
+mod exit;
+#[cfg(feature = "diesel")]
 mod libpq;
 
 use std::fmt;

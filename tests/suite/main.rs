@@ -11,15 +11,22 @@
     reason = "a test that cannot go on panics, and measures time as anyone does"
 )]
 
+mod architecture;
+mod async_code;
 mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
 mod environment;
+mod examples;
+mod exit;
 mod login;
 mod names;
 mod parameters;
 mod password;
+mod pool;
+mod refusal;
+mod rotation;
 mod secrets;
 mod support;
 mod timeline;

@@ -36,12 +36,13 @@ impl Cluster {
         settings: Vec<(String, String)>,
     ) -> Result<Cluster, Error> {
         let folder = make_folder(root, "1", account)?;
-        template::copy_to(&folder.join("data"), &binaries, account)?;
+        // First of all, so that its keeper sees to the folder from now on.
+        let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
+        template::copy_to(&writer.data(), &binaries, account)?;
         if let Some(hba) = hba {
-            fs::write(folder.join("data/pg_hba.conf"), hba)
+            fs::write(writer.data().join("pg_hba.conf"), hba)
                 .map_err(|cause| Error::io("pg_hba.conf could not be written", cause))?;
         }
-        let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
         writer.start()?;
         Ok(Cluster {
             root: root.to_owned(),

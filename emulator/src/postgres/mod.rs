@@ -32,8 +32,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Prepares a server in `folder`, which exists and has a cluster in `data`. `root` is removed
-    /// with all that is in it when the server goes.
+    /// Prepares a server in `folder`, which exists; its cluster must be in `data` before it starts.
+    /// `root` is removed with all that is in it when the server goes.
     pub(crate) fn new(
         root: &Path,
         folder: &Path,

@@ -123,6 +123,21 @@ fn it_works_and_is_dropped_inside_an_async_runtime() {
         folder(&emulator)
     });
     assert!(!folder.exists());
+    runtime.block_on(async {
+        let failed = Emulator::builder()
+            .postgres_setting("no_such_setting", "1")
+            .start();
+        assert!(failed.is_err());
+        let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(Emulator::builder().port(port).start().is_err());
+    });
+}
+
+#[test]
+fn a_port_is_not_shared_with_another_emulator() {
+    let emulator = emulator();
+    assert!(Emulator::builder().port(emulator.port()).start().is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod child;
 pub mod database;
 pub mod eavesdropper;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -152,4 +153,17 @@ impl HandleAuthEvent for Recorder {
             counts.failed_with_stale += usize::from(event.stale.is_some());
         });
     }
+}
+
+/// The program of an example. Cargo builds examples along with the tests, into a folder beside theirs.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: cargo test builds it unless told which tests to build; run cargo build \
+         --examples",
+        program.display()
+    );
+    program
 }

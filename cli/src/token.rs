@@ -1,0 +1,45 @@
+//! `rds-iam token`.
+
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use clap::Args;
+use humantime::format_rfc3339_seconds;
+
+use crate::target::Target;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  PGPASSWORD=$(rds-iam token --host \"$HOST\" --user app) psql \"host=$HOST user=app sslmode=verify-full\"
+  rds-iam token --url postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com --json";
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    target: Target,
+
+    /// Prints the token with its dates and what it is for, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let (endpoint, token) = arguments.target.token()?;
+    let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
+    let mut output = io::stdout().lock();
+    if arguments.json {
+        let json = serde_json::json!({
+            "token": token.expose_secret(),
+            "issued": date(token.issued_at()),
+            "expires": token.expires_at().map(date),
+            "host": endpoint.host(),
+            "port": endpoint.port(),
+            "user": endpoint.user(),
+            "region": endpoint.region(),
+        });
+        writeln!(output, "{json}")?;
+    } else {
+        writeln!(output, "{}", token.expose_secret())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The rooms of ARCHITECTURE.md, and who may know whom.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layer of each module, from the table in ARCHITECTURE.md.
+fn layers() -> HashMap<String, u32> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let layer = cells.next()?.parse().ok()?;
+        let module = cells.next()?.trim_matches('`').to_owned();
+        Some((module, layer))
+    });
+    rows.collect()
+}
+
+/// The modules of `src`, each with its files' text as far as it is not a test.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let mut sources = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if !name.ends_with(".rs") || matches!(name, "tests.rs" | "models.rs") {
+                continue;
+            }
+            let relative = path.strip_prefix(root().join("src")).unwrap();
+            let module = relative.iter().next().unwrap().to_str().unwrap();
+            let module = module.trim_end_matches(".rs").to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let lines = code.lines().map(|line| line.split("//").next().unwrap());
+            sources.push((module, path.clone(), lines.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    assert!(sources.len() > 10, "src was not found");
+    sources
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_module_imports_from_rows_above_its_own_only() {
+    let layers = layers();
+    for (module, path, code) in sources() {
+        if module == "lib" {
+            continue;
+        }
+        let own = layers
+            .get(&module)
+            .unwrap_or_else(|| panic!("{module} has no row"));
+        for import in code.split("crate::").skip(1) {
+            let other: String = import
+                .chars()
+                .take_while(|char| char.is_ascii_alphanumeric() || *char == '_')
+                .collect();
+            if let Some(layer) = layers.get(&other)
+                && other != module
+            {
+                assert!(layer < own, "{} imports {other}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_row_has_a_module() {
+    let modules: Vec<String> = sources().into_iter().map(|(module, ..)| module).collect();
+    for module in layers().keys() {
+        assert!(modules.contains(module), "{module} has a row and no code");
+    }
+}
+
+#[test]
+fn some_names_have_one_home() {
+    for (name, home) in [
+        ("tokio", "runtime.rs"),
+        ("aws_sigv4", "sign.rs"),
+        ("aws_config", "credentials.rs"),
+        ("SystemTime::now", "clock.rs"),
+        ("Instant::now", "clock.rs"),
+        ("dispatcher", "hush.rs"),
+        ("passfile", "backend/diesel.rs"),
+    ] {
+        let mut is_at_home = false;
+        for (_, path, code) in sources() {
+            if path.ends_with(Path::new("src").join(home)) {
+                is_at_home |= code.contains(name);
+            } else if !(name == "passfile" && path.starts_with(root().join("src/endpoint"))) {
+                assert!(!code.contains(name), "{} names {name}", path.display());
+            }
+        }
+        assert!(is_at_home, "{name} is not where it is said to be");
+    }
+}

@@ -1,0 +1,84 @@
+//! Programs that end while their threads are inside libpq.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rds_iam_emulator::Emulator;
+
+use crate::support::database::{emulator, shared_emulator};
+use crate::support::example;
+
+/// More at a time only wait for each other.
+const AT_A_TIME: usize = 6;
+
+/// FAULTS.md row 32.
+#[test]
+fn three_hundred_programs_that_query_once_end_well() {
+    run(300, "query", shared_emulator());
+}
+
+/// FAULTS.md row 32.
+#[test]
+fn three_hundred_migration_runners_end_well() {
+    run(300, "migrate", shared_emulator());
+}
+
+/// FAULTS.md row 32: `openssl::init` comes too late here, so that only waiting helps.
+#[test]
+fn programs_end_well_that_used_libpq_before_us() {
+    let emulator = emulator();
+    emulator.create_password_user("other", "password").unwrap();
+    run(40, "connect-after-another", &emulator);
+}
+
+/// FAULTS.md row 32: a server that says nothing, and a limit of 120 s for a connect.
+#[test]
+fn the_end_does_not_wait_for_a_server_that_is_silent() {
+    let begun = Instant::now();
+    run(1, "connect-to-nobody", shared_emulator());
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+/// Runs the program so many times, and expects nothing but success.
+fn run(times: usize, what: &str, emulator: &Emulator) {
+    let next = AtomicUsize::new(0);
+    let mut failures = BTreeMap::<String, usize>::new();
+    thread::scope(|scope| {
+        let work = || {
+            let mut outputs = Vec::new();
+            while next.fetch_add(1, Ordering::Relaxed) < times {
+                outputs.push(run_once(what, emulator));
+            }
+            outputs
+        };
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            for output in thread.join().unwrap() {
+                if !output.status.success() {
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    *failures
+                        .entry(format!("{}: {said}", output.status))
+                        .or_default() += 1;
+                }
+            }
+        }
+    });
+    assert!(failures.is_empty(), "of {times}: {failures:#?}");
+}
+
+fn run_once(what: &str, emulator: &Emulator) -> Output {
+    let other = emulator.url("other").replacen('@', ":password@", 1);
+    Command::new(example("short_program"))
+        .arg(what)
+        .env("DATABASE_URL", emulator.url("app"))
+        .env("OTHER_DATABASE_URL", other)
+        .env("AWS_ACCESS_KEY_ID", emulator.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}

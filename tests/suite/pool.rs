@@ -1,0 +1,314 @@
+//! The pool that comes out of `into_pool` and `pool_builder`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::PgConnection;
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::{CustomizeConnection, TestCustomizer};
+use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
+use parking_lot::Mutex;
+use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
+
+use crate::support::database::{
+    auth_builder, credentials_of, emulator, manager, manager_builder, shared_emulator,
+};
+use crate::support::{FakeSource, PATIENCE};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_first_failure_is_told_at_once_and_by_its_kind() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = PgConnectionManager::builder(&emulator.url("nobody"))
+        .auth(auth)
+        .build()
+        .unwrap();
+    let error = manager.into_pool().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused);
+    // One login, and not one after the other until a time-out.
+    assert_eq!(emulator.login_count(), 1);
+}
+
+#[test]
+fn the_connection_that_was_tried_is_the_pools_first() {
+    let emulator = emulator();
+    let pool = manager(&emulator)
+        .pool_builder()
+        .max_size(1)
+        .build()
+        .unwrap();
+    let mut connection = pool.get().unwrap();
+    connection.batch_execute("SELECT 1").unwrap();
+    assert_eq!(emulator.login_count(), 1);
+}
+
+/// FAULTS.md row 2.
+#[test]
+fn a_customizer_that_panics_loses_no_slot() {
+    #[derive(Debug, Default)]
+    struct PanicsAtFirst(AtomicUsize);
+
+    impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for PanicsAtFirst {
+        fn on_acquire(&self, _: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+            if self.0.fetch_add(1, Ordering::SeqCst) < 4 {
+                panic!("the customizer panics, as this test wants it to");
+            }
+            Ok(())
+        }
+    }
+
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(2)
+        .connection_customizer(Box::new(PanicsAtFirst::default()))
+        .build()
+        .unwrap();
+    let both = (pool.get().unwrap(), pool.get().unwrap());
+    drop(both);
+}
+
+/// FAULTS.md row 2.
+#[test]
+fn a_source_of_credentials_that_panics_loses_no_slot() {
+    let emulator = shared_emulator();
+    let credentials = FakeSource::default();
+    credentials.answer(|| panic!("the source panics, as this test wants it to"));
+    let auth = IamAuth::builder()
+        .credentials_fn(credentials.fetch())
+        .build()
+        .unwrap();
+    let manager = manager_builder(emulator).auth(auth).build().unwrap();
+    let pool = manager
+        .pool_builder()
+        .max_size(2)
+        .connection_timeout(2 * SECOND)
+        .build_unchecked()
+        .unwrap();
+    let error = pool.get().err().unwrap();
+    assert!(error.to_string().contains("credentials"), "{error}");
+    assert!(credentials.calls() > 0);
+
+    let good = credentials_of(emulator);
+    credentials.answer(move || Ok(good.clone()));
+    let both = (get_patiently(&pool), get_patiently(&pool));
+    drop(both);
+}
+
+/// FAULTS.md row 33.
+#[test]
+fn two_pools_of_one_manager_work_apart() {
+    let manager = manager(shared_emulator());
+    let one = manager
+        .pool_builder()
+        .max_size(1)
+        .max_lifetime(Some(SECOND))
+        .build()
+        .unwrap();
+    let other = manager
+        .pool_builder()
+        .max_size(1)
+        .max_lifetime(None)
+        .build()
+        .unwrap();
+    let backend = |pool: &diesel_rds_iam::PgPool| backend_pid(&mut pool.get().unwrap());
+    let (first_of_one, first_of_other) = (backend(&one), backend(&other));
+    assert_ne!(first_of_one, first_of_other);
+    // The first pool's connection is replaced at the end of its life, the other's is not.
+    let begun = Instant::now();
+    while backend(&one) == first_of_one {
+        assert_eq!(backend(&other), first_of_other);
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "the connection was never replaced"
+        );
+    }
+    assert_eq!(backend(&other), first_of_other);
+}
+
+/// FAULTS.md row 33.
+#[test]
+fn a_pool_of_one_and_a_pool_without_idle_connections_starve_nobody() {
+    let manager = manager(shared_emulator());
+    for (max_size, min_idle) in [(1, Some(2)), (2, Some(0)), (3, None)] {
+        let retired = manager.stats().connections_retired;
+        let pool = manager
+            .pool_builder()
+            .max_size(max_size)
+            .min_idle(min_idle)
+            .max_lifetime(Some(SECOND))
+            .build()
+            .unwrap();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    // Until every slot has been replaced twice over.
+                    let enough = 2 * u64::from(max_size);
+                    while manager.stats().connections_retired < retired + enough {
+                        pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+                        assert!(begun.elapsed() < PATIENCE, "connections were never retired");
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// FAULTS.md row 33.
+#[test]
+fn the_users_event_handler_sees_every_connection_come_and_go() {
+    let log = Arc::new(EventLog::default());
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(2)
+        .max_lifetime(Some(SECOND))
+        .event_handler(Box::new(Tells(log.clone())))
+        .build()
+        .unwrap();
+    let begun = Instant::now();
+    while log.released.lock().len() < 4 {
+        pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+        assert!(begun.elapsed() < PATIENCE, "connections were never retired");
+    }
+    for (id, age) in log.released.lock().iter() {
+        assert!(log.acquired.lock().contains(id));
+        assert!(*age >= SECOND * 9 / 10, "retired at {age:?}");
+    }
+}
+
+#[test]
+fn an_event_handler_that_panics_does_no_harm() {
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(1)
+        .event_handler(Box::new(Panics))
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+    }
+}
+
+#[test]
+fn a_plain_r2d2_pool_and_diesels_test_customizer_work_too() {
+    let emulator = emulator();
+    let pool = r2d2::Pool::builder()
+        .max_size(1)
+        .connection_customizer(Box::new(TestCustomizer))
+        .build(manager(&emulator))
+        .unwrap();
+    pool.get()
+        .unwrap()
+        .batch_execute("CREATE TEMPORARY TABLE kept (id int)")
+        .unwrap();
+    // The test transaction is still open.
+    pool.get()
+        .unwrap()
+        .batch_execute("SELECT * FROM kept")
+        .unwrap();
+}
+
+#[test]
+fn a_size_or_a_time_of_zero_is_refused_by_its_name() {
+    let builder = || manager(shared_emulator()).pool_builder();
+    for (builder, name) in [
+        (builder().max_size(0), "max_size"),
+        (
+            builder().connection_timeout(Duration::ZERO),
+            "connection_timeout",
+        ),
+        (builder().max_lifetime(Some(Duration::ZERO)), "max_lifetime"),
+        (builder().idle_timeout(Some(Duration::ZERO)), "idle_timeout"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn the_presets_are_those_that_the_documentation_gives() {
+    let pool = manager(shared_emulator()).into_pool().unwrap();
+    assert_eq!(pool.max_size(), 10);
+    assert_eq!(pool.min_idle(), Some(2));
+    assert_eq!(pool.max_lifetime(), Some(14 * 60 * SECOND));
+    assert_eq!(pool.idle_timeout(), Some(10 * 60 * SECOND));
+    assert_eq!(pool.connection_timeout(), 10 * SECOND);
+    assert!(pool.test_on_check_out());
+}
+
+#[test]
+fn nothing_that_can_be_printed_shows_a_secret() {
+    let emulator = shared_emulator();
+    let manager = manager(emulator);
+    let pool = manager.pool_builder().build().unwrap();
+    let printed = format!("{manager:?} {:?} {pool:?}", manager.pool_builder());
+    assert!(printed.contains(emulator.host()), "{printed}");
+    for secret in [emulator.secret_key(), "X-Amz"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
+
+fn get_patiently(pool: &diesel_rds_iam::PgPool) -> r2d2::PooledConnection<PgConnectionManager> {
+    let begun = Instant::now();
+    loop {
+        match pool.get() {
+            Ok(connection) => return connection,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
+fn backend_pid(connection: &mut PgConnection) -> i32 {
+    use diesel::prelude::*;
+    use diesel::sql_types::Integer;
+
+    diesel::select(diesel::dsl::sql::<Integer>("pg_backend_pid()"))
+        .get_result(connection)
+        .unwrap()
+}
+
+#[derive(Debug, Default)]
+struct EventLog {
+    acquired: Mutex<Vec<u64>>,
+    released: Mutex<Vec<(u64, Duration)>>,
+}
+
+#[derive(Debug)]
+struct Tells(Arc<EventLog>);
+
+impl HandleEvent for Tells {
+    fn handle_acquire(&self, event: AcquireEvent) {
+        self.0.acquired.lock().push(event.connection_id());
+    }
+
+    fn handle_release(&self, event: ReleaseEvent) {
+        self.0
+            .released
+            .lock()
+            .push((event.connection_id(), event.age()));
+    }
+}
+
+struct Panics;
+
+impl HandleEvent for Panics {
+    fn handle_acquire(&self, _: AcquireEvent) {
+        panic!("the event handler panics, as this test wants it to");
+    }
+
+    fn handle_checkin(&self, _: r2d2::event::CheckinEvent) {
+        panic!("the event handler panics, as this test wants it to");
+    }
+}
+
+impl fmt::Debug for Panics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Panics")
+    }
+}

@@ -1,0 +1,169 @@
+//! The server refuses a login.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, PgConnectionManager};
+use rds_iam_emulator::{Emulator, Fault};
+
+use crate::support::database::{auth_builder, emulator, refused};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A manager whose clock is moved by hand, so that it is known which tokens are of the same second.
+struct Refusing {
+    emulator: Emulator,
+    time: ManualClock,
+    auth: IamAuth,
+    manager: PgConnectionManager,
+}
+
+impl Refusing {
+    fn new() -> Refusing {
+        let emulator = emulator();
+        // In the past, so that no token is from the future when the clock goes on.
+        let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
+        let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
+        let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth.clone());
+        Refusing {
+            manager: manager.build().unwrap(),
+            emulator,
+            time,
+            auth,
+        }
+    }
+}
+
+/// FAULTS.md row 7.
+#[test]
+fn a_cached_token_that_is_refused_is_replaced_inside_connect() {
+    let it = Refusing::new();
+    drop(it.manager.try_connect().unwrap());
+    it.time.advance(SECOND);
+    it.emulator.fault(Fault::RefuseNext(1));
+
+    drop(it.manager.try_connect().unwrap());
+    let stats = it.auth.stats();
+    assert_eq!((stats.logins_refused, stats.logins_retried), (1, 1));
+    assert_eq!(stats.tokens_signed, 2);
+
+    // The replacement is cached like any other.
+    drop(it.manager.try_connect().unwrap());
+    assert_eq!(it.auth.stats().tokens_signed, 2);
+    assert_eq!(refused(&it.emulator).len(), 1);
+}
+
+/// FAULTS.md row 7.
+#[test]
+fn a_second_refusal_is_an_error_with_a_hint() {
+    let it = Refusing::new();
+    drop(it.manager.try_connect().unwrap());
+    it.time.advance(SECOND);
+    it.emulator.fault(Fault::RefuseNext(2));
+
+    let error = it.manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused);
+    let text = error.to_string();
+    for part in [
+        "\"app\"",
+        "rds_iam",
+        "rds-db:connect",
+        "clock",
+        "PAM authentication failed",
+    ] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    assert!(!text.contains('\n'), "{text}");
+    assert_eq!(refused(&it.emulator).len(), 2);
+
+    it.time.advance(SECOND);
+    drop(it.manager.try_connect().unwrap());
+}
+
+#[test]
+fn a_new_token_that_is_refused_is_not_tried_again() {
+    let it = Refusing::new();
+    it.emulator.fault(Fault::RefuseNext(1));
+    let error = it.manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused);
+    assert_eq!(it.auth.stats().logins_retried, 0);
+
+    // It is not kept either.
+    it.time.advance(SECOND);
+    drop(it.manager.try_connect().unwrap());
+    assert_eq!(it.auth.stats().tokens_signed, 2);
+}
+
+/// FAULTS.md row 7.
+#[test]
+fn a_refused_identity_costs_one_signature_a_second() {
+    let it = Refusing::new();
+    drop(it.manager.try_connect().unwrap());
+    for seconds in 1..=3 {
+        it.time.advance(SECOND);
+        it.emulator.fault(Fault::RefuseNext(u32::MAX));
+        let barrier = Barrier::new(16);
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..3 {
+                        let error = it.manager.try_connect().err().unwrap();
+                        assert_eq!(error.kind(), ErrorKind::LoginRefused);
+                    }
+                });
+            }
+        });
+        let signed = it.auth.stats().tokens_signed;
+        assert!(
+            signed <= 1 + seconds,
+            "{signed} signatures after {seconds} s"
+        );
+    }
+    // Allowed again, it recovers with the next token.
+    it.emulator.heal();
+    it.time.advance(SECOND);
+    drop(it.manager.try_connect().unwrap());
+}
+
+#[test]
+fn credentials_that_were_replaced_at_their_source_are_fetched_after_a_refusal() {
+    let emulator = emulator();
+    let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
+    let old = rds_iam_emulator::Credentials::new("AKIDOLD", "old");
+    let new = rds_iam_emulator::Credentials::new("AKIDNEW", "new");
+    emulator.add_credentials(old);
+    let source = crate::support::FakeSource::default();
+    let keys = |id, secret| aws_credential_types::Credentials::new(id, secret, None, None, "test");
+    source.answer(move || Ok(keys("AKIDOLD", "old")));
+    let auth = IamAuth::builder()
+        .clock(time.clock())
+        .credentials_fn(source.fetch())
+        .build()
+        .unwrap();
+    let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth);
+    let manager = manager.build().unwrap();
+    drop(manager.try_connect().unwrap());
+
+    // A key is rotated: long-lived keys have no end that would tell.
+    emulator.remove_credentials("AKIDOLD");
+    emulator.add_credentials(new);
+    source.answer(move || Ok(keys("AKIDNEW", "new")));
+    time.advance(SECOND);
+    assert!(manager.try_connect().is_err());
+    time.advance(SECOND);
+    drop(manager.try_connect().unwrap());
+    assert_eq!(source.calls(), 2);
+}
+
+/// FAULTS.md row 24.
+#[test]
+fn a_pool_outlives_some_refused_logins() {
+    let emulator = emulator();
+    let manager = crate::support::database::manager(&emulator);
+    emulator.fault(Fault::RefuseNext(5));
+    let pool = manager.pool_builder().build_unchecked().unwrap();
+    drop(pool.get().unwrap());
+    assert!(!refused(&emulator).is_empty());
+}
