@@ -254,6 +254,9 @@ fn a_process_of_a_profile_is_run_once_for_all_databases() {
     std::fs::write(&config, profile).unwrap();
     child(TEST, home.path())
         .env("AWS_CONFIG_FILE", &config)
+        // A profile that is named comes before what lies about.
+        .env("AWS_ACCESS_KEY_ID", "AKIAOFSOMEBODYELSE00")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
         .argument(
             "URL",
             format!("{}&iam_profile=database", emulator.url("app")),
