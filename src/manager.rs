@@ -291,9 +291,11 @@ impl Passwords {
                  machine's clock",
                 endpoint.user()
             ),
-            _ => "login was refused with a password that is no older than its source; check that \
-                  the source has this user's, and that the user is not in rds_iam"
-                .to_owned(),
+            _ => {
+                "login was refused with the password that its source gives at present; check that \
+                  it is this user's, and that the user is no member of rds_iam"
+                    .to_owned()
+            }
         };
         Error::with_cause(ErrorKind::LoginRefused, message, cause)
     }

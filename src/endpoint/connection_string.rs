@@ -303,8 +303,8 @@ impl ConnectionString {
         if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
             self.endpoint()?;
         }
-        // The first would take the token's or password's place; the others could bring in a host, a user or an
-        // sslmode that nobody here has looked at.
+        // The first would take the place of the token or the password; the others could bring in a
+        // host, a user or an sslmode that nobody here has looked at.
         for keyword in ["passfile", "service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(Error::configuration(format!(

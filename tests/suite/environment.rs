@@ -77,11 +77,9 @@ fn no_variable_of_libpqs_decides_anything() {
         ("PGCONNECT_TIMEOUT", "nonsense"),
         ("PGCLIENTENCODING", "nonsense"),
     ];
-    let emulator = shared_emulator();
-    emulator
-        .create_password_user("bob of environment", "bob's")
-        .unwrap();
-    let child = || child(TEST, &home).argument("BOB", emulator.url("bob of environment"));
+    let emulator = emulator();
+    emulator.create_password_user("bob", "bob's").unwrap();
+    let child = || child(TEST, &home).argument("BOB", emulator.url("bob"));
     for (name, value) in variables {
         child().env(name, value).run();
     }
