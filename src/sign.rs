@@ -126,3 +126,6 @@ fn cannot_sign(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
     let message = "cannot sign a token; check the host, the user and the region";
     Error::with_cause(ErrorKind::Configuration, message, cause)
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,14 +69,17 @@ pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr)
     let mut ending = server.sessions.subscribe();
     let wire = Wire::new(tcp, server.faults.wire());
     let handle = wire.handle();
+    // The wire must know how it ends before it is dropped, so that is said in the future itself.
+    let ended = async {
+        let _ = ending.changed().await;
+        if *ending.borrow() == Ending::Reset {
+            handle.reset_at_end();
+        }
+    };
     tokio::select! {
         // What went wrong with a connection is the client's to tell: here it only ends.
         _ = converse(&server, wire, &handle, peer) => {}
-        _ = ending.changed() => {
-            if *ending.borrow() == Ending::Reset {
-                handle.reset_at_end();
-            }
-        }
+        () = ended => {}
     }
 }
 
@@ -86,7 +89,7 @@ async fn converse(
     handle: &WireHandle,
     peer: SocketAddr,
 ) -> io::Result<()> {
-    let deadline = Instant::from_std(monotonic()) + server.authentication_timeout;
+    let deadline = Instant::from_std(monotonic()) + server.authentication_timeout.get();
     misbehave(server, Stage::Accept, handle, &mut wire).await?;
     // As with PostgreSQL, who is late with the start-up packet is not told so.
     let negotiated = before(deadline, handle, negotiate(server, wire, handle)).await;
@@ -237,7 +240,8 @@ async fn authenticate(
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let length = packet::password_length(header).inspect_err(|malformed| {
-        if *malformed == Malformed::HangUp {
+        // Shorter than its own length field is no password of anyone's, and not worth a line.
+        if *malformed == Malformed::HangUp && header > *b"p\0\0\0\x04" {
             gate::password_too_long(server, startup);
         }
     })?;

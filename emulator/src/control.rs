@@ -90,6 +90,11 @@ impl Emulator {
         self.server.token_lifetime.set(lifetime);
     }
 
+    /// How long clients that connect from now on may take for their login.
+    pub fn set_authentication_timeout(&self, timeout: Duration) {
+        self.server.authentication_timeout.set(timeout);
+    }
+
     /// After what time sessions that are opened from now on are cut; zero for never.
     pub fn set_session_limit(&self, limit: Duration) {
         self.server.session_limit.set(limit);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::AwsEndpoints;
 use crate::builder::Builder;
@@ -18,6 +18,14 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::template;
 use crate::server::{Door, Server};
 use crate::threads::Threads;
+
+/// What a path must not have in a URL's query.
+const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A running emulator. Everything that it started and made is gone when it is dropped.
 ///
@@ -99,14 +107,14 @@ impl Emulator {
             self.host(),
             self.port(),
             self.address.ip(),
-            self.ca_path.display(),
+            utf8_percent_encode(&self.ca_path.to_string_lossy(), NOT_IN_PATHS),
         )
     }
 
     /// A libpq connection string for PostgreSQL itself, past the emulator, as its superuser.
     pub fn superuser_url(&self) -> String {
         format!(
-            "host={} user={} dbname=postgres",
+            "host='{}' user={} dbname=postgres",
             self.cluster.writer().display(),
             template::SUPERUSER,
         )

@@ -76,3 +76,8 @@ pub use faults::{ADVISED_LOGINS_PER_SECOND, Fault, Stage};
 pub use language::Language;
 pub use login::{Login, Verdict};
 pub use reason::Reason;
+
+/// Keeps the README's example working.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

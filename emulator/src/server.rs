@@ -33,7 +33,7 @@ pub(crate) struct Server {
     /// The port that tokens must be signed for.
     pub(crate) signed_port: u16,
     pub(crate) force_ssl: bool,
-    pub(crate) authentication_timeout: Duration,
+    pub(crate) authentication_timeout: Millis,
     pub(crate) token_lifetime: Millis,
     /// Zero: none.
     pub(crate) session_limit: Millis,

@@ -1,6 +1,7 @@
 //! How an emulator is put together.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ impl Emulator {
             host,
             signed_port,
             force_ssl: builder.force_ssl,
-            authentication_timeout: builder.authentication_timeout,
+            authentication_timeout: Millis::new(builder.authentication_timeout),
             token_lifetime: Millis::new(builder.token_lifetime),
             session_limit: Millis::new(session_limit),
             tls: TlsAcceptor::from(certificates.server),
@@ -133,11 +134,10 @@ impl Emulator {
 fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
     let failed = |cause| {
         Error::io(
-            "no temporary folder could be made: set TMPDIR to a place",
+            "no temporary folder could be made: set TMPDIR to a folder that can be written",
             cause,
         )
     };
-    let prefix = "rds-iam-";
     let default = std::env::temp_dir();
     let parent = if default.as_os_str().len() > 60 {
         Path::new("/tmp")
@@ -145,7 +145,8 @@ fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
         &default
     };
     let folder = tempfile::Builder::new()
-        .prefix(prefix)
+        .prefix("rds-iam-")
+        .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(parent)
         .map_err(failed)?;
     account.own(folder.path()).map_err(failed)?;

@@ -23,11 +23,13 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
-                folders.push(path);
+                if name != "tests" {
+                    folders.push(path);
+                }
                 continue;
             }
-            let name = path.file_name().unwrap().to_str().unwrap();
             if !name.ends_with(".rs") || matches!(name, "tests.rs" | "models.rs") {
                 continue;
             }

@@ -143,3 +143,16 @@ pub(crate) fn refusal(result: Result<Client, postgres::Error>) -> (String, Strin
 pub(crate) fn query_one(client: &mut Client, statement: &str) -> String {
     client.query_one(statement, &[]).unwrap().get(0)
 }
+
+/// Logs in as `app` again and again until that is refused, because a fault that is on depends on how
+/// fast logins follow each other. Returns what the server said.
+pub(crate) fn until_refused(emulator: &Emulator, token: &str) -> (String, String) {
+    let start = std::time::Instant::now();
+    loop {
+        let result = connect(emulator, "app", token);
+        if result.is_err() {
+            return refusal(result);
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "never refused");
+    }
+}

@@ -305,3 +305,36 @@ fn a_password_of_65530_bytes_is_read_and_one_more_is_not() {
     let login = emulator.logins().pop().unwrap();
     assert_eq!(login.verdict(), &Verdict::Refused(Reason::TooLong));
 }
+
+#[test]
+fn no_secret_and_no_token_can_be_printed() {
+    let builder = Emulator::builder()
+        .credentials(Credentials::new("AKIDEXAMPLE", "MARKERSECRET").session_token("MARKERTOKEN"));
+    let mut printed = format!("{builder:?}");
+    let emulator = builder.start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    let token = Token {
+        session_token: Some("MARKERTOKEN".to_owned()),
+        ..Token::new(&emulator, "app")
+    };
+    let signature = token.sign().split_once("X-Amz-Signature=").unwrap().1[..64].to_owned();
+    connect(&emulator, "app", &token.sign()).unwrap();
+    emulator.set_server_clock_skew(3_600);
+    reason(&emulator, &token.sign());
+    reason(&emulator, "MARKERPASSWORD");
+    printed += &format!("{emulator:?} {:?} {:?}", emulator.logins(), emulator.aws());
+    for login in emulator.logins() {
+        printed += &login.to_string();
+    }
+    assert!(!printed.contains("MARKER"), "{printed}");
+    assert!(!printed.contains(&signature), "{printed}");
+    assert!(
+        printed.contains("AKIDEXAMPLE"),
+        "the access key is no secret: {printed}"
+    );
+    assert_eq!(
+        emulator.logins()[2].fingerprint(),
+        "",
+        "what is no token has no fingerprint"
+    );
+}
