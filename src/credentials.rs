@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
+use crate::hush::hushed_future;
 use crate::runtime;
 use crate::token;
 
@@ -104,6 +106,10 @@ impl Identity {
 
     /// Asks the source. `region` is where to ask STS if the AWS configuration names no region.
     pub(crate) async fn fetch(&self, region: Option<&str>) -> Result<Credentials, Error> {
+        hushed_future(self.ask(region)).await
+    }
+
+    async fn ask(&self, region: Option<&str>) -> Result<Credentials, Error> {
         // The guard must be gone before the await.
         let held = self.provider.lock().clone();
         let provider = match held {
@@ -180,9 +186,19 @@ impl Identity {
             aws_config::defaults(BehaviorVersion::latest()).region(self.sts_region(region));
         match &self.source {
             Source::Chain { profile: None } => {}
+            // The default chain would look at the environment first, and log in as somebody else.
             Source::Chain {
                 profile: Some(name),
-            } => loader = loader.profile_name(name),
+            } => {
+                let config = ProviderConfig::without_region()
+                    .with_behavior_version(Some(BehaviorVersion::latest()))
+                    .with_region(self.sts_region(region).region().await);
+                let provider = ProfileFileCredentialsProvider::builder()
+                    .configure(&config)
+                    .profile_name(name)
+                    .build();
+                loader = loader.profile_name(name).credentials_provider(provider);
+            }
             Source::Provider(provider) => loader = loader.credentials_provider(provider.clone()),
         }
         loader.load().await
@@ -204,6 +220,14 @@ impl Identity {
     }
 
     fn failed(&self, error: CredentialsError) -> Error {
+        if let (CredentialsError::CredentialsNotLoaded(_), Some(profile)) = (&error, self.profile())
+        {
+            let message = format!(
+                "no aws credentials found in the profile {profile:?}; correct its name, or add it \
+                 to the aws configuration files"
+            );
+            return Error::with_cause(ErrorKind::CredentialsNotFound, message, error);
+        }
         let (kind, message) = match &error {
             CredentialsError::CredentialsNotLoaded(_) => (
                 ErrorKind::CredentialsNotFound,

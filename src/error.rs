@@ -28,13 +28,14 @@ struct Inner {
 pub enum ErrorKind {
     /// A connection string, a setting or a combination of settings cannot work. Nothing was tried.
     Configuration,
-    /// No AWS credentials were found where they were looked for.
+    /// No AWS credentials, or no other password, were found where they were looked for.
     CredentialsNotFound,
-    /// There is a source of AWS credentials, and it failed or was refused.
+    /// There is a source of AWS credentials or of the password, and it failed or was refused.
     CredentialsRefused,
-    /// The source of AWS credentials did not answer in time.
+    /// The source of AWS credentials or of the password did not answer in time.
     CredentialsTimeout,
-    /// The AWS credentials end too soon, or have ended, and the source has no others.
+    /// The AWS credentials or the password end too soon, or have ended, and the source has no
+    /// others.
     CredentialsExpired,
     /// The server refused the login: token, user, `GRANT` or policy.
     LoginRefused,
@@ -82,14 +83,17 @@ impl Error {
     }
 }
 
-/// The message, then each cause down to the first, separated by `: `.
+/// The message, then each cause down to the first, separated by `: `; all in one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         let mut cause = self.source();
         while let Some(error) = cause {
-            let text = error.to_string();
-            write!(f, ": {}", text.trim_end())?;
+            f.write_str(": ")?;
+            for (at, line) in error.to_string().trim().lines().enumerate() {
+                let between = if at == 0 { "" } else { "; " };
+                write!(f, "{between}{}", line.trim())?;
+            }
             // An error of ours has its causes in its own text already.
             cause = if error.is::<Error>() {
                 None
@@ -119,12 +123,12 @@ mod tests {
 
     #[test]
     fn the_text_ends_with_the_first_cause() {
-        let io = std::io::Error::other("no route to host\n");
+        let io = std::io::Error::other("no route\n  to host\n");
         let inner = Error::with_cause(ErrorKind::Network, "cannot reach sts", io);
         let outer = Error::with_cause(ErrorKind::CredentialsRefused, "no credentials", inner);
         assert_eq!(
             outer.to_string(),
-            "no credentials: cannot reach sts: no route to host"
+            "no credentials: cannot reach sts: no route; to host"
         );
         assert_eq!(outer.kind(), ErrorKind::CredentialsRefused);
     }

@@ -5,6 +5,8 @@ mod auth;
 mod backend;
 mod cache;
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod credentials;
 #[cfg_attr(
     not(feature = "diesel"),
@@ -13,6 +15,7 @@ mod credentials;
 mod endpoint;
 mod error;
 mod event;
+mod hush;
 mod lifetime;
 mod manager;
 mod pool;
@@ -23,7 +26,7 @@ mod runtime;
 mod sign;
 mod token;
 
-pub use auth::{IamAuth, IamAuthBuilder, TokenSource};
+pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
 pub use clock::{Clock, ManualClock, Moment};
 pub use credentials::{AssumeRole, BoxError};

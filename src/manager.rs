@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::auth::{IamAuth, Offer, TokenSource};
+use crate::auth::{IamAuth, IamAuthBuilder, Offer, Password, PasswordKind, TokenSource};
 use crate::backend::Backend;
 use crate::clock::{Clock, Moment};
 use crate::credentials::AssumeRole;
@@ -58,6 +58,7 @@ struct Inner<C: Backend> {
 /// Where the password of a login comes from.
 enum Passwords {
     Iam(TokenSource, Endpoint),
+    Rotating(TokenSource),
     Fixed(Arc<Token>),
     /// What libpq finds, or none.
     Libpq,
@@ -93,6 +94,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         ManagerBuilder {
             target: ConnectionString::parse(connection_string),
             auth: None,
+            auth_settings: IamAuth::builder(),
+            password: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             connection: std::marker::PhantomData,
         }
@@ -164,7 +167,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.pooled.as_ref()?.lifetimes.clone()
     }
 
-    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+    /// What tokens are signed for; none where no token is used.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.inner.passwords {
             Passwords::Iam(_, endpoint) => Some(endpoint),
             _ => None,
@@ -227,8 +231,7 @@ impl<C: Backend> Inner<C> {
                     .unwrap_or_default(),
                 error: &error,
             });
-            let (Passwords::Iam(source, endpoint), Some(refused)) = (&self.passwords, &offer)
-            else {
+            let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
                 return Err(error);
             };
             // What replaces it counts as new, so this goes round twice at the most.
@@ -238,7 +241,7 @@ impl<C: Backend> Inner<C> {
                     self.events.login_retried(&LoginRetried { token });
                     offer = Some(replacement);
                 }
-                _ => return Err(refused_for_good(endpoint, error)),
+                _ => return Err(self.passwords.refused_for_good(error)),
             }
         }
     }
@@ -263,12 +266,47 @@ impl<C: Backend> Inner<C> {
 impl Passwords {
     fn offer(&self) -> Result<Option<Offer>, Error> {
         match self {
-            Passwords::Iam(source, _) => source.offer().map(Some),
+            Passwords::Iam(source, _) | Passwords::Rotating(source) => source.offer().map(Some),
             Passwords::Fixed(token) => Ok(Some(Offer {
                 token: token.clone(),
                 is_cached: false,
             })),
             Passwords::Libpq => Ok(None),
+        }
+    }
+
+    /// Where another comes from when one is refused.
+    fn source(&self) -> Option<&TokenSource> {
+        match self {
+            Passwords::Iam(source, _) | Passwords::Rotating(source) => Some(source),
+            Passwords::Fixed(_) | Passwords::Libpq => None,
+        }
+    }
+
+    fn refused_for_good(&self, cause: Error) -> Error {
+        let message = match self {
+            Passwords::Iam(_, endpoint) => format!(
+                "login as {:?} was refused with a new token; check that the user exists and has \
+                 been granted rds_iam, that the policy allows rds-db:connect for it, and this \
+                 machine's clock",
+                endpoint.user()
+            ),
+            _ => {
+                "login was refused with the password that its source gives at present; check that \
+                  it is this user's, and that the user is no member of rds_iam"
+                    .to_owned()
+            }
+        };
+        Error::with_cause(ErrorKind::LoginRefused, message, cause)
+    }
+}
+
+/// What a user set on the builder.
+impl From<&Password> for Passwords {
+    fn from(password: &Password) -> Passwords {
+        match password.kind() {
+            PasswordKind::Fixed(token) => Passwords::Fixed(token.clone()),
+            PasswordKind::Rotating(source) => Passwords::Rotating(source.clone()),
         }
     }
 }
@@ -288,6 +326,7 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
         match &self.inner.passwords {
             Passwords::Iam(_, endpoint) => debug.field("login", &"iam").field("endpoint", endpoint),
             Passwords::Fixed(_) => debug.field("login", &"password"),
+            Passwords::Rotating(_) => debug.field("login", &"rotating password"),
             Passwords::Libpq => debug.field("login", &"libpq"),
         };
         debug.finish_non_exhaustive()
@@ -299,6 +338,9 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
 pub struct ManagerBuilder<C> {
     target: Result<ConnectionString, Error>,
     auth: Option<IamAuth>,
+    /// What `auth` is made from if there is none.
+    auth_settings: IamAuthBuilder,
+    password: Option<Password>,
     connect_timeout: Duration,
     connection: std::marker::PhantomData<fn() -> C>,
 }
@@ -310,6 +352,16 @@ impl<C: Backend> ManagerBuilder<C> {
     pub fn auth(mut self, auth: IamAuth) -> Self {
         self.auth = Some(auth);
         self
+    }
+
+    /// Logs in with this password instead of IAM, and not with one of the connection string.
+    ///
+    /// TLS is as with IAM: `verify-full` against RDS's roots, unless `sslmode` and `sslrootcert`
+    /// say otherwise. Other than with IAM, every `sslmode` may be asked for by name, `disable` for a
+    /// database on this machine; a Unix socket needs none.
+    pub fn password(mut self, password: Password) -> Self {
+        self.password = Some(password);
+        self.set(ConnectionString::supply_password)
     }
 
     /// Refuses a connection string with a password, or with `iam=off`, instead of logging in with
@@ -365,22 +417,35 @@ impl<C: Backend> ManagerBuilder<C> {
     pub fn build(self) -> Result<RdsConnectionManager<C>, Error> {
         let target = self.target?;
         target.check()?;
+        if self.auth.is_some() && self.password.is_some() {
+            return Err(Error::configuration(
+                "both auth and password are set on the builder; keep the one to log in with",
+            ));
+        }
         let auth = match self.auth {
             Some(auth) => auth,
-            None => auth_of(&target)?,
+            None => auth_of(&target, self.auth_settings)?,
         };
+        let (mut clock, mut events) = (auth.clock().clone(), auth.events().clone());
         let passwords = match target.login() {
             Login::Iam => {
                 let endpoint = target.endpoint()?;
                 Passwords::Iam(auth.source(&endpoint), endpoint)
             }
+            Login::Supplied => match &self.password {
+                Some(password) => {
+                    (clock, events) = (password.clock(), password.events());
+                    Passwords::from(password)
+                }
+                None => Passwords::Libpq,
+            },
             Login::Password(password) => {
                 tracing::info!(
                     user = target.get("user"),
                     "a password is set, so IAM is not used"
                 );
                 let password = Zeroizing::new(password.expose().to_owned());
-                Passwords::Fixed(Arc::new(Token::everlasting(password, auth.clock().now())))
+                Passwords::Fixed(Arc::new(Token::everlasting(password, clock.now())))
             }
             Login::None => Passwords::Libpq,
         };
@@ -389,15 +454,22 @@ impl<C: Backend> ManagerBuilder<C> {
             inner: Arc::new(Inner {
                 connector: C::prepare(&target, roots.as_ref())?,
                 passwords,
-                clock: auth.clock().clone(),
-                events: auth.events().clone(),
+                clock,
+                events,
                 connect_timeout: self.connect_timeout,
             }),
             pooled: None,
         })
     }
 
-    fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
+    /// Settings of the identity that the connection string names.
+    #[cfg(feature = "config")]
+    pub(crate) fn tune_auth(mut self, tune: impl FnOnce(IamAuthBuilder) -> IamAuthBuilder) -> Self {
+        self.auth_settings = tune(self.auth_settings);
+        self
+    }
+
+    pub(crate) fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
         if let Ok(target) = &mut self.target {
             change(target);
         }
@@ -410,6 +482,7 @@ impl<C> fmt::Debug for ManagerBuilder<C> {
         f.debug_struct("ManagerBuilder")
             .field("target", &self.target)
             .field("auth", &self.auth)
+            .field("password", &self.password)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
@@ -421,14 +494,15 @@ fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
     let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
     match (target.sslrootcert(), target.login()) {
         (Some(given), _) => Roots::given(given).map(Some),
-        (None, Login::Iam) if verifies => Roots::carried(&target.endpoint()?).map(Some),
+        (None, Login::Iam | Login::Supplied) if verifies => {
+            Roots::carried(&target.endpoint()?).map(Some)
+        }
         _ => Ok(None),
     }
 }
 
 /// The identity that a connection string names.
-fn auth_of(target: &ConnectionString) -> Result<IamAuth, Error> {
-    let mut builder = IamAuth::builder();
+fn auth_of(target: &ConnectionString, mut builder: IamAuthBuilder) -> Result<IamAuth, Error> {
     if let Some(profile) = &target.iam.profile {
         builder = builder.profile(profile);
     }
@@ -443,18 +517,6 @@ fn auth_of(target: &ConnectionString) -> Result<IamAuth, Error> {
         builder = builder.assume_role(role);
     }
     builder.build()
-}
-
-fn refused_for_good(endpoint: &Endpoint, cause: Error) -> Error {
-    Error::with_cause(
-        ErrorKind::LoginRefused,
-        format!(
-            "login as {:?} was refused with a new token; check that the user exists and has been \
-             granted rds_iam, that the policy allows rds-db:connect for it, and this machine's clock",
-            endpoint.user()
-        ),
-        cause,
-    )
 }
 
 fn say_once_that_lives_are_not_kept() {

@@ -13,12 +13,12 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tracing::subscriber::NoSubscriber;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::{Error, ErrorKind};
+use crate::hush::hushed;
 use crate::token::{Schedule, Token};
 
 /// What RFC 3986 calls unreserved goes as it is; everything else is encoded.
@@ -67,9 +67,7 @@ pub(crate) fn presign(
     )
     .map_err(cannot_sign)?;
 
-    // aws-sigv4 writes what it signs to the log at TRACE, the session token with it.
-    let signed =
-        tracing::subscriber::with_default(NoSubscriber::default(), || sign(request, &params));
+    let signed = hushed(|| sign(request, &params));
     let (instructions, _signature) = signed.map_err(cannot_sign)?.into_parts();
 
     let mut secret = Zeroizing::new(String::with_capacity(

@@ -1,5 +1,6 @@
 //! A password for this endpoint, now.
 
+mod password;
 mod source;
 
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use parking_lot::Mutex;
 
+pub(crate) use self::password::Kind as PasswordKind;
+pub use self::password::{Password, PasswordBuilder, RotatingPassword};
 pub(crate) use self::source::Offer;
 pub use self::source::TokenSource;
 use self::source::{FetchFuture, FetchToken, Fetched, Shared};
@@ -124,7 +127,8 @@ pub struct IamAuthBuilder {
 }
 
 impl IamAuthBuilder {
-    /// Takes credentials from this profile of AWS's configuration files.
+    /// Takes credentials from this profile of AWS's configuration files, whatever `AWS_ACCESS_KEY_ID`
+    /// and its like say.
     ///
     /// By default the default chain decides: environment, profile, SSO, web identity, container,
     /// instance.
@@ -208,11 +212,7 @@ impl IamAuthBuilder {
                 self.token_lifetime
             )));
         }
-        if self.refresh_timeout.is_zero() {
-            return Err(Error::configuration(
-                "refresh_timeout is zero, so no token could ever be had; set a second or more",
-            ));
-        }
+        check_refresh_timeout(self.refresh_timeout)?;
         if self.profile.is_some() && self.provider.is_some() {
             return Err(Error::configuration(
                 "both a profile and a credentials provider are set; keep one of them",
@@ -430,9 +430,23 @@ impl FetchToken for SignFor {
         Some(&self.endpoint)
     }
 
+    /// Dates are signed in whole seconds.
+    fn would_repeat(&self, token: &Token, now: &Moment) -> bool {
+        token.would_be_signed_again_at(now)
+    }
+
     fn distrust(&self) {
         self.signer.distrust();
     }
+}
+
+fn check_refresh_timeout(timeout: Duration) -> Result<(), Error> {
+    if timeout.is_zero() {
+        return Err(Error::configuration(
+            "refresh_timeout is zero, so nothing could ever be fetched; set a second or more",
+        ));
+    }
+    Ok(())
 }
 
 fn timed_out(limit: Duration) -> Error {

@@ -35,6 +35,9 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
     /// Whom it is for, where that is known.
     fn endpoint(&self) -> Option<&Endpoint>;
 
+    /// Whether a fetch at `now` would bring `token` again.
+    fn would_repeat(&self, token: &Token, now: &Moment) -> bool;
+
     /// The server refused one that was just fetched: do not trust what it was made of.
     fn distrust(&self);
 }
@@ -165,13 +168,19 @@ impl TokenSource {
             .peek()
             .is_some_and(|current| Arc::ptr_eq(&current, &refused.token));
         if is_current {
-            // The same text again would be refused again.
-            if refused.token.would_be_signed_again_at(&now) || !self.may_replace(&now) {
+            if self.0.fetch.would_repeat(&refused.token, &now) || !self.may_replace(&now) {
                 return Ok(None);
             }
             self.0.cache.discard(&refused.token);
         }
-        self.offer().map(Some)
+        let replacement = self.offer()?;
+        // The same text again would be refused again.
+        let differs = replacement.token.expose_secret() != refused.token.expose_secret();
+        Ok(differs.then_some(replacement))
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
     }
 
     fn may_replace(&self, now: &Moment) -> bool {

@@ -19,17 +19,64 @@ use crate::roots::Roots;
 /// libpq counts the seconds of its timeout from two.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to say of libpq where neither the user nor an environment variable of his should decide.
-/// A value that is given wins over its variable, and an empty one means the default.
-const WITH_IAM: &[(&str, &str)] = &[
+/// A path that no file can have. libpq goes on without what it would have read there; with none it
+/// would look into the user's home, and stop where it may not look.
+const NO_FILE: &str = "/dev/null/none";
+
+/// What to say to libpq in a login that is ours, where the user says nothing. A value that is given
+/// wins over its variable; these are the defaults that libpq has without one.
+const GUARDS: &[(&str, &str)] = &[
     ("channel_binding", "prefer"),
+    // diesel reads nothing else.
+    ("client_encoding", "UTF8"),
     // The token needs TLS, which GSS encryption would take the place of.
     ("gssencmode", "disable"),
     ("hostaddr", ""),
     ("options", ""),
-    ("sslcert", ""),
+    ("sslcert", NO_FILE),
+    ("sslcrl", ""),
+    ("sslcrldir", ""),
     ("sslkey", ""),
+    KEYWORD_OF_LIBPQ_14,
+    ("ssl_max_protocol_version", ""),
+    ("ssl_min_protocol_version", "TLSv1.2"),
     ("target_session_attrs", "any"),
+];
+
+/// The same for variables that came with libpq 16 to 18. Older ones know neither these nor the
+/// keywords, so that it takes a look before they are given; at the variable first, since diesel's
+/// instrumentation is told of the other look.
+const NEWER_GUARDS: &[(&str, &str, &str)] = &[
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts", "disable"),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version", "3.0"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version", "3.0"),
+    // An empty one allows no method at all.
+    (
+        "PGREQUIREAUTH",
+        "require_auth",
+        "password,md5,scram-sha-256,none",
+    ),
+    ("PGSSLCERTMODE", "sslcertmode", "allow"),
+    ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
+];
+
+/// Before version 14 libpq cut the lines of its password file at 320 bytes, so it would send a piece
+/// of the token. Such a libpq does not know this keyword, says so, and sends nothing.
+const KEYWORD_OF_LIBPQ_14: (&str, &str) = ("sslsni", "1");
+
+/// A password of this length and its line of the file fit into those 320 bytes, even if each of its
+/// characters is escaped.
+const LONGEST_FOR_ANY_LIBPQ: usize = 150;
+
+/// PostgreSQL hangs up without a word on a longer one.
+const LONGEST_PASSWORD: usize = 65_530;
+
+/// What would be shown to every instrumentation, and can be had without the connection string.
+const SECRETS: &[&str] = &[
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+    "sslpassword",
 ];
 
 /// A libpq connection string but for the password, and the file of roots that it names.
@@ -52,6 +99,7 @@ impl sealed::Backend for PgConnection {
         // Where we are not the first, `exit` waits for connects at least.
         openssl::init();
 
+        refuse_secrets(target)?;
         let mut conninfo = Conninfo::default();
         for (keyword, value) in target.parameters() {
             conninfo.push(keyword, value);
@@ -68,17 +116,33 @@ impl sealed::Backend for PgConnection {
             }
             Some(Roots::File(path)) => conninfo.push("sslrootcert", path),
             Some(Roots::System) => conninfo.push("sslrootcert", "system"),
+            // With `require` libpq verifies the certificate after all if it finds roots, of whatever
+            // origin. That was not asked for.
+            None if target.login().is_guarded() => conninfo.push("sslrootcert", NO_FILE),
             None => {}
         }
-        if let Login::Iam = target.login() {
-            for (keyword, value) in WITH_IAM {
+        if target.login().is_guarded() {
+            for (keyword, value) in GUARDS {
                 if target.get(keyword).is_none() {
                     conninfo.push(keyword, value);
                 }
             }
+            for (variable, keyword, value) in NEWER_GUARDS {
+                let is_set = std::env::var_os(variable).is_some();
+                if is_set && target.get(keyword).is_none() && libpq_knows(keyword) {
+                    conninfo.push(keyword, value);
+                }
+            }
+            // Or PGDATABASE would say which.
             if let (None, Some(user)) = (target.database(), target.get("user")) {
                 conninfo.push("dbname", user);
             }
+        }
+        if let Login::Password(password) = target.login()
+            && password.expose().len() > LONGEST_FOR_ANY_LIBPQ
+            && target.get(KEYWORD_OF_LIBPQ_14.0).is_none()
+        {
+            conninfo.push(KEYWORD_OF_LIBPQ_14.0, KEYWORD_OF_LIBPQ_14.1);
         }
         Ok(Connector {
             conninfo: conninfo.0,
@@ -147,8 +211,35 @@ impl Conninfo {
     }
 }
 
+fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
+    match SECRETS.iter().find(|keyword| target.get(keyword).is_some()) {
+        Some(keyword) => Err(Error::configuration(format!(
+            "{keyword} cannot be in the connection string, which diesel shows to every \
+             instrumentation; leave it out, and use a client key without a passphrase or the \
+             password itself"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether libpq knows `keyword`. Nothing is dialled: it refuses a keyword that it does not know, or
+/// else the empty value or the port, which is none.
+fn libpq_knows(keyword: &str) -> bool {
+    match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
+        Err(ConnectionError::BadConnection(text)) => !libpq::is_unknown_keyword(&text),
+        _ => false,
+    }
+}
+
 /// One line that holds for every host, port, database and user.
 fn passfile(password: &str) -> Result<Zeroizing<String>, Error> {
+    if password.len() > LONGEST_PASSWORD {
+        return Err(Error::configuration(format!(
+            "the password has {} bytes, and PostgreSQL takes {LONGEST_PASSWORD} at the most; a \
+             shorter session token or password is needed",
+            password.len()
+        )));
+    }
     if password.contains(['\n', '\r', '\0']) {
         return Err(Error::configuration(
             "the password holds a line break or a zero byte, which libpq cannot read from a file; \

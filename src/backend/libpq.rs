@@ -6,6 +6,7 @@
 //! shortage are recognized, in English; anything else counts as a refusal, since the price of that
 //! mistake is one signature and one more login.
 
+use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
 /// What libpq says when the network failed. [fe-connect.c, fe-misc.c, fe-secure.c of libpq 11 to 17]
@@ -36,14 +37,25 @@ const TLS: &[&str] = &[
     "could not read root certificate",
 ];
 
-/// What libpq says of settings that it cannot use. [fe-connect.c]
+/// What libpq says of settings that it cannot use, where that quotes no more than the value of a
+/// keyword that it knows; and what the server says of those that are passed on to it.
+/// [fe-connect.c, guc.c]
 const CONFIGURATION: &[&str] = &[
-    "invalid connection option",
     "invalid sslmode value",
     "invalid integer value",
     "invalid port number",
     "invalid value for connection option",
+    "invalid value for parameter",
+    "requires a Boolean value",
+    "requires a numeric value",
+    "value: \"",
 ];
+
+/// What libpq says of PGSERVICE, the one variable that cannot be overruled. [fe-connect.c]
+const SERVICE: &[&str] = &["definition of service", "service file"];
+
+/// What libpq says of a keyword that it does not know, before it quotes that. [fe-connect.c]
+const UNKNOWN_KEYWORD: &str = "invalid connection option \"";
 
 /// What the server or a proxy says when it asks for fewer logins.
 const THROTTLED: &[&str] = &[
@@ -63,6 +75,9 @@ const UNAVAILABLE: &[&str] = &[
 
 /// The error for what libpq said of a failed connect.
 pub(super) fn judge(text: &str) -> Error {
+    if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
+        return unknown_keyword(keyword.split('"').next().unwrap_or_default());
+    }
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
     // What the server says comes behind its severity; before that stands what libpq has to add.
     let (kind, message) = if says(THROTTLED) {
@@ -74,6 +89,11 @@ pub(super) fn judge(text: &str) -> Error {
         (
             ErrorKind::ServerUnavailable,
             "the server takes no logins at the moment",
+        )
+    } else if says(SERVICE) {
+        (
+            ErrorKind::Configuration,
+            "PGSERVICE names a service that libpq cannot read; unset it",
         )
     } else if says(TLS) {
         (
@@ -88,18 +108,89 @@ pub(super) fn judge(text: &str) -> Error {
     } else if says(CONFIGURATION) {
         (
             ErrorKind::Configuration,
-            "libpq does not accept the connection's settings",
+            "a setting is not accepted; correct the connection string, or PGTZ, PGDATESTYLE and \
+             PGGEQO, which libpq sends to the server",
         )
     } else {
         (ErrorKind::LoginRefused, "the server refused the login")
     };
-    Error::with_cause(kind, message, one_line(text))
+    Error::with_cause(kind, message, text.to_owned())
 }
 
-fn one_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+/// Whether `text` is about a keyword that this libpq does not know.
+pub(super) fn is_unknown_keyword(text: &str) -> bool {
+    text.contains(UNKNOWN_KEYWORD)
+}
+
+/// Only a name that is libpq's is repeated: anything else may be a piece of a password that was not
+/// quoted.
+fn unknown_keyword(keyword: &str) -> Error {
+    if endpoint::is_keyword_of_libpq(keyword) {
+        return Error::configuration(format!(
+            "this libpq is too old to know {keyword}; leave it out of the connection string, or use \
+             libpq 14 or later, such as the one of the feature bundled"
+        ));
+    }
+    Error::configuration(
+        "the connection string has a keyword that libpq does not know; correct it, or put single \
+         quotes around the value before it if that holds spaces",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_text_has_its_kind() {
+        for (text, kind) in [
+            (
+                "connection to server at \"h\" (1.2.3.4), port 5432 failed: FATAL:  PAM \
+                 authentication failed for user \"app\"\n",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "FATAL:  PAM-Authentifizierung für Benutzer »app« fehlgeschlagen",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "FATAL:  sorry, too many clients already",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "FATAL:  The IAM authentication failed because of too many competing requests.",
+                ErrorKind::Throttled,
+            ),
+            (
+                "could not translate host name \"h\" to address: Name or service not known",
+                ErrorKind::Network,
+            ),
+            ("SSL error: certificate verify failed", ErrorKind::Tls),
+            (
+                "definition of service \"nonsense\" not found",
+                ErrorKind::Configuration,
+            ),
+            (
+                "FATAL:  invalid value for parameter \"TimeZone\": \"nonsense\"",
+                ErrorKind::Configuration,
+            ),
+            (
+                "invalid channel_binding value: \"nonsense\"",
+                ErrorKind::Configuration,
+            ),
+        ] {
+            let error = judge(text);
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().ends_with(text.trim_end()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_keyword_is_repeated_only_if_it_is_no_piece_of_a_password() {
+        let error = judge("invalid connection option \"hunter2\"\n");
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        let error = judge("invalid connection option \"sslsni\"\n");
+        assert!(error.to_string().contains("libpq 14"), "{error}");
+    }
 }

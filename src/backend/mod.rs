@@ -15,7 +15,10 @@ use crate::error::Error;
 use crate::roots::Roots;
 
 /// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open:
-/// diesel's `PgConnection`.
+/// diesel's `PgConnection`, which needs libpq 14 or later: older ones cut a token off at 320 bytes,
+/// so a login with one is refused. With it, what libpq's environment variables and files in the home
+/// folder say is overruled in a login with IAM or [`Password`](crate::Password), but for PGSERVICE,
+/// PGTZ, PGDATESTYLE and PGGEQO, which it has no way to overrule.
 ///
 /// It cannot be implemented outside this crate.
 pub trait Backend: sealed::Backend {}

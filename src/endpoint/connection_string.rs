@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Endpoint;
 use super::grammar::{self, Value};
+use super::keyword::is_keyword_of_libpq;
 use super::ssl_mode::SslMode;
 use crate::error::Error;
 
@@ -27,6 +28,8 @@ pub(crate) struct ConnectionString {
     password: Option<GivenPassword>,
     sslmode: Option<SslMode>,
     sslrootcert: Option<String>,
+    /// The builder has one.
+    has_supplied_password: bool,
     /// `iam=on`, `iam=off`, or nothing about it.
     use_iam: Option<bool>,
     pub(crate) iam: IamSettings,
@@ -49,9 +52,20 @@ pub(crate) struct IamSettings {
 #[derive(Debug)]
 pub(crate) enum Login<'a> {
     Iam,
+    /// The builder's password.
+    Supplied,
+    /// The password in the string.
     Password(&'a GivenPassword),
     /// `iam=off` and no password: whatever the server asks for, libpq finds or does without.
     None,
+}
+
+impl Login<'_> {
+    /// Whether this crate answers for all of the login, so that nothing of it is left to the
+    /// environment's variables and files. Logins that are for development only are libpq's.
+    pub(crate) fn is_guarded(&self) -> bool {
+        matches!(self, Login::Iam | Login::Supplied)
+    }
 }
 
 /// A password from a connection string. It cannot be printed, and is wiped when it is dropped.
@@ -78,6 +92,7 @@ impl ConnectionString {
             password: None,
             sslmode: None,
             sslrootcert: None,
+            has_supplied_password: false,
             use_iam: None,
             iam: IamSettings::default(),
         };
@@ -160,18 +175,18 @@ impl ConnectionString {
     /// What libpq is to be told, decoded, in the order of the string: all but the password,
     /// `sslmode` and `sslrootcert`, which others decide on, and the `iam` parameters.
     ///
-    /// With IAM the port is always among them, since PGPORT must not lead elsewhere than to the
-    /// port that is signed for; and the host has no dot at its end, since libpq compares it with the
-    /// certificate's names letter by letter.
+    /// In a login that is ours the port is always among them, since PGPORT must not lead elsewhere
+    /// than to the port that is signed for; and the host has no dot at its end, since libpq compares
+    /// it with the certificate's names letter by letter.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let iam = matches!(self.login(), Login::Iam);
-        let port = (iam && self.get("port").is_none()).then_some(("port", DEFAULT_PORT));
+        let is_guarded = self.login().is_guarded();
+        let port = (is_guarded && self.get("port").is_none()).then_some(("port", DEFAULT_PORT));
         self.parameters
             .iter()
             .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
             .filter(move |(keyword, _)| port.is_none() || *keyword != "port")
             .map(move |(keyword, value)| match keyword {
-                "host" if iam => (keyword, value.strip_suffix('.').unwrap_or(value)),
+                "host" if is_guarded => (keyword, value.strip_suffix('.').unwrap_or(value)),
                 _ => (keyword, value),
             })
             .chain(port)
@@ -197,10 +212,12 @@ impl ConnectionString {
         self.sslrootcert.as_deref()
     }
 
-    /// IAM, unless the string has a password or says `iam=off`.
+    /// IAM, unless the builder or the string has a password, or the string says `iam=off`.
     pub(crate) fn login(&self) -> Login<'_> {
         match (self.use_iam, &self.password) {
-            (Some(true), _) | (None, None) => Login::Iam,
+            (Some(true), _) => Login::Iam,
+            _ if self.has_supplied_password => Login::Supplied,
+            (None, None) => Login::Iam,
             (_, Some(password)) => Login::Password(password),
             (Some(false), None) => Login::None,
         }
@@ -209,18 +226,15 @@ impl ConnectionString {
     /// What to sign for: `iam_host` and `iam_port` where they are given, else what is dialled.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Error> {
         let user = self.get("user").ok_or_else(|| {
-            Error::configuration(
-                "IAM login needs a database user: set user in the connection string",
-            )
+            Error::configuration("login needs a database user: set user in the connection string")
         })?;
         let dialled = self.get("host").ok_or_else(|| {
             Error::configuration(
-                "IAM login needs a host: set host in the connection string to the name that the \
+                "login needs a host: set host in the connection string to the name that the \
                  server's certificate has (hostaddr, if any, says which address to dial)",
             )
         })?;
-        // libpq's two forms of a Unix socket, over which it speaks no TLS.
-        if dialled.starts_with(['/', '@']) {
+        if is_socket(dialled) {
             return Err(Error::configuration(
                 "IAM login needs TLS, and host is a Unix socket: set host to the database's \
                  endpoint, or iam=off for a local database",
@@ -238,10 +252,15 @@ impl ConnectionString {
         }
     }
 
+    fn dials_a_socket(&self) -> bool {
+        self.get("host").is_some_and(is_socket)
+    }
+
     /// The `sslmode` to connect with. None leaves it to libpq, and is never the answer with IAM.
     pub(crate) fn sslmode(&self) -> Result<Option<SslMode>, Error> {
         match (self.login(), self.sslmode) {
             (Login::Iam, None) => Ok(Some(SslMode::VerifyFull)),
+            (Login::Supplied, None) if !self.dials_a_socket() => Ok(Some(SslMode::VerifyFull)),
             (Login::Iam, Some(mode)) if !mode.encrypts() => Err(Error::configuration(format!(
                 "sslmode={} could send the token in clear: leave sslmode out for verify-full, or \
                  set it to verify-ca or require",
@@ -262,28 +281,35 @@ impl ConnectionString {
                  sslmode=verify-full only: set that, or name a file in sslrootcert",
             ));
         }
-        if self.use_iam == Some(true) && self.password.is_some() {
+        if self.use_iam == Some(true) && (self.password.is_some() || self.has_supplied_password) {
             return Err(Error::configuration(
-                "IAM login is required, and the connection string has a password: leave one of \
-                 them out",
+                "IAM login is demanded (iam=on, or require_iam), and the connection string has a \
+                 password or the builder sets one: leave one of the two out",
             ));
         }
-        if !matches!(self.login(), Login::Iam) {
+        // A piece of a password that stands in a keyword's place would go where the password must
+        // not: into the string that libpq is given, and whoever listens is shown.
+        let is_unknown = |(keyword, _): &(String, String)| !is_keyword_of_libpq(keyword);
+        if self.password.is_some() && self.parameters.iter().any(is_unknown) {
+            return Err(Error::configuration(
+                "the connection string has a password, and a keyword that libpq does not know: \
+                 correct it, or put single quotes around a password that holds spaces (in a URL, \
+                 write %26 for an `&`)",
+            ));
+        }
+        if !self.login().is_guarded() {
             return Ok(());
         }
-        if self.password.is_some() {
-            return Err(Error::configuration(
-                "the connection string has a password, and IAM login is demanded (iam=on, or \
-                 require_iam): leave one of the two out",
-            ));
+        if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
+            self.endpoint()?;
         }
-        self.endpoint()?;
-        // The first would take the token's place; the others could bring in a host, a user or an
-        // sslmode that nobody here has looked at.
+        // The first would take the place of the token or the password; the others could bring in a
+        // host, a user or an sslmode that nobody here has looked at.
         for keyword in ["passfile", "service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(Error::configuration(format!(
-                    "{keyword} cannot be used with IAM login: leave it out, or set iam=off"
+                    "{keyword} cannot be used with IAM login or a password of the builder's: leave it \
+                     out, or set iam=off"
                 )));
             }
         }
@@ -293,6 +319,11 @@ impl ConnectionString {
     /// As `iam=on`: a password is an error, and not another way to log in.
     pub(crate) fn require_iam(&mut self) {
         self.use_iam = Some(true);
+    }
+
+    /// The password is the builder's, and one in the string is not looked at.
+    pub(crate) fn supply_password(&mut self) {
+        self.has_supplied_password = true;
     }
 
     pub(crate) fn set_user(&mut self, user: &str) {
@@ -317,6 +348,11 @@ impl fmt::Debug for ConnectionString {
             .field("sslmode", &self.sslmode)
             .finish_non_exhaustive()
     }
+}
+
+/// libpq's two forms of a Unix socket, over which it speaks no TLS.
+fn is_socket(host: &str) -> bool {
+    host.starts_with(['/', '@'])
 }
 
 fn not_empty(keyword: &str, value: Value) -> Result<String, Error> {

@@ -4,12 +4,15 @@
 mod connection_string;
 mod grammar;
 mod host;
+mod keyword;
 mod ssl_mode;
 
 use std::sync::Arc;
 
 pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
+#[cfg(feature = "diesel")]
+pub(crate) use keyword::is_keyword_of_libpq;
 pub use ssl_mode::SslMode;
 
 use crate::error::Error;

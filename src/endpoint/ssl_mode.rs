@@ -14,7 +14,8 @@ pub enum SslMode {
     Allow,
     /// TLS if the server has it, and again without after a refused login.
     Prefer,
-    /// TLS with whoever answers. libpq checks the certificate's chain if it has a root file.
+    /// TLS with whoever answers, unless `sslrootcert` is set: then as
+    /// [`VerifyCa`](SslMode::VerifyCa), as libpq has it.
     Require,
     /// TLS, with a certificate from a trusted root, for whatever name.
     VerifyCa,
@@ -44,7 +45,7 @@ impl SslMode {
         }
     }
 
-    pub(super) fn from_name(name: &str) -> Option<SslMode> {
+    pub(crate) fn from_name(name: &str) -> Option<SslMode> {
         SslMode::ALL.into_iter().find(|mode| mode.as_str() == name)
     }
 

@@ -14,11 +14,20 @@
 mod architecture;
 mod async_code;
 mod cold_cache;
+#[cfg(feature = "config")]
+mod config;
+mod credentials;
+mod environment;
 mod examples;
 mod exit;
 mod login;
+mod names;
+mod parameters;
+mod password;
 mod pool;
 mod refusal;
 mod rotation;
+mod secrets;
 mod support;
 mod timeline;
+mod tls;

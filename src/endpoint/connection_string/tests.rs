@@ -175,12 +175,48 @@ fn a_string_says_how_to_log_in() {
 #[test]
 fn a_demand_for_iam_is_not_met_by_a_password() {
     let error = refusal(&format!("postgres://u:pw@{HOST}?iam=on"));
-    assert!(error.to_string().contains("has a password"), "{error}");
+    assert!(error.to_string().contains("password"), "{error}");
 
     let mut parsed = parse(&format!("postgres://u:pw@{HOST}"));
     parsed.check().unwrap();
     parsed.require_iam();
     parsed.check().unwrap_err();
+
+    let mut parsed = parse(&format!("postgres://u@{HOST}?iam=on"));
+    parsed.supply_password();
+    parsed.check().unwrap_err();
+}
+
+#[test]
+fn a_password_of_the_builders_wins_and_wants_tls() {
+    for input in [
+        format!("postgres://u@{HOST}"),
+        format!("postgres://u:pw@{HOST}"),
+        format!("postgres://u@{HOST}?iam=off"),
+    ] {
+        let mut parsed = parse(&input);
+        parsed.supply_password();
+        parsed.check().unwrap();
+        assert!(matches!(parsed.login(), Login::Supplied), "{input}");
+        assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::VerifyFull));
+        assert!(parameters(&parsed).contains(&("port", "5432")), "{input}");
+        parsed.set_sslmode(SslMode::Disable);
+        parsed.check().unwrap();
+        assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::Disable));
+    }
+    // Over a Unix socket there is no TLS to ask for.
+    let mut parsed = parse("user=u host=/run/postgresql");
+    parsed.supply_password();
+    parsed.check().unwrap();
+    assert_eq!(parsed.sslmode().unwrap(), None);
+}
+
+#[test]
+fn a_piece_of_a_password_does_not_pass_for_a_keyword() {
+    let error = refusal("host=h user=u password=ab cd=ef");
+    assert!(!error.to_string().contains("cd"), "{error}");
+    // Without a password it may be a keyword of a libpq to come.
+    parse("host=h user=u cd=ef").check().unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the tests share: sources of credentials that can be held up, and a record of events.
 
+pub mod child;
 pub mod database;
+pub mod eavesdropper;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,332 @@
+//! A password that takes the place of IAM: a fixed one, or one that some other keeper of secrets
+//! hands out and replaces.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use super::source::{FetchFuture, FetchToken, Fetched, Shared, TokenSource};
+use super::{DEFAULT_REFRESH_TIMEOUT, check_refresh_timeout};
+use crate::clock::{Clock, Moment};
+use crate::credentials::BoxError;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Events, HandleAuthEvent, Stats};
+use crate::runtime;
+use crate::token::{Schedule, Token};
+
+/// An end further away than this is none: clocks cannot add it up everywhere.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A password to log in with instead of an IAM token; see
+/// [`ManagerBuilder::password`](crate::ManagerBuilder::password).
+///
+/// A rotating one is kept as a token is: fetched when a login first needs it, by one thread for all
+/// who wait; replaced in the background before it ends; kept while the source fails and it is still
+/// good; and fetched again, once, when the server refuses it. Cheap to clone; clones share what was
+/// fetched.
+///
+/// ```
+/// use std::time::Duration;
+/// use diesel_rds_iam::{Password, RotatingPassword};
+/// # fn ask_vault() -> Result<(String, Duration), std::io::Error> {
+/// #     Ok(("secret".to_owned(), Duration::from_secs(3600)))
+/// # }
+///
+/// let password = Password::rotating(|| {
+///     let (secret, lease) = ask_vault()?;
+///     Ok(RotatingPassword::new(secret).lasts_for(lease))
+/// });
+/// ```
+#[derive(Clone)]
+pub struct Password(Kind);
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Fixed(Arc<Token>),
+    Rotating(TokenSource),
+}
+
+impl Password {
+    /// Always the same, with no end.
+    pub fn fixed(password: impl Into<String>) -> Password {
+        let secret = Zeroizing::new(password.into());
+        let token = Token::everlasting(secret, Clock::default().now());
+        Password(Kind::Fixed(Arc::new(token)))
+    }
+
+    /// Whatever `fetch` returns, until it ends or the server refuses it.
+    ///
+    /// `fetch` may block; it runs on a thread of its own. The text of its error becomes part of
+    /// ours, and so of logs: it must not hold the password. With the defaults of
+    /// [`PasswordBuilder`].
+    pub fn rotating(
+        fetch: impl Fn() -> Result<RotatingPassword, BoxError> + Send + Sync + 'static,
+    ) -> Password {
+        Password::builder(fetch).build_valid()
+    }
+
+    /// The same with more to set.
+    pub fn builder(
+        fetch: impl Fn() -> Result<RotatingPassword, BoxError> + Send + Sync + 'static,
+    ) -> PasswordBuilder {
+        PasswordBuilder {
+            fetch: Arc::new(fetch),
+            refresh_ahead: true,
+            refresh_timeout: DEFAULT_REFRESH_TIMEOUT,
+            clock: Clock::default(),
+            handler: None,
+        }
+    }
+
+    /// How often what happened so far. All zero for a fixed password.
+    pub fn stats(&self) -> Stats {
+        self.events().stats()
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.0
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        match &self.0 {
+            Kind::Fixed(_) => Clock::default(),
+            Kind::Rotating(source) => source.shared().clock.clone(),
+        }
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        match &self.0 {
+            Kind::Fixed(_) => Events::default(),
+            Kind::Rotating(source) => source.shared().events.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Fixed(_) => "Password::Fixed",
+            Kind::Rotating(_) => "Password::Rotating",
+        })
+    }
+}
+
+/// A password and its end, as the closure of [`Password::rotating`] returns it.
+pub struct RotatingPassword {
+    secret: Zeroizing<String>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    At(SystemTime),
+    /// From when it was asked for.
+    After(Duration),
+}
+
+impl RotatingPassword {
+    /// A password without a known end: it serves until the server refuses it.
+    pub fn new(secret: impl Into<String>) -> RotatingPassword {
+        RotatingPassword {
+            secret: Zeroizing::new(secret.into()),
+            end: None,
+        }
+    }
+
+    /// When the server ceases to accept it. It is given up before that by a fifteenth of what was
+    /// left of its life when it was fetched, at least 2 s and at most 60 s.
+    #[must_use]
+    pub fn expires_at(mut self, end: SystemTime) -> RotatingPassword {
+        self.end = Some(End::At(end));
+        self
+    }
+
+    /// For how long the server accepts it, as a lease says; counted from when it was asked for.
+    /// Otherwise as [`expires_at`](RotatingPassword::expires_at).
+    #[must_use]
+    pub fn lasts_for(mut self, span: Duration) -> RotatingPassword {
+        self.end = Some(End::After(span));
+        self
+    }
+}
+
+impl fmt::Debug for RotatingPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotatingPassword")
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a rotating [`Password`].
+#[must_use]
+pub struct PasswordBuilder {
+    fetch: Arc<Fetch>,
+    refresh_ahead: bool,
+    refresh_timeout: Duration,
+    clock: Clock,
+    handler: Option<Box<dyn HandleAuthEvent>>,
+}
+
+type Fetch = dyn Fn() -> Result<RotatingPassword, BoxError> + Send + Sync;
+
+impl PasswordBuilder {
+    /// Whether a password is replaced in the background before it ends, at about 80 % of its usable
+    /// life. True by default.
+    pub fn refresh_ahead(mut self, ahead: bool) -> PasswordBuilder {
+        self.refresh_ahead = ahead;
+        self
+    }
+
+    /// How long the closure may take before those who wait are told so. 4 s by default; keep it
+    /// below half of a pool's `connection_timeout`.
+    ///
+    /// A closure that takes longer cannot be stopped. No more than eight run at a time in a process.
+    pub fn refresh_timeout(mut self, timeout: Duration) -> PasswordBuilder {
+        self.refresh_timeout = timeout;
+        self
+    }
+
+    /// Where to read the time. The machine's clocks by default; for tests.
+    pub fn clock(mut self, clock: Clock) -> PasswordBuilder {
+        self.clock = clock;
+        self
+    }
+
+    /// Is told of every password, login and connection. None by default.
+    pub fn event_handler(mut self, handler: impl HandleAuthEvent) -> PasswordBuilder {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Checks the settings. Nothing is fetched yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] for a timeout of zero.
+    pub fn build(self) -> Result<Password, Error> {
+        check_refresh_timeout(self.refresh_timeout)?;
+        Ok(self.build_valid())
+    }
+
+    fn build_valid(self) -> Password {
+        let fetch = AskUser {
+            fetch: self.fetch,
+            refresh_ahead: self.refresh_ahead,
+            refresh_timeout: self.refresh_timeout,
+            clock: self.clock.clone(),
+        };
+        let shared = Shared {
+            clock: self.clock,
+            events: Events::new(self.handler),
+            refresh_timeout: self.refresh_timeout,
+            runtime: Mutex::new(None),
+        };
+        let source = TokenSource::new(Arc::new(fetch), Arc::new(shared));
+        Password(Kind::Rotating(source))
+    }
+}
+
+impl fmt::Debug for PasswordBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordBuilder")
+            .field("refresh_ahead", &self.refresh_ahead)
+            .field("refresh_timeout", &self.refresh_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+struct AskUser {
+    fetch: Arc<Fetch>,
+    refresh_ahead: bool,
+    refresh_timeout: Duration,
+    clock: Clock,
+}
+
+impl AskUser {
+    async fn ask(&self) -> Fetched {
+        let asked = self.clock.now();
+        let fetch = self.fetch.clone();
+        let limit = self.refresh_timeout;
+        let answer = runtime::within(limit, runtime::unblock(move || fetch())).await;
+        let password = answer
+            .ok_or_else(|| timed_out(limit))?
+            .ok_or_else(panicked)?
+            .map_err(refused)?;
+        if password.secret.is_empty() {
+            return Err(Error::new(
+                ErrorKind::CredentialsNotFound,
+                "the source of the password gave an empty one; correct the closure or what it asks",
+            ));
+        }
+        self.token(password, asked)
+    }
+
+    fn token(&self, password: RotatingPassword, asked: Moment) -> Fetched {
+        let RotatingPassword { secret, end } = password;
+        let life = end.map(|end| match end {
+            End::At(end) => end.duration_since(asked.wall).unwrap_or_default(),
+            End::After(span) => span,
+        });
+        let Some(life) = life.filter(|life| *life < FOR_EVER) else {
+            return Ok(Token::everlasting(secret, asked));
+        };
+        let schedule = match self.refresh_ahead {
+            true => Schedule::ahead(),
+            false => Schedule::AT_THE_END,
+        };
+        let token = Token::new(secret, asked, life, None, schedule);
+        if !token.is_usable_at(&self.clock.now()) {
+            return Err(Error::new(
+                ErrorKind::CredentialsExpired,
+                "the source of the password gave one that has ended or ends within seconds; renew \
+                 it there, or correct this machine's clock",
+            ));
+        }
+        Ok(token)
+    }
+}
+
+impl FetchToken for AskUser {
+    fn fetch(self: Arc<Self>, _current: Option<Arc<Token>>) -> FetchFuture {
+        Box::pin(async move { self.ask().await })
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        None
+    }
+
+    /// Nobody knows what a keeper of secrets gives next.
+    fn would_repeat(&self, _token: &Token, _now: &Moment) -> bool {
+        false
+    }
+
+    /// Every fetch asks the source itself: there is nothing in between to be thrown away.
+    fn distrust(&self) {}
+}
+
+fn timed_out(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::CredentialsTimeout,
+        format!(
+            "the source of the password did not answer within {limit:?}; check that it can be \
+             reached, or raise refresh_timeout"
+        ),
+    )
+}
+
+fn panicked() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "the closure that fetches the password panicked; the panic's message tells where",
+    )
+}
+
+fn refused(cause: BoxError) -> Error {
+    let message = "the source of the password failed; check that this process may ask it";
+    Error::with_cause(ErrorKind::CredentialsRefused, message, cause)
+}

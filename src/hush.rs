@@ -1,0 +1,99 @@
+//! Keeps what AWS's SDK logs at TRACE from everyone: aws-sigv4 logs what it signs, with the session
+//! token, and the SDK's clients log their settings, with a role's external id.
+
+use tracing::dispatcher::{self, Dispatch};
+use tracing::instrument::WithSubscriber;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Runs `work` where nobody hears TRACE.
+pub(crate) fn hushed<T>(work: impl FnOnce() -> T) -> T {
+    if is_quiet_anyway() {
+        return work();
+    }
+    dispatcher::with_default(&Dispatch::new(Hushed::over_current()), work)
+}
+
+/// The same for a future.
+pub(crate) async fn hushed_future<T>(work: impl Future<Output = T>) -> T {
+    if is_quiet_anyway() {
+        return work.await;
+    }
+    work.with_subscriber(Hushed::over_current()).await
+}
+
+/// Without a subscriber tracing may write to `log`, and never does so again once one was set, if
+/// only for a moment and a thread. So none is set for as long as `log` takes no TRACE either.
+fn is_quiet_anyway() -> bool {
+    !dispatcher::has_been_set() && log::max_level() < log::LevelFilter::Trace
+}
+
+/// A subscriber that passes on all but TRACE.
+struct Hushed(Dispatch);
+
+impl Hushed {
+    fn over_current() -> Hushed {
+        Hushed(dispatcher::get_default(Dispatch::clone))
+    }
+}
+
+fn is_secret(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::TRACE
+}
+
+impl Subscriber for Hushed {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_secret(metadata) {
+            return Interest::never();
+        }
+        self.0.register_callsite(metadata)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !is_secret(metadata) && self.0.enabled(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.0.new_span(span)
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        self.0.record(span, values);
+    }
+
+    fn record_follows_from(&self, span: &Id, follows: &Id) {
+        self.0.record_follows_from(span, follows);
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        if !is_secret(event.metadata()) {
+            self.0.event(event);
+        }
+    }
+
+    fn enter(&self, span: &Id) {
+        self.0.enter(span);
+    }
+
+    fn exit(&self, span: &Id) {
+        self.0.exit(span);
+    }
+
+    fn clone_span(&self, span: &Id) -> Id {
+        self.0.clone_span(span)
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        self.0.try_close(span)
+    }
+
+    fn current_span(&self) -> tracing_core::span::Current {
+        self.0.current_span()
+    }
+}

@@ -1,0 +1,190 @@
+//! Named connections from an application's settings.
+
+use std::path::Path;
+
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_rds_iam::config::{ConnectionSettings, Connections, Limit};
+use diesel_rds_iam::{ErrorKind, PgConnectionManager};
+
+use crate::support::child::{self, Child};
+use crate::support::database::emulator;
+
+const HOST: &str = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+
+fn read(settings: &str) -> Connections {
+    toml::from_str(settings).unwrap()
+}
+
+fn managers(settings: &str) -> Result<usize, diesel_rds_iam::Error> {
+    let managers = read(settings).managers::<PgConnection>()?;
+    Ok(managers.len())
+}
+
+#[test]
+fn every_key_is_read() {
+    let settings = format!(
+        r#"
+        [connections.default]
+        url = "postgres://app@{HOST}/app"
+        sslmode = "verify-ca"
+        connect_timeout = "5s"
+
+        [connections.default.iam]
+        region = "eu-west-2"
+        profile = "production"
+        role_arn = "arn:aws:iam::123456789012:role/database"
+        external_id = "x"
+        session_name = "web"
+        host = "real.example.com"
+        port = 6543
+        token_lifetime = "10m"
+        refresh_ahead = false
+        refresh_timeout = "2s 500ms"
+
+        [connections.default.pool]
+        max_size = 20
+        min_idle = 3
+        test_on_check_out = false
+        max_lifetime = "14m"
+        idle_timeout = "never"
+        connection_timeout = "8s"
+        "#
+    );
+    let settings = read(&settings);
+    let default = &settings.connections["default"];
+    assert_eq!(default.pool.idle_timeout, Some(Limit::Never));
+
+    let managers = settings.managers::<PgConnection>().unwrap();
+    let manager = &managers["default"];
+    let endpoint = manager.endpoint().unwrap();
+    assert_eq!(endpoint.host(), "real.example.com");
+    assert_eq!(
+        (endpoint.port(), endpoint.region()),
+        (6543, Some("eu-west-2"))
+    );
+    let builder = format!("{:?}", default.builder::<PgConnection>());
+    assert!(builder.contains("connect_timeout: 5s"), "{builder}");
+
+    let pool = default.pool.apply(manager.pool_builder());
+    let pool = pool.build_unchecked().unwrap();
+    assert_eq!((pool.max_size(), pool.min_idle()), (20, Some(3)));
+    assert!(!pool.test_on_check_out());
+    assert_eq!(pool.idle_timeout(), None);
+    assert_eq!(pool.max_lifetime().unwrap().as_secs(), 14 * 60);
+    assert_eq!(pool.connection_timeout().as_secs(), 8);
+}
+
+#[test]
+fn what_is_left_out_is_as_if_nothing_was_read() {
+    let url = format!("host={HOST} user=app");
+    let read = read(&format!("[connections.main]\nurl = \"{url}\""));
+    let shown = |settings: &ConnectionSettings| {
+        let manager = settings.manager::<PgConnection>().unwrap();
+        let builder = settings.pool.apply(manager.pool_builder());
+        format!("{:?} {builder:?}", settings.builder::<PgConnection>())
+    };
+    let made = ConnectionSettings::new(&url);
+    assert_eq!(shown(&read.connections["main"]), shown(&made));
+    let manager = PgConnectionManager::new(&url).unwrap();
+    let plain = format!(
+        "{:?} {:?}",
+        PgConnectionManager::builder(&url),
+        manager.pool_builder()
+    );
+    assert_eq!(shown(&made), plain);
+}
+
+#[test]
+fn what_the_identity_is_made_of_arrives() {
+    // Each of these is out of the range that the builder of identities allows.
+    for setting in ["token_lifetime = \"16m\"", "refresh_timeout = \"0s\""] {
+        let (name, _) = setting.split_once(' ').unwrap();
+        let settings =
+            format!("[connections.main]\nurl = \"host={HOST} user=app\"\niam = {{ {setting} }}");
+        let error = managers(&settings).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.to_string().contains("\"main\""), "{error}");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_is_refused_by_name() {
+    for (settings, key) in [
+        ("[conections.main]\nurl = \"\"", "conections"),
+        (
+            "[connections.main]\nurl = \"\"\nssl_mode = \"require\"",
+            "ssl_mode",
+        ),
+        (
+            "[connections.main]\nurl = \"\"\niam = { regoin = \"x\" }",
+            "regoin",
+        ),
+        (
+            "[connections.main]\nurl = \"\"\npool = { max_sise = 1 }",
+            "max_sise",
+        ),
+        ("[connections.main]\n", "url"),
+        (
+            "[connections.main]\nurl = \"\"\npool = { max_lifetime = \"14 moons\" }",
+            "moons",
+        ),
+        (
+            "[connections.main]\nurl = \"\"\nsslmode = \"strict\"",
+            "verify-full",
+        ),
+    ] {
+        let error = toml::from_str::<Connections>(settings).unwrap_err();
+        assert!(error.message().contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_password_and_iam_are_one_too_many() {
+    let settings = format!(
+        "[connections.main]\nurl = \"host={HOST} user=app\"\npassword = \"hunter2\"\niam = {{}}"
+    );
+    let error = managers(&settings).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    let shown = format!("{error} {:?}", read(&settings));
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn one_connection_uses_iam_and_the_next_a_password() {
+    const TEST: &str = "one_connection_uses_iam_and_the_next_a_password";
+    if child::is_running(module_path!(), TEST) {
+        let pools = read(&child::argument("SETTINGS")).pools::<PgConnection>();
+        let pools = pools.unwrap();
+        for (name, user) in [("main", "app"), ("reports", "bob")] {
+            let query = diesel::select(diesel::dsl::sql::<Text>("current_user::text"));
+            let current: String = query.get_result(&mut *pools[name].get().unwrap()).unwrap();
+            assert_eq!(current, user);
+            assert_eq!(pools[name].max_size(), 2);
+        }
+        return;
+    }
+    let emulator = emulator();
+    emulator.create_password_user("bob", "bob's").unwrap();
+    let settings = format!(
+        r#"
+        [connections.main]
+        url = "{}"
+        iam = {{ token_lifetime = "10m" }}
+        pool = {{ max_size = 2 }}
+
+        [connections.reports]
+        url = "{}"
+        password = "bob's"
+        pool = {{ max_size = 2 }}
+        "#,
+        emulator.url("app"),
+        emulator.url("bob"),
+    );
+    Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
+        .argument("SETTINGS", settings)
+        .env("AWS_ACCESS_KEY_ID", emulator.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
+        .run();
+}

@@ -1,0 +1,388 @@
+//! Every way to AWS credentials, by the SDK's own code, with AWS's endpoints on loopback.
+//!
+//! Each way is a matter of environment variables, so each test goes on in a process of its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use diesel_rds_iam::{AssumeRole, Error, ErrorKind, IamAuth, IamAuthBuilder, PgConnectionManager};
+use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator};
+
+use crate::support::PATIENCE;
+use crate::support::child::{self, Child};
+use crate::support::database::{emulator, refused};
+
+/// For what goes wrong at once, if all is well.
+const MOMENT: Duration = Duration::from_millis(500);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn is_child(test: &str) -> bool {
+    child::is_running(module_path!(), test)
+}
+
+/// A process without any credentials, whose home is `home`.
+fn child(test: &str, home: &Path) -> Child {
+    Child::new(module_path!(), test, home)
+}
+
+/// The same without a home.
+fn homeless(test: &str, emulator: &Emulator) -> Child {
+    child(test, Path::new("/dev/null/none")).argument("URL", emulator.url("app"))
+}
+
+/// With the emulator's long-term keys and its STS.
+fn with_sts(child: Child, emulator: &Emulator) -> Child {
+    child
+        .env("AWS_ENDPOINT_URL_STS", emulator.aws().sts_url())
+        .env("AWS_ACCESS_KEY_ID", emulator.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
+}
+
+/// With the credentials of a container.
+fn with_container(child: Child, emulator: &Emulator) -> Child {
+    let aws = emulator.aws();
+    child
+        .env(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            aws.container_credentials_url(),
+        )
+        .env(
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+            aws.container_authorization_token(),
+        )
+}
+
+/// In a child: logs in a few times, as whoever the environment and the connection string say.
+fn log_in() {
+    let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
+    for _ in 0..3 {
+        manager.try_connect().unwrap();
+    }
+}
+
+/// In a child: the login fails, for want of credentials.
+fn fail_to_log_in(auth: IamAuthBuilder) -> Error {
+    let manager = PgConnectionManager::builder(&child::argument("URL"))
+        .auth(auth.build().unwrap())
+        .build()
+        .unwrap();
+    manager.try_connect().err().unwrap()
+}
+
+/// The distinct access keys that logged in.
+fn access_keys(emulator: &Emulator) -> Vec<String> {
+    let logins = emulator.logins();
+    let keys: BTreeSet<_> = logins.iter().map(|login| login.access_key()).collect();
+    keys.into_iter()
+        .map(|key| key.unwrap().to_owned())
+        .collect()
+}
+
+/// What `parameter` was in each call of STS.
+fn told_sts(emulator: &Emulator, parameter: &str) -> Vec<Option<String>> {
+    let calls = emulator.aws().calls();
+    calls
+        .into_iter()
+        .filter(|call| call.service == AwsService::Sts)
+        .map(|mut call| call.parameters.remove(parameter))
+        .collect()
+}
+
+/// Fails unless exactly one set of temporary credentials logged in three times.
+fn assert_one_role_logged_in(emulator: &Emulator) {
+    let keys = access_keys(emulator);
+    assert!(keys.len() == 1 && keys[0].starts_with("ASIA"), "{keys:?}");
+    assert_eq!(emulator.login_count(), 3);
+    assert_eq!(refused(emulator).len(), 0);
+}
+
+#[test]
+fn a_role_is_assumed_as_the_connection_string_says() {
+    const TEST: &str = "a_role_is_assumed_as_the_connection_string_says";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let emulator = emulator();
+    let role = "arn:aws:iam::210987654321:role/team/database";
+    emulator.aws().trust_role(role, Some("partner-42"));
+    let url = format!(
+        "{}&iam_role_arn={role}&iam_external_id=partner-42&iam_session_name=billing",
+        emulator.url("app")
+    );
+    with_sts(homeless(TEST, &emulator), &emulator)
+        .argument("URL", url)
+        .run();
+    assert_one_role_logged_in(&emulator);
+    let told = |parameter| told_sts(&emulator, parameter);
+    assert_eq!(told("RoleArn"), [Some(role.to_owned())]);
+    assert_eq!(told("ExternalId"), [Some("partner-42".to_owned())]);
+    assert_eq!(told("RoleSessionName"), [Some("billing".to_owned())]);
+}
+
+#[test]
+fn a_role_is_assumed_from_a_role() {
+    const TEST: &str = "a_role_is_assumed_from_a_role";
+    let (hub, spoke) = (
+        "arn:aws:iam::123456789012:role/hub",
+        "arn:aws:iam::210987654321:role/spoke",
+    );
+    if is_child(TEST) {
+        let auth = IamAuth::builder()
+            .assume_role(AssumeRole::new(hub))
+            .assume_role(AssumeRole::new(spoke).external_id("x"))
+            .build()
+            .unwrap();
+        let url = child::argument("URL");
+        // Two databases, and credentials for both.
+        for url in [&url, &format!("{url}&iam_port=1")] {
+            let manager = PgConnectionManager::builder(url).auth(auth.clone());
+            let _ = manager.build().unwrap().try_connect();
+        }
+        return;
+    }
+    let emulator = emulator();
+    with_sts(homeless(TEST, &emulator), &emulator).run();
+    let told = |parameter| told_sts(&emulator, parameter);
+    assert_eq!(
+        told("RoleArn"),
+        [Some(hub.to_owned()), Some(spoke.to_owned())]
+    );
+    assert_eq!(told("ExternalId"), [None, Some("x".to_owned())]);
+    let keys = access_keys(&emulator);
+    assert!(keys.len() == 1 && keys[0].starts_with("ASIA"), "{keys:?}");
+}
+
+#[test]
+fn a_role_that_does_not_trust_us_is_a_refusal() {
+    const TEST: &str = "a_role_that_does_not_trust_us_is_a_refusal";
+    let role = "arn:aws:iam::210987654321:role/database";
+    if is_child(TEST) {
+        let role = AssumeRole::new(role).external_id("wrong");
+        let auth = IamAuth::builder().assume_role(role);
+        let error = fail_to_log_in(auth.refresh_timeout(PATIENCE));
+        assert_eq!(error.kind(), ErrorKind::CredentialsRefused, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("external id"), "{text}");
+        assert!(text.contains("not authorized to perform"), "{text}");
+        return;
+    }
+    let emulator = emulator();
+    emulator.aws().trust_role(role, Some("partner-42"));
+    with_sts(homeless(TEST, &emulator), &emulator).run();
+    assert_eq!(emulator.login_count(), 0);
+}
+
+/// FAULTS.md row 1.
+#[test]
+fn a_containers_credentials_are_replaced_while_a_pool_works() {
+    const TEST: &str = "a_containers_credentials_are_replaced_while_a_pool_works";
+    if is_child(TEST) {
+        let auth = IamAuth::builder()
+            .token_lifetime(10 * SECOND)
+            .build()
+            .unwrap();
+        let manager = PgConnectionManager::builder(&child::argument("URL"))
+            .auth(auth.clone())
+            .build()
+            .unwrap();
+        let pool = manager.pool_builder().max_size(2).build().unwrap();
+        // The third token is signed after the credentials of the first have ended.
+        while auth.stats().tokens_signed < 3 {
+            let mut connection = pool.get().unwrap();
+            let query = diesel::sql_query("SELECT 1");
+            diesel::RunQueryDsl::execute(query, &mut *connection).unwrap();
+            manager.try_connect().unwrap();
+            std::thread::sleep(SECOND / 20);
+        }
+        manager.try_connect().unwrap();
+        return;
+    }
+    let emulator = emulator();
+    emulator.aws().set_credential_lifetime(12 * SECOND);
+    with_container(homeless(TEST, &emulator), &emulator).run();
+    let keys = access_keys(&emulator);
+    assert!(keys.len() >= 2, "{keys:?}");
+    assert!(emulator.aws().requests(AwsService::Container) >= keys.len());
+}
+
+/// EKS Pod Identity: the container's way, with the authorization in a file.
+#[test]
+fn a_pod_shows_the_token_that_it_finds_in_a_file() {
+    const TEST: &str = "a_pod_shows_the_token_that_it_finds_in_a_file";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let emulator = emulator();
+    let home = tempfile::tempdir().unwrap();
+    let token = home.path().join("token");
+    let aws = emulator.aws();
+    std::fs::write(&token, aws.container_authorization_token()).unwrap();
+    homeless(TEST, &emulator)
+        .env(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            aws.container_credentials_url(),
+        )
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)
+        .run();
+    assert_one_role_logged_in(&emulator);
+}
+
+#[test]
+fn a_process_of_a_profile_is_run_once_for_all_databases() {
+    const TEST: &str = "a_process_of_a_profile_is_run_once_for_all_databases";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let emulator = emulator();
+    let home = tempfile::tempdir().unwrap();
+    let (script, runs) = (home.path().join("process"), home.path().join("runs"));
+    let program = format!(
+        "echo run >> '{}'\n\
+         echo '{{\"Version\": 1, \"AccessKeyId\": \"{}\", \"SecretAccessKey\": \"{}\"}}'\n",
+        runs.display(),
+        emulator.access_key(),
+        emulator.secret_key(),
+    );
+    std::fs::write(&script, program).unwrap();
+    let config = home.path().join("config");
+    let profile = format!(
+        "[profile database]\ncredential_process = /bin/sh {}\n",
+        script.display()
+    );
+    std::fs::write(&config, profile).unwrap();
+    child(TEST, home.path())
+        .env("AWS_CONFIG_FILE", &config)
+        // A profile that is named comes before what lies about.
+        .env("AWS_ACCESS_KEY_ID", "AKIAOFSOMEBODYELSE00")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .argument(
+            "URL",
+            format!("{}&iam_profile=database", emulator.url("app")),
+        )
+        .run();
+    assert_eq!(emulator.login_count(), 3);
+    assert_eq!(refused(&emulator).len(), 0);
+    assert_eq!(std::fs::read_to_string(runs).unwrap(), "run\n");
+}
+
+#[test]
+fn a_web_identity_takes_its_role() {
+    const TEST: &str = "a_web_identity_takes_its_role";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let emulator = emulator();
+    let home = tempfile::tempdir().unwrap();
+    let token = home.path().join("token");
+    std::fs::write(&token, "header.claims.signature").unwrap();
+    let role = "arn:aws:iam::123456789012:role/pod";
+    child(TEST, home.path())
+        .argument("URL", emulator.url("app"))
+        .env("AWS_ENDPOINT_URL_STS", emulator.aws().sts_url())
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token)
+        .env("AWS_ROLE_ARN", role)
+        .env("AWS_ROLE_SESSION_NAME", "pod-7")
+        .env("AWS_REGION", emulator.region())
+        .run();
+    assert_one_role_logged_in(&emulator);
+    assert_eq!(told_sts(&emulator, "RoleArn"), [Some(role.to_owned())]);
+    let sessions = told_sts(&emulator, "RoleSessionName");
+    assert_eq!(sessions, [Some("pod-7".to_owned())]);
+}
+
+#[test]
+fn an_instance_gives_its_role_and_its_region() {
+    const TEST: &str = "an_instance_gives_its_role_and_its_region";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+    let alias = "db.example.com";
+    let emulator = Emulator::builder()
+        .endpoint(alias, 5432)
+        .certificate_names([host, alias])
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    homeless(TEST, &emulator)
+        .argument("URL", format!("{}&iam_port=5432", emulator.url("app")))
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env(
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            emulator.aws().metadata_url(),
+        )
+        .run();
+    assert_one_role_logged_in(&emulator);
+}
+
+#[test]
+fn without_any_credentials_the_error_says_where_they_were_looked_for() {
+    const TEST: &str = "without_any_credentials_the_error_says_where_they_were_looked_for";
+    if is_child(TEST) {
+        let error = fail_to_log_in(IamAuth::builder());
+        assert_eq!(error.kind(), ErrorKind::CredentialsNotFound, "{error}");
+        assert!(error.to_string().contains("profile"), "{error}");
+        let error = fail_to_log_in(IamAuth::builder().profile("missing"));
+        assert_eq!(error.kind(), ErrorKind::CredentialsNotFound, "{error}");
+        assert!(error.to_string().contains("missing"), "{error}");
+        return;
+    }
+    homeless(TEST, &emulator()).run();
+}
+
+#[test]
+fn a_source_that_fails_or_answers_nonsense_is_a_refusal() {
+    const TEST: &str = "a_source_that_fails_or_answers_nonsense_is_a_refusal";
+    if is_child(TEST) {
+        // The SDK tries more than once, with pauses.
+        let error = fail_to_log_in(IamAuth::builder().refresh_timeout(PATIENCE));
+        assert_eq!(error.kind(), ErrorKind::CredentialsRefused, "{error}");
+        return;
+    }
+    let emulator = emulator();
+    for behaviour in [AwsBehaviour::Failing, AwsBehaviour::Garbled] {
+        emulator
+            .aws()
+            .set_behaviour(AwsService::Container, behaviour);
+        with_container(homeless(TEST, &emulator), &emulator).run();
+    }
+    // As if another container asked.
+    emulator
+        .aws()
+        .set_behaviour(AwsService::Container, AwsBehaviour::Normal);
+    with_container(homeless(TEST, &emulator), &emulator)
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "wrong")
+        .run();
+    assert_eq!(emulator.login_count(), 0);
+}
+
+#[test]
+fn a_source_that_does_not_answer_is_told_apart() {
+    const TEST: &str = "a_source_that_does_not_answer_is_told_apart";
+    if is_child(TEST) {
+        let error = fail_to_log_in(IamAuth::builder().refresh_timeout(MOMENT));
+        assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
+        assert!(error.to_string().contains("refresh_timeout"), "{error}");
+        return;
+    }
+    let emulator = emulator();
+    emulator
+        .aws()
+        .set_behaviour(AwsService::Container, AwsBehaviour::Slow(60 * SECOND));
+    with_container(homeless(TEST, &emulator), &emulator).run();
+}
+
+#[test]
+fn credentials_that_end_at_once_are_told_apart() {
+    const TEST: &str = "credentials_that_end_at_once_are_told_apart";
+    if is_child(TEST) {
+        let error = fail_to_log_in(IamAuth::builder());
+        assert_eq!(error.kind(), ErrorKind::CredentialsExpired, "{error}");
+        return;
+    }
+    let emulator = emulator();
+    emulator.aws().set_credential_lifetime(SECOND);
+    with_container(homeless(TEST, &emulator), &emulator).run();
+}

@@ -1,0 +1,282 @@
+//! What goes in reaches the server unchanged, or is refused before it leaves.
+
+use aws_credential_types::Credentials;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_rds_iam::{ErrorKind, IamAuth, Password, PgConnectionManager};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::prelude::*;
+use rds_iam_emulator::{Emulator, Fault, Verdict};
+use sha2::{Digest, Sha256};
+
+use crate::support::database::{auth_builder, emulator, refused, shared_emulator};
+
+/// The longest password that PostgreSQL takes.
+const LONGEST: usize = 65_530;
+
+/// Each case is a login or more.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        // Nothing is written beside the sources.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Any text but what libpq cannot read from a file; with more than their share of the characters
+/// that mean something somewhere on the way.
+fn secret() -> impl Strategy<Value = String> {
+    let special = r#"[:\\'"%&=+@/?# \t*$`-]"#;
+    let any = "[^\\x00\\r\\n]";
+    proptest::collection::vec(prop_oneof![special, any], 1..200).prop_map(|parts| parts.concat())
+}
+
+/// Any name of at most 60 bytes, of which PostgreSQL keeps 63.
+fn name() -> impl Strategy<Value = String> {
+    let special = r#"[:\\'"%&=+@/?# \t*$`,.-]"#;
+    let any = "[^\\x00]";
+    proptest::collection::vec(prop_oneof![special, any], 1..15)
+        .prop_map(|parts| parts.concat())
+        // PostgreSQL keeps these for itself.
+        .prop_filter("reserved", |name| {
+            !name.starts_with("pg_") && !["none", "public"].contains(&name.as_str())
+        })
+}
+
+fn ask(connection: &mut PgConnection, expression: &str) -> String {
+    diesel::select(diesel::dsl::sql::<Text>(&format!("{expression}::text")))
+        .get_result(connection)
+        .unwrap()
+}
+
+/// As the emulator names what it was sent.
+fn fingerprint(secret: &str) -> String {
+    let digest = Sha256::digest(secret.as_bytes());
+    digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// FAULTS.md row 15.
+#[test]
+fn any_secret_reaches_the_server_byte_by_byte() {
+    let emulator = emulator();
+    proptest!(cases(64), |(secret in secret())| {
+        // A member of rds_iam is asked for the text itself. What the emulator refuses because it was
+        // told to, it names, whatever it is.
+        emulator.fault(Fault::RefuseNext(1));
+        let manager = PgConnectionManager::builder(&emulator.url("app"))
+            .password(Password::fixed(&secret))
+            .build()
+            .unwrap();
+        let error = manager.try_connect().err().unwrap();
+        prop_assert_eq!(error.kind(), ErrorKind::LoginRefused, "{}", error);
+        let logins = emulator.logins();
+        prop_assert_eq!(logins.last().unwrap().fingerprint(), fingerprint(&secret));
+    });
+}
+
+/// FAULTS.md row 15.
+#[test]
+fn any_password_in_a_connection_string_logs_in() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "-").unwrap();
+    proptest!(cases(16), |(secret in secret())| {
+        let literal = secret.replace('\'', "''").replace('\\', r"\\");
+        emulator.execute(&format!("ALTER ROLE bob PASSWORD E'{literal}'")).unwrap();
+        let encoded = utf8_percent_encode(&secret, NON_ALPHANUMERIC).to_string();
+        let url = emulator.url("bob").replace("bob@", &format!("bob:{encoded}@"));
+        PgConnectionManager::new(&url).unwrap().try_connect().unwrap();
+
+        let quoted = secret.replace('\\', r"\\").replace('\'', r"\'");
+        let pairs = format!(
+            "host={} hostaddr=127.0.0.1 port={} dbname=postgres user=bob password='{quoted}'",
+            emulator.host(),
+            emulator.port(),
+        );
+        PgConnectionManager::new(&pairs).unwrap().try_connect().unwrap();
+    });
+}
+
+/// FAULTS.md row 15.
+#[test]
+fn any_user_and_database_are_the_ones_that_were_named() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    proptest!(cases(12), |(user in name(), database in name())| {
+        // Names come again when a failure is made smaller.
+        let _ = emulator.create_iam_user(&user);
+        let _ = emulator.create_database(&database, &user);
+        let encoded = utf8_percent_encode(&database, NON_ALPHANUMERIC).to_string();
+        let url = emulator.url(&user).replace("/postgres?", &format!("/{encoded}?"));
+        let manager = PgConnectionManager::builder(&url).auth(auth.clone()).build().unwrap();
+        let mut connection = manager.try_connect().unwrap();
+        prop_assert_eq!(ask(&mut connection, "current_user"), user);
+        prop_assert_eq!(ask(&mut connection, "current_database()"), database);
+    });
+}
+
+#[test]
+fn what_is_libpqs_goes_through() {
+    let emulator = shared_emulator();
+    let url = format!(
+        "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB",
+        emulator.url("app")
+    );
+    let auth = auth_builder(emulator).build().unwrap();
+    let manager = PgConnectionManager::builder(&url)
+        .auth(auth)
+        .build()
+        .unwrap();
+    let mut connection = manager.try_connect().unwrap();
+    let mut setting = |name| ask(&mut connection, &format!("current_setting('{name}')"));
+    assert_eq!(setting("application_name"), "web 'x'");
+    assert_eq!(setting("work_mem"), "123kB");
+}
+
+/// A manager whose tokens have so many bytes, or as few as there can be.
+fn manager_with_tokens_of(emulator: &Emulator, bytes: usize) -> PgConnectionManager {
+    let (key, secret) = (emulator.access_key(), emulator.secret_key());
+    let auth_with = |session: Option<&str>| {
+        let session = session.map(str::to_owned);
+        let credentials = Credentials::new(key, secret, session, None, "test");
+        let auth = IamAuth::builder().credentials_provider(credentials);
+        auth.build().unwrap()
+    };
+    let manager_with = |session: Option<&str>| {
+        let builder = PgConnectionManager::builder(&emulator.url("app"));
+        builder.auth(auth_with(session)).build().unwrap()
+    };
+    let shortest = manager_with(None);
+    let endpoint = shortest.endpoint().unwrap();
+    let token = auth_with(Some("x")).source(endpoint).token().unwrap();
+    let Some(more) = bytes.checked_sub(token.expose_secret().len()) else {
+        return shortest;
+    };
+    let session = "x".repeat(1 + more);
+    let credentials = rds_iam_emulator::Credentials::new(key, secret).session_token(&session);
+    emulator.add_credentials(credentials);
+    manager_with(Some(&session))
+}
+
+/// FAULTS.md row 26.
+#[test]
+fn a_token_may_be_as_long_as_postgresql_takes_it() {
+    let emulator = emulator();
+    for bytes in [330, 1_025, 8_192, LONGEST] {
+        let manager = manager_with_tokens_of(&emulator, bytes);
+        manager.try_connect().unwrap();
+    }
+    let logins = emulator.login_count();
+    assert_eq!(logins, 4);
+    let manager = manager_with_tokens_of(&emulator, LONGEST + 1);
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("65531"), "{error}");
+    assert_eq!(emulator.login_count(), logins, "it was sent");
+    assert_eq!(refused(&emulator).len(), 0);
+}
+
+/// FAULTS.md row 26.
+#[test]
+fn so_may_a_password() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "-").unwrap();
+    for bytes in [1, 149, 150, 151, 330, 1_025, 8_192, LONGEST] {
+        let password = "p".repeat(bytes);
+        emulator
+            .execute(&format!("ALTER ROLE bob PASSWORD '{password}'"))
+            .unwrap();
+        let url = emulator
+            .url("bob")
+            .replace("bob@", &format!("bob:{password}@"));
+        PgConnectionManager::new(&url)
+            .unwrap()
+            .try_connect()
+            .unwrap();
+    }
+    let logins = emulator.logins();
+    assert!(
+        logins
+            .iter()
+            .all(|login| *login.verdict() == Verdict::Password)
+    );
+
+    let password = "p".repeat(LONGEST + 1);
+    let url = emulator
+        .url("bob")
+        .replace("bob@", &format!("bob:{password}@"));
+    for builder in [
+        PgConnectionManager::builder(&url),
+        PgConnectionManager::builder(&emulator.url("bob")).password(Password::fixed(&password)),
+    ] {
+        let error = builder.build().unwrap().try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    }
+    assert_eq!(emulator.login_count(), logins.len(), "it was sent");
+}
+
+/// What libpq would read as the end of the password, or diesel would show.
+#[test]
+fn what_cannot_be_handed_over_in_secret_is_refused() {
+    let emulator = shared_emulator();
+    for password in ["a\nb", "a\r", "a\0b"] {
+        let builder = PgConnectionManager::builder(&emulator.url("bob"));
+        let manager = builder.password(Password::fixed(password)).build().unwrap();
+        let error = manager.try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    }
+    for keyword in ["sslpassword", "scram_client_key", "scram_server_key"] {
+        let url = format!("{}&{keyword}=hunter2", emulator.url("app"));
+        let error = PgConnectionManager::new(&url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(
+            text.contains(keyword) && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+}
+
+/// FAULTS.md row 31.
+#[test]
+fn no_string_makes_a_manager_panic_or_repeat_it() {
+    let mut strings = vec![
+        String::new(),
+        "x".to_owned(),
+        "postgres://".to_owned(),
+        "postgres://u:hunter2@h?user=%ff%fe".to_owned(),
+        "postgres://u:hunter2%@h".to_owned(),
+        "postgres://u:hunter2@hunter2@h".to_owned(),
+        "user=u host=h password=hunter2 hunter2".to_owned(),
+        "user=u host=h password=a hunter2=hunter2".to_owned(),
+        "user=u host=h password='hunter2".to_owned(),
+        format!("postgres://u:hunter2@{}", "h".repeat(10_000)),
+        format!("password=hunter2 {}", "a=b ".repeat(2_500)),
+    ];
+    strings.push("hunter2".repeat(1_430));
+    for string in strings {
+        let debug = format!("{:?}", PgConnectionManager::builder(&string));
+        assert!(!debug.contains("hunter2"), "{debug}");
+        if let Err(error) = PgConnectionManager::new(&string) {
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+    proptest!(cases(2_000), |(
+        before in ".{0,40}",
+        after in "[a-z:/?&=@%' \\\\-]{0,40}",
+        scheme in prop_oneof![Just("postgres://u:"), Just("user=u password=")],
+    )| {
+        for string in [before.clone(), format!("{scheme}{before}hunter2{after}")] {
+            let shown = match PgConnectionManager::new(&string) {
+                Ok(manager) => format!("{manager:?}"),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            prop_assert!(!shown.contains("hunter2"), "{}", shown);
+        }
+    });
+}

@@ -1,0 +1,308 @@
+//! Passwords that are no IAM tokens, in the same manager and pool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_rds_iam::{
+    BoxError, ErrorKind, ManualClock, Password, PasswordBuilder, PgConnectionManager,
+    RotatingPassword,
+};
+use parking_lot::Mutex;
+use rds_iam_emulator::Emulator;
+
+use crate::support::Recorder;
+use crate::support::database::{auth_builder, emulator, shared_emulator};
+
+#[path = "../../examples/command_password.rs"]
+#[allow(dead_code, reason = "its main is for those who run it")]
+mod command_password;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A keeper of secrets that counts how often it is asked.
+#[derive(Clone, Default)]
+struct Keeper(Arc<KeeperInner>);
+
+#[derive(Default)]
+struct KeeperInner {
+    calls: AtomicUsize,
+    answer: Mutex<Option<Box<Answer>>>,
+}
+
+type Answer = dyn Fn() -> Result<RotatingPassword, BoxError> + Send;
+
+impl Keeper {
+    fn answer(&self, answer: impl Fn() -> Result<RotatingPassword, BoxError> + Send + 'static) {
+        *self.0.answer.lock() = Some(Box::new(answer));
+    }
+
+    fn gives(&self, password: &'static str) {
+        self.answer(move || Ok(RotatingPassword::new(password)));
+    }
+
+    fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    fn password(&self) -> PasswordBuilder {
+        let keeper = self.clone();
+        Password::builder(move || {
+            keeper.0.calls.fetch_add(1, Ordering::SeqCst);
+            keeper.0.answer.lock().as_ref().expect("an answer")()
+        })
+    }
+}
+
+fn manager(emulator: &Emulator, user: &str, password: Password) -> PgConnectionManager {
+    let url = emulator.url(user);
+    let builder = PgConnectionManager::builder(&url).password(password);
+    builder.build().unwrap()
+}
+
+fn current_user(connection: &mut PgConnection) -> String {
+    diesel::select(diesel::dsl::sql::<Text>("current_user::text"))
+        .get_result(connection)
+        .unwrap()
+}
+
+#[test]
+fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "right: \\ '").unwrap();
+    let url = emulator.url("bob").replace("bob@", "bob:wrong@");
+    let manager = PgConnectionManager::builder(&url)
+        .password(Password::fixed("right: \\ '"))
+        .build()
+        .unwrap();
+    assert_eq!(current_user(&mut manager.try_connect().unwrap()), "bob");
+}
+
+#[test]
+fn a_rotating_password_is_fetched_once_until_its_end() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "first").unwrap();
+    let time = ManualClock::new();
+    let keeper = Keeper::default();
+    keeper.answer(|| Ok(RotatingPassword::new("first").lasts_for(15 * MINUTE)));
+    let password = keeper
+        .password()
+        .clock(time.clock())
+        .refresh_ahead(false)
+        .build()
+        .unwrap();
+    let manager = manager(&emulator, "bob", password);
+    for _ in 0..3 {
+        manager.try_connect().unwrap();
+    }
+    assert_eq!(keeper.calls(), 1);
+
+    // One minute before its end another is due, which takes over without anyone having been refused.
+    time.advance(14 * MINUTE);
+    emulator
+        .execute("ALTER ROLE bob PASSWORD 'second'")
+        .unwrap();
+    keeper.gives("second");
+    manager.try_connect().unwrap();
+    assert_eq!(keeper.calls(), 2);
+
+    // The second has no end.
+    time.advance(1000 * MINUTE);
+    manager.try_connect().unwrap();
+    assert_eq!(keeper.calls(), 2);
+}
+
+#[test]
+fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "first").unwrap();
+    let keeper = Keeper::default();
+    keeper.gives("first");
+    let password = keeper.password().build().unwrap();
+    let manager = manager(&emulator, "bob", password.clone());
+    manager.try_connect().unwrap();
+
+    // Rotated before anyone was told.
+    emulator
+        .execute("ALTER ROLE bob PASSWORD 'second'")
+        .unwrap();
+    keeper.gives("second");
+    manager.try_connect().unwrap();
+    assert_eq!(keeper.calls(), 2);
+    assert_eq!(password.stats().logins_refused, 1);
+    assert_eq!(password.stats().logins_retried, 1);
+}
+
+#[test]
+fn the_same_password_again_is_no_reason_for_another_login() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "right").unwrap();
+    let time = ManualClock::new();
+    let keeper = Keeper::default();
+    keeper.gives("right");
+    let password = keeper.password().clock(time.clock()).build().unwrap();
+    let manager = manager(&emulator, "bob", password.clone());
+    manager.try_connect().unwrap();
+
+    emulator.execute("ALTER ROLE bob PASSWORD 'other'").unwrap();
+    let before = emulator.login_count();
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused);
+    assert!(error.to_string().contains("source"), "{error}");
+    assert!(!error.to_string().contains("right"), "{error}");
+    assert_eq!(keeper.calls(), 2);
+    assert_eq!(emulator.login_count(), before + 1);
+}
+
+#[test]
+fn a_keeper_that_fails_leaves_the_old_password_until_its_end() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "first").unwrap();
+    let time = ManualClock::new();
+    let keeper = Keeper::default();
+    let end = time.clock().now().wall + 15 * MINUTE;
+    keeper.answer(move || Ok(RotatingPassword::new("first").expires_at(end)));
+    let recorder = Recorder::default();
+    let password = keeper
+        .password()
+        .clock(time.clock())
+        .event_handler(recorder.clone())
+        .build()
+        .unwrap();
+    let manager = manager(&emulator, "bob", password);
+    manager.try_connect().unwrap();
+
+    keeper.answer(|| Err("the keeper is sealed".into()));
+    time.advance(12 * MINUTE);
+    manager.try_connect().unwrap();
+    recorder.wait_until(|counts| counts.failed_with_stale == 1);
+
+    time.advance(2 * MINUTE);
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::CredentialsRefused);
+    assert!(
+        error.to_string().ends_with("the keeper is sealed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn each_failure_of_a_keeper_has_its_kind() {
+    let time = ManualClock::new();
+    let keeper = Keeper::default();
+    let password = keeper.password().clock(time.clock()).build().unwrap();
+    let manager = manager(shared_emulator(), "bob", password);
+    let kind = || {
+        // Past the second for which a failure is remembered.
+        time.advance(Duration::from_secs(2));
+        manager.try_connect().err().unwrap().kind()
+    };
+    keeper.gives("");
+    assert_eq!(kind(), ErrorKind::CredentialsNotFound);
+    let ended = time.clock().now().wall;
+    keeper.answer(move || Ok(RotatingPassword::new("late").expires_at(ended)));
+    assert_eq!(kind(), ErrorKind::CredentialsExpired);
+    keeper.answer(|| Err("no".into()));
+    assert_eq!(kind(), ErrorKind::CredentialsRefused);
+    keeper.answer(|| panic!("the keeper panics, as this test wants it to"));
+    assert_eq!(kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn a_keeper_that_hangs_is_given_up() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let password = Password::builder(move || {
+        // Until the test is over.
+        let _ = held.lock().recv();
+        Ok(RotatingPassword::new("late"))
+    })
+    .refresh_timeout(Duration::from_millis(100))
+    .build()
+    .unwrap();
+    let manager = manager(shared_emulator(), "bob", password);
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::CredentialsTimeout);
+    assert!(error.to_string().contains("refresh_timeout"), "{error}");
+    drop(release);
+}
+
+#[test]
+fn a_cold_pool_asks_the_keeper_once() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "first").unwrap();
+    let keeper = Keeper::default();
+    keeper.gives("first");
+    let manager = manager(&emulator, "bob", keeper.password().build().unwrap());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| manager.try_connect().unwrap());
+        }
+    });
+    let pool = manager.into_pool().unwrap();
+    assert_eq!(current_user(&mut pool.get().unwrap()), "bob");
+    assert_eq!(keeper.calls(), 1);
+}
+
+#[test]
+fn what_cannot_go_with_a_password_is_refused() {
+    let emulator = shared_emulator();
+    let builder = |url: &str| PgConnectionManager::builder(url).password(Password::fixed("x"));
+    let url = emulator.url("bob");
+    let auth = auth_builder(emulator).build().unwrap();
+    for builder in [
+        builder(&url).require_iam(),
+        builder(&format!("{url}&iam=on")),
+        builder(&url).auth(auth),
+        builder(&format!("{url}&passfile=/tmp/x")),
+        builder("user=bob"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    }
+    let builder = Password::builder(|| Ok(RotatingPassword::new("x")));
+    let error = builder.refresh_timeout(Duration::ZERO).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+}
+
+/// A database on this machine that asks for nothing, over its Unix socket.
+#[test]
+fn a_socket_needs_neither_iam_nor_tls() {
+    let socket = shared_emulator().superuser_url();
+    let off = PgConnectionManager::new(&format!("{socket} iam=off")).unwrap();
+    let password = PgConnectionManager::builder(&socket).password(Password::fixed("x"));
+    for manager in [off, password.build().unwrap()] {
+        manager.try_connect().unwrap();
+        assert!(manager.endpoint().is_none());
+    }
+    let error = PgConnectionManager::new(&socket).unwrap_err();
+    assert!(error.to_string().contains("iam=off"), "{error}");
+}
+
+#[test]
+fn no_password_can_be_printed() {
+    let rotating = RotatingPassword::new("hunter2");
+    let fixed = Password::fixed("hunter2");
+    let builder = Password::builder(|| Ok(RotatingPassword::new("hunter2")));
+    let manager = PgConnectionManager::builder("postgres://u:hunter2@h").password(fixed.clone());
+    let text = format!("{rotating:?} {fixed:?} {builder:?} {manager:?}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn the_example_logs_in_with_what_a_command_prints() {
+    let emulator = emulator();
+    emulator
+        .create_password_user("bob", "of a command")
+        .unwrap();
+    let log_in = |command: &[&str]| {
+        let command = command.iter().map(|part| (*part).to_owned()).collect();
+        command_password::log_in(&emulator.url("bob"), command)
+    };
+    assert_eq!(log_in(&["echo", "of a command"]).unwrap(), "bob");
+    let error = log_in(&["false"]).unwrap_err().to_string();
+    assert!(error.contains("false failed"), "{error}");
+}

@@ -1,0 +1,83 @@
+//! A test that goes on in a process of its own, for what belongs to a whole process: its
+//! environment, its loggers, its instrumentation.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Names the test that goes on in this process, so that no other mistakes itself for it.
+const TEST: &str = "RDS_IAM_CHILD_TEST";
+
+/// What a parent hands over, after this.
+const ARGUMENT: &str = "RDS_IAM_CHILD_";
+
+/// A process in which a test goes on.
+pub struct Child {
+    test: String,
+    command: Command,
+}
+
+/// Whether this process is there for the test `test` of `module` alone.
+pub fn is_running(module: &str, test: &str) -> bool {
+    std::env::var(TEST).is_ok_and(|running| running == name(module, test))
+}
+
+/// What the parent handed over under this name.
+pub fn argument(name: &str) -> String {
+    std::env::var(format!("{ARGUMENT}{name}")).unwrap()
+}
+
+impl Child {
+    /// Goes on with the test `test` of `module` (`module_path!()`), which asks [`is_running`]. Of
+    /// AWS and PostgreSQL the environment says nothing but that there is no instance metadata and
+    /// nothing in the home folder, which is the empty `home`.
+    pub fn new(module: &str, test: &str, home: &Path) -> Child {
+        let test = name(module, test);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &test, "--nocapture", "--test-threads=1"]);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("AWS_") || name.starts_with("PG") {
+                command.env_remove(&*name);
+            }
+        }
+        command
+            .env(TEST, &test)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("HOME", home);
+        Child { test, command }
+    }
+
+    /// Hands `value` over.
+    pub fn argument(mut self, name: &str, value: impl AsRef<str>) -> Child {
+        let name = format!("{ARGUMENT}{name}");
+        self.command.env(name, value.as_ref());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Child {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Waits for its end. Fails if it fails, or if it found no test of that name.
+    pub fn run(mut self) {
+        let output = self.command.output().unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && stdout.contains("1 passed"),
+            "{} in a process of its own, {:?}:\n{stdout}\n{stderr}",
+            self.test,
+            self.command
+                .get_envs()
+                .filter(|(name, _)| !name.to_string_lossy().starts_with(ARGUMENT))
+                .collect::<Vec<_>>(),
+        );
+    }
+}
+
+/// As libtest names it: without the name of the crate.
+fn name(module: &str, test: &str) -> String {
+    let (_crate, module) = module.split_once("::").unwrap();
+    format!("{module}::{test}")
+}

@@ -1,0 +1,207 @@
+//! Who is trusted before a token is sent, and who is not.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use diesel_rds_iam::{Error, ErrorKind, IamAuth, ManagerBuilder, PgConnectionManager, SslMode};
+use rds_iam_emulator::Emulator;
+
+use crate::support::child::{self, Child};
+use crate::support::database::{auth_builder, emulator, shared_emulator};
+use crate::support::keys;
+
+type Builder = ManagerBuilder<diesel::PgConnection>;
+
+/// For `emulator`, without a word about TLS.
+fn builder(emulator: &Emulator) -> Builder {
+    let url = emulator.url("app");
+    let (url, _tls) = url.split_once("&sslmode").unwrap();
+    let auth = auth_builder(emulator).build().unwrap();
+    PgConnectionManager::builder(url).auth(auth)
+}
+
+fn ca(emulator: &Emulator) -> &str {
+    emulator.ca_path().to_str().unwrap()
+}
+
+fn log_in(builder: Builder) -> Result<(), Error> {
+    builder.build().unwrap().try_connect().map(drop)
+}
+
+/// What `builder` fails with for want of trust, before a token is sent to `emulator`.
+fn distrust(builder: Builder, emulator: &Emulator) -> String {
+    let logins = emulator.login_count();
+    let error = log_in(builder).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert_eq!(emulator.login_count(), logins, "a token was sent");
+    error.to_string()
+}
+
+/// FAULTS.md row 9.
+#[test]
+fn a_certificate_from_a_strange_ca_is_not_trusted() {
+    let emulator = emulator();
+    let stranger = shared_emulator();
+    for builder in [
+        builder(&emulator).sslrootcert(ca(stranger)),
+        builder(&emulator)
+            .sslrootcert(ca(stranger))
+            .sslmode(SslMode::VerifyCa),
+        // The roots that the crate carries are RDS's, and not the emulator's.
+        builder(&emulator),
+        builder(&emulator).sslmode(SslMode::VerifyCa),
+    ] {
+        // What OpenSSL says behind that depends on the two CAs.
+        let error = distrust(builder, &emulator);
+        assert!(error.contains("sslrootcert"), "{error}");
+    }
+    log_in(builder(&emulator).sslmode(SslMode::Require)).unwrap();
+}
+
+/// FAULTS.md row 9.
+#[test]
+fn a_certificate_for_another_host_is_not_trusted() {
+    let emulator = Emulator::builder()
+        .certificate_names(["other.example"])
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    let builder = || builder(&emulator).sslrootcert(ca(&emulator));
+    let error = distrust(builder(), &emulator);
+    assert!(error.contains("other.example"), "{error}");
+    log_in(builder().sslmode(SslMode::VerifyCa)).unwrap();
+}
+
+/// FAULTS.md row 9.
+#[test]
+fn a_certificate_that_has_ended_is_not_trusted() {
+    let emulator = Emulator::builder()
+        .expired_certificate(true)
+        .start()
+        .unwrap();
+    let error = distrust(builder(&emulator).sslrootcert(ca(&emulator)), &emulator);
+    // What OpenSSL says of it, which libpq passes on or not, depends on its version.
+    assert!(error.contains("certificate"), "{error}");
+}
+
+/// FAULTS.md row 9.
+#[test]
+fn a_file_of_roots_that_is_of_no_use_is_refused_before_anything_is_dialled() {
+    let emulator = shared_emulator();
+    let folder = tempfile::tempdir().unwrap();
+    let cut_short = emulator.ca_pem().replace("MI", "");
+    for (name, contents) in [
+        ("missing", None),
+        ("empty", Some("")),
+        ("no PEM", Some("certificate")),
+        ("cut short", Some(cut_short.as_str())),
+    ] {
+        let path = folder.path().join(name);
+        if let Some(contents) = contents {
+            std::fs::write(&path, contents).unwrap();
+        }
+        for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+            let builder = builder(emulator).sslmode(mode);
+            let error = builder.sslrootcert(path.to_str().unwrap()).build();
+            let error = error.expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
+            assert!(error.to_string().contains("sslrootcert"), "{name}: {error}");
+        }
+    }
+}
+
+/// A server that has no TLS, and keeps what it is sent.
+struct PlainServer {
+    port: u16,
+    received: thread::JoinHandle<Vec<u8>>,
+}
+
+/// libpq's SSLRequest: its length and its code.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+impl PlainServer {
+    fn start() -> PlainServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let received = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut request = [0; SSL_REQUEST.len()];
+            client.read_exact(&mut request).unwrap();
+            client.write_all(b"N").unwrap();
+            let mut received = request.to_vec();
+            // Until the client hangs up. A reset is as good.
+            let _ = client.read_to_end(&mut received);
+            received
+        });
+        PlainServer { port, received }
+    }
+
+    fn url(&self) -> String {
+        let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+        let port = self.port;
+        format!("postgres://app@{host}:{port}/app?hostaddr=127.0.0.1")
+    }
+
+    fn builder(&self) -> Builder {
+        let auth = IamAuth::builder().credentials_provider(keys()).build();
+        PgConnectionManager::builder(&self.url()).auth(auth.unwrap())
+    }
+
+    /// What came before the client hung up.
+    fn received(self) -> Vec<u8> {
+        self.received.join().unwrap()
+    }
+}
+
+/// FAULTS.md row 4.
+#[test]
+fn a_server_without_tls_is_sent_nothing() {
+    for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+        let server = PlainServer::start();
+        let error = log_in(server.builder().sslmode(mode)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+        assert_eq!(server.received(), SSL_REQUEST, "{mode:?}");
+    }
+}
+
+/// FAULTS.md row 4.
+#[test]
+fn a_mode_that_could_send_the_token_in_clear_is_refused() {
+    let emulator = shared_emulator();
+    for (mode, name) in [
+        (SslMode::Disable, "disable"),
+        (SslMode::Allow, "allow"),
+        (SslMode::Prefer, "prefer"),
+    ] {
+        let auth = auth_builder(emulator).build().unwrap();
+        let url = emulator.url("app").replace("verify-full", name);
+        for builder in [
+            builder(emulator).sslmode(mode),
+            PgConnectionManager::builder(&url).auth(auth),
+        ] {
+            let error = builder.build().expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}
+
+/// FAULTS.md row 4.
+#[test]
+fn pgsslmode_does_not_get_a_token_sent_in_clear() {
+    const TEST: &str = "pgsslmode_does_not_get_a_token_sent_in_clear";
+    if child::is_running(module_path!(), TEST) {
+        let server = PlainServer::start();
+        let error = log_in(server.builder()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+        assert_eq!(server.received(), SSL_REQUEST);
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    for mode in ["disable", "allow", "prefer", "nonsense"] {
+        Child::new(module_path!(), TEST, home.path())
+            .env("PGSSLMODE", mode)
+            .run();
+    }
+}
