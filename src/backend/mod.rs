@@ -2,10 +2,6 @@
 
 #[cfg(feature = "diesel")]
 mod diesel;
-#[cfg(feature = "diesel")]
-mod exit;
-#[cfg(feature = "diesel")]
-mod libpq;
 
 use std::fmt;
 use std::time::Duration;

@@ -91,7 +91,7 @@ fn some_names_have_one_home() {
         ("SystemTime::now", "clock.rs"),
         ("Instant::now", "clock.rs"),
         ("dispatcher", "hush.rs"),
-        ("passfile", "backend/diesel.rs"),
+        ("passfile", "backend/diesel/mod.rs"),
     ] {
         let mut is_at_home = false;
         for (_, path, code) in sources() {

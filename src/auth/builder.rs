@@ -1,0 +1,178 @@
+//! Settings of an identity.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use parking_lot::Mutex;
+
+use super::signer::Signer;
+use super::source::Shared;
+use super::{DEFAULT_REFRESH_TIMEOUT, IamAuth, check_refresh_timeout};
+use crate::clock::Clock;
+use crate::credentials::{AssumeRole, BlockingProvider, BoxError, Identity, Source};
+use crate::error::Error;
+use crate::event::{Events, HandleAuthEvent};
+use crate::token::{LONGEST_LIFETIME, SHORTEST_LIFETIME};
+
+/// Settings of an [`IamAuth`].
+#[must_use]
+pub struct IamAuthBuilder {
+    profile: Option<String>,
+    provider: Option<SharedCredentialsProvider>,
+    roles: Vec<AssumeRole>,
+    token_lifetime: Duration,
+    refresh_ahead: bool,
+    refresh_timeout: Duration,
+    clock: Clock,
+    handler: Option<Box<dyn HandleAuthEvent>>,
+}
+
+impl IamAuthBuilder {
+    /// Takes credentials from this profile of AWS's configuration files, whatever `AWS_ACCESS_KEY_ID`
+    /// and its like say.
+    ///
+    /// By default the default chain decides: environment, profile, SSO, web identity, container,
+    /// instance.
+    pub fn profile(mut self, name: impl Into<String>) -> IamAuthBuilder {
+        self.profile = Some(name.into());
+        self
+    }
+
+    /// Takes credentials from `provider` instead of AWS's default chain.
+    ///
+    /// It is asked when credentials are missing or have less than a token's life left; caching is
+    /// done here.
+    pub fn credentials_provider(
+        mut self,
+        provider: impl ProvideCredentials + 'static,
+    ) -> IamAuthBuilder {
+        self.provider = Some(SharedCredentialsProvider::new(provider));
+        self
+    }
+
+    /// Takes credentials from a closure that may block; it runs on a thread of its own.
+    pub fn credentials_fn(
+        self,
+        fetch: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
+    ) -> IamAuthBuilder {
+        self.credentials_provider(BlockingProvider(Arc::new(fetch)))
+    }
+
+    /// Assumes `role` with the credentials so far. Called again, the second role is assumed with the
+    /// credentials of the first.
+    pub fn assume_role(mut self, role: AssumeRole) -> IamAuthBuilder {
+        self.roles.push(role);
+        self
+    }
+
+    /// How long AWS accepts a token: 15 minutes by default and at the most, 5 s at the least.
+    ///
+    /// It is signed as `X-Amz-Expires`, in whole seconds. A token is used for this long less a
+    /// margin of a fifteenth, at least 2 s. Shorter lives are for tests and demonstrations.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> IamAuthBuilder {
+        self.token_lifetime = lifetime;
+        self
+    }
+
+    /// Whether a token is replaced in the background before it ends, at about 80 % of its usable
+    /// life, so that nobody waits for it. True by default.
+    pub fn refresh_ahead(mut self, ahead: bool) -> IamAuthBuilder {
+        self.refresh_ahead = ahead;
+        self
+    }
+
+    /// How long getting a token may take, fetching credentials included. 4 s by default; keep it
+    /// below half of a pool's `connection_timeout`.
+    pub fn refresh_timeout(mut self, timeout: Duration) -> IamAuthBuilder {
+        self.refresh_timeout = timeout;
+        self
+    }
+
+    /// Where to read the time. The machine's clocks by default; for tests.
+    pub fn clock(mut self, clock: Clock) -> IamAuthBuilder {
+        self.clock = clock;
+        self
+    }
+
+    /// Is told of every token, login and connection. None by default.
+    pub fn event_handler(mut self, handler: impl HandleAuthEvent) -> IamAuthBuilder {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Checks the settings. Nothing is fetched yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a lifetime out of range, a timeout of zero, or a profile
+    /// together with a provider.
+    pub fn build(self) -> Result<IamAuth, Error> {
+        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&self.token_lifetime) {
+            return Err(Error::configuration(format!(
+                "token_lifetime is {:?}; set it from 5s to 900s, which is what aws accepts",
+                self.token_lifetime
+            )));
+        }
+        check_refresh_timeout(self.refresh_timeout)?;
+        if self.profile.is_some() && self.provider.is_some() {
+            return Err(Error::configuration(
+                "both a profile and a credentials provider are set; keep one of them",
+            ));
+        }
+        Ok(self.build_valid())
+    }
+
+    pub(super) fn build_valid(self) -> IamAuth {
+        let source = match self.provider {
+            Some(provider) => Source::Provider(provider),
+            None => Source::Chain {
+                profile: self.profile,
+            },
+        };
+        let identity = Identity::new(source, self.roles);
+        let signer = Signer::new(
+            identity,
+            self.token_lifetime,
+            self.refresh_ahead,
+            self.refresh_timeout,
+            self.clock.clone(),
+        );
+        let shared = Shared {
+            clock: self.clock,
+            events: Events::new(self.handler),
+            refresh_timeout: self.refresh_timeout,
+            runtime: Mutex::new(None),
+        };
+        IamAuth::over(signer, shared)
+    }
+}
+
+impl Default for IamAuthBuilder {
+    fn default() -> IamAuthBuilder {
+        IamAuthBuilder {
+            profile: None,
+            provider: None,
+            roles: Vec::new(),
+            token_lifetime: LONGEST_LIFETIME,
+            refresh_ahead: true,
+            refresh_timeout: DEFAULT_REFRESH_TIMEOUT,
+            clock: Clock::default(),
+            handler: None,
+        }
+    }
+}
+
+impl fmt::Debug for IamAuthBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IamAuthBuilder")
+            .field("profile", &self.profile)
+            .field("roles", &self.roles)
+            .field("token_lifetime", &self.token_lifetime)
+            .field("refresh_ahead", &self.refresh_ahead)
+            .field("refresh_timeout", &self.refresh_timeout)
+            .finish_non_exhaustive()
+    }
+}

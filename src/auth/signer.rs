@@ -1,0 +1,210 @@
+//! One set of credentials, and the tokens that are signed with it for any number of endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::source::{FetchFuture, FetchToken, Fetched};
+use crate::cache::{Answer, Cache};
+use crate::clock::{Clock, Moment};
+use crate::credentials::{HeldCredentials, Identity};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+use crate::runtime;
+use crate::sign;
+use crate::token::{Schedule, Token};
+
+/// After a new token was refused, credentials are fetched anew no more often than this.
+const LEAST_TIME_BETWEEN_DISTRUST: Duration = Duration::from_secs(30);
+
+/// What a token is signed with: one set of credentials for all endpoints.
+pub(super) struct Signer {
+    pub(super) identity: Arc<Identity>,
+    credentials: Arc<Cache<HeldCredentials, Error>>,
+    pub(super) token_lifetime: Duration,
+    refresh_ahead: bool,
+    refresh_timeout: Duration,
+    clock: Clock,
+    /// When credentials were last thrown away because a token was refused.
+    distrusted: Mutex<Option<Moment>>,
+}
+
+impl Signer {
+    pub(super) fn new(
+        identity: Identity,
+        token_lifetime: Duration,
+        refresh_ahead: bool,
+        refresh_timeout: Duration,
+        clock: Clock,
+    ) -> Signer {
+        Signer {
+            identity: Arc::new(identity),
+            credentials: Arc::new(Cache::new()),
+            // Parts of a second cannot be signed.
+            token_lifetime: Duration::from_secs(token_lifetime.as_secs()),
+            refresh_ahead,
+            refresh_timeout,
+            clock,
+            distrusted: Mutex::new(None),
+        }
+    }
+
+    async fn sign(&self, endpoint: &Endpoint, current: Option<&Token>) -> Fetched {
+        let region = match endpoint.region() {
+            Some(region) => region.to_owned(),
+            None => self.configured_region(endpoint).await?,
+        };
+        let (held, failure) = self.credentials(&region).await?;
+        let schedule = match self.refresh_ahead {
+            true => Schedule::ahead(),
+            false => Schedule::AT_THE_END,
+        };
+        let now = self.clock.now();
+        let lifetime = self.token_lifetime;
+        let token = sign::presign(
+            endpoint,
+            &region,
+            &held.credentials,
+            &now,
+            lifetime,
+            schedule,
+        )?;
+        match (failure, current) {
+            // Signed with the credentials of before, it ends no later than the one there is.
+            (Some(failure), Some(current)) if token.usable_until() <= current.usable_until() => {
+                Err(failure)
+            }
+            _ => Ok(token),
+        }
+    }
+
+    /// The region of the AWS configuration, for a host whose name carries none.
+    async fn configured_region(&self, endpoint: &Endpoint) -> Result<String, Error> {
+        // Off AWS the metadata address may never answer, and then there is no region there.
+        let limit = self.refresh_timeout / 2;
+        let region = runtime::within(limit, self.identity.region()).await;
+        region.flatten().ok_or_else(|| {
+            Error::configuration(format!(
+                "no region for host {:?}: its name carries none and the aws configuration names \
+                 none; set iam_region in the connection string, or AWS_REGION",
+                endpoint.host()
+            ))
+        })
+    }
+
+    /// Credentials to sign with. Those of before, which end within a token's life, where no others
+    /// can be had; then with the reason why.
+    async fn credentials(
+        &self,
+        region: &str,
+    ) -> Result<(Arc<HeldCredentials>, Option<Error>), Error> {
+        let failure = match self.credentials.look_up(&self.clock.now()) {
+            Answer::Value(held, _) => return Ok((held, None)),
+            Answer::Failed(error) => error,
+            Answer::Wait(landing, flight) => {
+                if let Some(flight) = flight {
+                    // On a task of its own, so that it outlives the token that it was begun for.
+                    let fetch = self.fetch_credentials(region.to_owned());
+                    let clock = self.clock.clone();
+                    runtime::spawn_here(async move {
+                        let fetched = fetch.await;
+                        flight.land(fetched, &clock.now());
+                    });
+                }
+                match landing.await {
+                    Ok(held) => return Ok((held, None)),
+                    Err(error) => error,
+                }
+            }
+        };
+        match self.credentials.peek() {
+            Some(held) if held.are_usable_at(&self.clock.now()) => {
+                tracing::warn!(error = %failure, "signing with credentials that end soon");
+                Ok((held, Some(failure)))
+            }
+            _ => Err(failure),
+        }
+    }
+
+    fn fetch_credentials(
+        &self,
+        region: String,
+    ) -> impl Future<Output = Result<HeldCredentials, Error>> + use<> {
+        let identity = self.identity.clone();
+        let clock = self.clock.clone();
+        let token_lifetime = self.token_lifetime;
+        let limit = self.refresh_timeout;
+        async move {
+            let fetched = runtime::within(limit, identity.fetch(Some(&region))).await;
+            let credentials = fetched.ok_or_else(|| timed_out(limit))??;
+            let now = clock.now();
+            let held = HeldCredentials::new(credentials, &now, token_lifetime);
+            if !held.are_usable_at(&now) {
+                return Err(Error::new(
+                    ErrorKind::CredentialsExpired,
+                    "the source of aws credentials gave some that have expired or end at once; \
+                     renew them (for example with `aws sso login`), or correct this machine's clock",
+                ));
+            }
+            Ok(held)
+        }
+    }
+
+    /// A new token was refused: the credentials may have been revoked or replaced at their source.
+    fn distrust(&self) {
+        let now = self.clock.now();
+        let mut distrusted = self.distrusted.lock();
+        let is_too_soon =
+            distrusted.is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_DISTRUST);
+        if is_too_soon {
+            return;
+        }
+        *distrusted = Some(now);
+        if let Some(held) = self.credentials.peek() {
+            self.credentials.discard(&held);
+            self.identity.forget();
+        }
+    }
+}
+
+/// The tokens of one endpoint.
+pub(super) struct SignFor {
+    pub(super) signer: Arc<Signer>,
+    pub(super) endpoint: Endpoint,
+}
+
+impl FetchToken for SignFor {
+    fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture {
+        Box::pin(async move {
+            let limit = self.signer.refresh_timeout;
+            let sign = self.signer.sign(&self.endpoint, current.as_deref());
+            runtime::within(limit, sign)
+                .await
+                .unwrap_or_else(|| Err(timed_out(limit)))
+        })
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        Some(&self.endpoint)
+    }
+
+    /// Dates are signed in whole seconds.
+    fn would_repeat(&self, token: &Token, now: &Moment) -> bool {
+        token.would_be_signed_again_at(now)
+    }
+
+    fn distrust(&self) {
+        self.signer.distrust();
+    }
+}
+
+fn timed_out(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::CredentialsTimeout,
+        format!(
+            "the source of aws credentials did not answer within {limit:?}; check that it can be \
+             reached, or raise refresh_timeout"
+        ),
+    )
+}

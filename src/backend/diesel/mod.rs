@@ -1,0 +1,123 @@
+//! diesel's `PgConnection`, over libpq. Nothing but this folder writes a connection string.
+//!
+//! The password is never in that string: diesel shows it to every instrumentation. libpq reads it
+//! from a file instead, a memory file where there is one, made for one login and gone after it.
+
+mod conninfo;
+mod exit;
+mod libpq;
+mod passfile;
+
+use std::time::Duration;
+
+use diesel::r2d2::R2D2Connection;
+use diesel::{Connection, ConnectionError, PgConnection};
+
+use self::conninfo::{Conninfo, NO_FILE};
+use super::sealed;
+use crate::endpoint::ConnectionString;
+use crate::error::{Error, ErrorKind};
+use crate::private_file::PrivateFile;
+use crate::roots::Roots;
+
+/// libpq counts the seconds of its timeout from two.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A libpq connection string but for the password, and the file of roots that it names.
+#[derive(Debug)]
+pub struct Connector {
+    conninfo: Conninfo,
+    /// The user's, if it is to be shorter than ours.
+    connect_timeout: Option<Duration>,
+    _roots: Option<PrivateFile>,
+}
+
+#[expect(private_interfaces, reason = "as at the trait")]
+impl sealed::Backend for PgConnection {
+    type Error = diesel::r2d2::Error;
+    type Connector = Connector;
+
+    fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
+        // libpq would initialize OpenSSL with an exit handler that frees what a pool's threads may
+        // be using when `main` returns: such programs crashed. Who comes first decides, so we do.
+        // Where we are not the first, `exit` waits for connects at least.
+        openssl::init();
+
+        let mut conninfo = Conninfo::new(target)?;
+        let mut roots_file = None;
+        match roots {
+            Some(Roots::Carried(pem)) => {
+                let file = PrivateFile::new(pem.as_bytes()).map_err(cannot_hand_over)?;
+                conninfo.push("sslrootcert", file.path());
+                roots_file = Some(file);
+            }
+            Some(Roots::File(path)) => conninfo.push("sslrootcert", path),
+            Some(Roots::System) => conninfo.push("sslrootcert", "system"),
+            // With `require` libpq verifies the certificate after all if it finds roots, of whatever
+            // origin. That was not asked for.
+            None if target.login().is_guarded() => conninfo.push("sslrootcert", NO_FILE),
+            None => {}
+        }
+        Ok(Connector {
+            conninfo,
+            connect_timeout: target.connect_timeout()?,
+            _roots: roots_file,
+        })
+    }
+
+    fn establish(
+        connector: &Connector,
+        password: Option<&str>,
+        timeout: Duration,
+    ) -> Result<PgConnection, Error> {
+        let mut conninfo = connector.conninfo.clone();
+        let timeout = connector
+            .connect_timeout
+            .map_or(timeout, |wanted| wanted.min(timeout));
+        let timeout = timeout.max(SHORTEST_TIMEOUT).as_secs();
+        conninfo.push("connect_timeout", &timeout.to_string());
+        let passfile = match password {
+            Some(password) => Some(
+                PrivateFile::new(passfile::line(password)?.as_bytes()).map_err(cannot_hand_over)?,
+            ),
+            None => None,
+        };
+        if let Some(file) = &passfile {
+            conninfo.push("passfile", file.path());
+            // Or PGPASSWORD would be used instead.
+            conninfo.push("password", "");
+        }
+        let _under_way = exit::Connect::begin()?;
+        <PgConnection as Connection>::establish(conninfo.as_str()).map_err(|error| match error {
+            ConnectionError::BadConnection(text) => libpq::judge(&text),
+            error => Error::with_cause(
+                ErrorKind::Configuration,
+                "libpq does not accept the connection's settings; correct the connection string",
+                error,
+            ),
+        })
+    }
+
+    fn ping(&mut self) -> Result<(), diesel::r2d2::Error> {
+        Ok(R2D2Connection::ping(self)?)
+    }
+
+    fn is_broken(&mut self) -> bool {
+        R2D2Connection::is_broken(self)
+    }
+}
+
+impl From<Error> for diesel::r2d2::Error {
+    fn from(error: Error) -> diesel::r2d2::Error {
+        ConnectionError::BadConnection(error.to_string()).into()
+    }
+}
+
+fn cannot_hand_over(cause: std::io::Error) -> Error {
+    Error::with_cause(
+        ErrorKind::Internal,
+        "cannot make a file for libpq to read; raise the limit of open files, or set TMPDIR to a \
+         folder that can be written",
+        cause,
+    )
+}

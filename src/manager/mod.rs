@@ -1,0 +1,278 @@
+//! r2d2's manager: a connection with a token that is good now, and one more attempt where a cached
+//! token was refused. Nothing here panics outwards, since r2d2 loses a slot of the pool when
+//! `connect` does.
+
+mod builder;
+mod passwords;
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use self::builder::ManagerBuilder;
+use self::passwords::Passwords;
+use crate::auth::Offer;
+use crate::backend::Backend;
+use crate::clock::{Clock, Moment};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
+use crate::lifetime::{self, Lifetimes};
+use crate::token::Token;
+
+/// With less time left than this, a second attempt would only hide the answer to the first.
+const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Opens connections that log in with IAM tokens. An [`r2d2::ManageConnection`].
+///
+/// Cheap to clone; clones share tokens. See [`PgConnectionManager`](crate::PgConnectionManager) for
+/// diesel's connections.
+///
+/// ```no_run
+/// use diesel_rds_iam::PgConnectionManager;
+///
+/// let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+/// let pool = PgConnectionManager::new(url)?.into_pool()?;
+/// # Ok::<(), diesel_rds_iam::Error>(())
+/// ```
+pub struct RdsConnectionManager<C: Backend> {
+    inner: Arc<Inner<C>>,
+    /// Present in the manager that a pool of `PoolBuilder`'s has.
+    pooled: Option<Arc<Pooled<C>>>,
+}
+
+struct Inner<C: Backend> {
+    connector: C::Connector,
+    passwords: Passwords,
+    clock: Clock,
+    events: Events,
+    connect_timeout: Duration,
+}
+
+/// What a manager knows of the one pool that it is in.
+pub(crate) struct Pooled<C> {
+    /// Opened to see whether it works, and handed to whoever asks first.
+    pub(crate) first: Mutex<Option<C>>,
+    /// Below the pool's own timeout.
+    pub(crate) connect_timeout: Duration,
+    pub(crate) lifetimes: Option<Arc<Lifetimes>>,
+}
+
+impl<C: Backend> RdsConnectionManager<C> {
+    /// A manager for the database that a connection string names: a URL or libpq's
+    /// `keyword=value` pairs, without a password.
+    ///
+    /// Credentials come from AWS's default chain, the region from the host name or the AWS
+    /// configuration. The server's certificate is verified in full. Nothing is asked or dialled
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] if the connection string cannot be read, names no user or host,
+    /// or asks for something that IAM does not go with, such as `sslmode=prefer`.
+    pub fn new(connection_string: &str) -> Result<Self, Error> {
+        Self::builder(connection_string).build()
+    }
+
+    /// The same with more to set. A setting on the builder wins over one in the connection string.
+    pub fn builder(connection_string: &str) -> ManagerBuilder<C> {
+        ManagerBuilder::new(connection_string)
+    }
+
+    /// Opens one connection, in or outside a pool.
+    ///
+    /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
+    /// counts, for each address that the host name has.
+    ///
+    /// A process that ends waits for diesel's connections that are being opened, for a second at
+    /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
+    ///
+    /// # Errors
+    ///
+    /// Every [`ErrorKind`] is possible.
+    pub fn try_connect(&self) -> Result<C, Error> {
+        let limit = match &self.pooled {
+            Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
+            None => self.inner.connect_timeout,
+        };
+        panic::catch_unwind(AssertUnwindSafe(|| self.inner.log_in(limit))).unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Internal,
+                "opening a connection panicked; the panic's message tells where",
+            ))
+        })
+    }
+
+    /// The token that a connection opened now would log in with, and whom it is for.
+    ///
+    /// For handing it to another program; connections of this manager have theirs without it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] if this manager does not log in with IAM, and those of
+    /// [`TokenSource::token`](crate::TokenSource::token).
+    pub fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
+        match &self.inner.passwords {
+            Passwords::Iam(source, endpoint) => Ok((endpoint.clone(), source.token()?)),
+            _ => Err(Error::configuration(
+                "there is no token where login is not by iam; leave out the password and iam=off",
+            )),
+        }
+    }
+
+    /// What tokens are signed for; none where no token is used.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match &self.inner.passwords {
+            Passwords::Iam(_, endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// How often what happened so far, over all managers of this one's identity.
+    pub fn stats(&self) -> Stats {
+        self.inner.events.stats()
+    }
+
+    pub(crate) fn in_pool(&self, pooled: Pooled<C>) -> Self {
+        RdsConnectionManager {
+            inner: self.inner.clone(),
+            pooled: Some(Arc::new(pooled)),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.inner.events
+    }
+
+    pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
+        self.pooled.as_ref()?.lifetimes.clone()
+    }
+}
+
+impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
+    type Connection = C;
+    type Error = C::Error;
+
+    fn connect(&self) -> Result<C, C::Error> {
+        let first = self
+            .pooled
+            .as_ref()
+            .and_then(|pooled| pooled.first.lock().take());
+        if let Some(mut first) = first {
+            // It may have waited for long, in a pool that keeps no idle connections.
+            if first.ping().is_ok() {
+                return Ok(first);
+            }
+        }
+        Ok(self.try_connect()?)
+    }
+
+    fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {
+        connection.ping()
+    }
+
+    fn has_broken(&self, connection: &mut C) -> bool {
+        let is_retired = match &self.pooled {
+            Some(pooled) => pooled.lifetimes.is_some() && lifetime::take_verdict(),
+            None => {
+                say_once_that_lives_are_not_kept();
+                false
+            }
+        };
+        is_retired || std::thread::panicking() || connection.is_broken()
+    }
+}
+
+impl<C: Backend> Inner<C> {
+    fn log_in(&self, limit: Duration) -> Result<C, Error> {
+        let started = self.clock.now();
+        let mut offer = self.passwords.offer()?;
+        loop {
+            let error = match self.attempt(offer.as_ref(), limit, &started) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::LoginRefused {
+                return Err(error);
+            }
+            let now = self.clock.now();
+            self.events.login_refused(&LoginRefused {
+                token: offer.as_ref().map(|offer| &*offer.token),
+                token_age: offer
+                    .as_ref()
+                    .map(|offer| offer.token.age_at(&now))
+                    .unwrap_or_default(),
+                error: &error,
+            });
+            let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
+                return Err(error);
+            };
+            // What replaces it counts as new, so this goes round twice at the most.
+            match source.replace(refused)? {
+                Some(replacement) if now.since(&started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
+                    let token = &replacement.token;
+                    self.events.login_retried(&LoginRetried { token });
+                    offer = Some(replacement);
+                }
+                _ => return Err(self.passwords.refused_for_good(error)),
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        offer: Option<&Offer>,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<C, Error> {
+        let left = limit.saturating_sub(self.clock.now().since(started));
+        let password = offer.map(|offer| offer.token.expose_secret());
+        let connection = C::establish(&self.connector, password, left)?;
+        self.events.connection_opened(&ConnectionOpened {
+            token: offer.map(|offer| &*offer.token),
+            took: self.clock.now().since(started),
+        });
+        Ok(connection)
+    }
+}
+
+impl<C: Backend> Clone for RdsConnectionManager<C> {
+    fn clone(&self) -> Self {
+        RdsConnectionManager {
+            inner: self.inner.clone(),
+            pooled: self.pooled.clone(),
+        }
+    }
+}
+
+impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RdsConnectionManager");
+        match &self.inner.passwords {
+            Passwords::Iam(_, endpoint) => debug.field("login", &"iam").field("endpoint", endpoint),
+            Passwords::Fixed(_) => debug.field("login", &"password"),
+            Passwords::Rotating(_) => debug.field("login", &"rotating password"),
+            Passwords::Libpq => debug.field("login", &"libpq"),
+        };
+        debug.finish_non_exhaustive()
+    }
+}
+
+fn say_once_that_lives_are_not_kept() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "this pool was built without pool_builder() or into_pool(), so max_lifetime is kept \
+             for idle connections only"
+        );
+    }
+}
