@@ -1,5 +1,7 @@
 //! Real clients through the emulator.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
 use rds_iam_emulator::{Emulator, Verdict};
@@ -164,14 +166,16 @@ fn a_token_of_boto3_is_accepted_by_way_of_psycopg_and_a_changed_one_refused() {
         .env("DB_CA", emulator.ca_path())
         .output();
     let Ok(output) = output else {
-        println!(
+        say(format_args!(
             "skipped: {python} cannot be run; set RDS_IAM_EMULATOR_PYTHON to one with boto3 and psycopg"
-        );
+        ));
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if let Some(reason) = text.strip_prefix("skip:") {
-        println!("skipped: {python} has not what it needs:{reason}");
+        say(format_args!(
+            "skipped: {python} has not what it needs:{reason}"
+        ));
         return;
     }
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -183,4 +187,9 @@ fn a_token_of_boto3_is_accepted_by_way_of_psycopg_and_a_changed_one_refused() {
         "{text}{errors}"
     );
     assert!(text.contains("role: in"), "{text}{errors}");
+}
+
+/// Not by `println!`, of which nothing is seen where a test passes.
+fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
