@@ -1,6 +1,6 @@
 //! The rooms of ARCHITECTURE.md, and who may know whom.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,32 +18,43 @@ fn layers() -> HashMap<String, u32> {
 
 /// The modules of `src`, each with its files' text as far as it is not a test.
 fn sources() -> Vec<(String, PathBuf, String)> {
-    let mut sources = Vec::new();
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            if path.is_dir() {
-                if name != "tests" {
-                    folders.push(path);
-                }
-                continue;
+    let src = root().join("src");
+    let sources: Vec<_> = rust_files(&src)
+        .into_iter()
+        .filter_map(|path| {
+            let relative = path.strip_prefix(&src).unwrap();
+            let names: Vec<&str> = relative.iter().map(|name| name.to_str().unwrap()).collect();
+            if names
+                .iter()
+                .any(|name| matches!(*name, "tests" | "tests.rs" | "models.rs"))
+            {
+                return None;
             }
-            if !name.ends_with(".rs") || matches!(name, "tests.rs" | "models.rs") {
-                continue;
-            }
-            let relative = path.strip_prefix(root().join("src")).unwrap();
-            let module = relative.iter().next().unwrap().to_str().unwrap();
-            let module = module.trim_end_matches(".rs").to_owned();
+            let module = names[0].trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             let lines = code.lines().map(|line| line.split("//").next().unwrap());
-            sources.push((module, path.clone(), lines.collect::<Vec<_>>().join("\n")));
-        }
-    }
+            Some((module, path.clone(), lines.collect::<Vec<_>>().join("\n")))
+        })
+        .collect();
     assert!(sources.len() > 10, "src was not found");
     sources
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
 }
 
 fn root() -> &'static Path {
@@ -72,6 +83,32 @@ fn a_module_imports_from_rows_above_its_own_only() {
             }
         }
     }
+}
+
+/// FAULTS.md and the tests speak of the same rows.
+#[test]
+fn every_fault_has_its_tests() {
+    let table = fs::read_to_string(root().join("FAULTS.md")).unwrap();
+    let rows: BTreeSet<u32> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()?.parse().ok())
+        .collect();
+    let mut named = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        for path in rust_files(&root().join(folder)) {
+            let text = fs::read_to_string(path).unwrap();
+            for mention in text.split("FAULTS.md row").skip(1) {
+                let numbers = mention
+                    .trim_start_matches('s')
+                    .split([':', '.', '\n'])
+                    .next()
+                    .unwrap();
+                let words = numbers.split(|char: char| !char.is_ascii_digit());
+                named.extend(words.filter_map(|word| word.parse::<u32>().ok()));
+            }
+        }
+    }
+    assert_eq!(named, rows);
 }
 
 #[test]
