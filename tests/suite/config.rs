@@ -188,3 +188,50 @@ fn one_connection_uses_iam_and_the_next_a_password() {
         .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
         .run();
 }
+
+/// Files in two languages and the environment, by the crate that reads an application's settings.
+#[test]
+fn the_crate_config_reads_them_from_files_and_the_environment() {
+    use ::config::{Config, Environment, File, FileFormat};
+
+    let base = r#"
+        [connections.default]
+        url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app"
+        pool = { max_size = 20, max_lifetime = "13m" }
+    "#;
+    let local = "
+connections:
+  reports:
+    url: postgres://reports@localhost/app
+    sslmode: disable
+";
+    let variables = [
+        ("APP__CONNECTIONS__DEFAULT__POOL__MAX_SIZE", "5"),
+        (
+            "APP__CONNECTIONS__DEFAULT__POOL__TEST_ON_CHECK_OUT",
+            "false",
+        ),
+        ("APP__CONNECTIONS__REPORTS__PASSWORD", "12345"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = Environment::with_prefix("APP")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(variables.into()));
+    let settings = Config::builder()
+        .add_source(File::from_str(base, FileFormat::Toml))
+        .add_source(File::from_str(local, FileFormat::Yaml))
+        .add_source(environment)
+        .build()
+        .unwrap();
+    let connections: Connections = settings.try_deserialize().unwrap();
+
+    let pool = &connections.connections["default"].pool;
+    assert_eq!(
+        (pool.max_size, pool.test_on_check_out),
+        (Some(5), Some(false))
+    );
+    let managers = connections.managers::<PgConnection>().unwrap();
+    assert!(managers["default"].endpoint().is_some());
+    assert!(managers["reports"].endpoint().is_none());
+}
