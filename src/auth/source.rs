@@ -83,8 +83,8 @@ struct Inner {
 #[derive(Clone)]
 pub(crate) struct Offer {
     pub(crate) token: Arc<Token>,
-    /// It was there already, rather than fetched for this login. Only then is a refusal worth a
-    /// second attempt.
+    /// It was there already, rather than fetched for this login or to replace one that was refused.
+    /// Only then is a refusal worth a second attempt.
     pub(crate) is_cached: bool,
 }
 
@@ -173,7 +173,10 @@ impl TokenSource {
             }
             self.0.cache.discard(&refused.token);
         }
-        let replacement = self.offer()?;
+        let replacement = Offer {
+            is_cached: false,
+            ..self.offer()?
+        };
         // The same text again would be refused again.
         let differs = replacement.token.expose_secret() != refused.token.expose_secret();
         Ok(differs.then_some(replacement))

@@ -1,10 +1,13 @@
 //! The server refuses a login.
 
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, PgConnectionManager};
+use diesel_rds_iam::{
+    ErrorKind, HandleAuthEvent, IamAuth, LoginRefused, ManualClock, PgConnectionManager,
+};
 use rds_iam_emulator::{Emulator, Fault};
 
 use crate::support::database::{auth_builder, emulator, refused};
@@ -79,6 +82,55 @@ fn a_second_refusal_is_an_error_with_a_hint() {
 
     it.time.advance(SECOND);
     drop(it.manager.try_connect().unwrap());
+}
+
+/// FAULTS.md row 7: also where the replacement is another thread's.
+#[test]
+fn a_connect_is_two_logins_at_the_most() {
+    /// At the first refusal, has another connect come first, whose token stays in the cache. At the
+    /// fourth, lets a second pass, after which a cached token could be replaced again.
+    struct Meddler {
+        time: ManualClock,
+        manager: Arc<OnceLock<PgConnectionManager>>,
+        refusals: AtomicUsize,
+    }
+
+    impl HandleAuthEvent for Meddler {
+        fn handle_login_refused(&self, _: &LoginRefused<'_>) {
+            match self.refusals.fetch_add(1, Ordering::SeqCst) {
+                0 => {
+                    self.time.advance(SECOND);
+                    assert!(self.manager.get().unwrap().try_connect().is_err());
+                }
+                3 => self.time.advance(SECOND),
+                _ => {}
+            }
+        }
+    }
+
+    let emulator = emulator();
+    let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
+    let manager = Arc::new(OnceLock::new());
+    let meddler = Meddler {
+        time: time.clone(),
+        manager: manager.clone(),
+        refusals: AtomicUsize::new(0),
+    };
+    let auth = auth_builder(&emulator)
+        .clock(time.clock())
+        .event_handler(meddler)
+        .build()
+        .unwrap();
+    let built = PgConnectionManager::builder(&emulator.url("app"))
+        .auth(auth)
+        .build()
+        .unwrap();
+    let manager = manager.get_or_init(|| built);
+    drop(manager.try_connect().unwrap());
+
+    emulator.fault(Fault::RefuseNext(u32::MAX));
+    assert!(manager.try_connect().is_err());
+    assert_eq!(refused(&emulator).len(), 4, "two connects");
 }
 
 #[test]
