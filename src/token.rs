@@ -43,18 +43,26 @@ struct Ends {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     /// The part of the usable life, in thousandths, after which a refresh is due.
-    pub(crate) refresh_after: u32,
+    refresh_after: u32,
 }
 
 impl Schedule {
     /// A refresh becomes due only when the token must not be used any more.
-    pub(crate) const AT_THE_END: Schedule = Schedule {
+    const AT_THE_END: Schedule = Schedule {
         refresh_after: 1000,
     };
 
+    /// Ahead of the end, or only at it.
+    pub(crate) fn new(refresh_ahead: bool) -> Schedule {
+        match refresh_ahead {
+            true => Schedule::ahead(),
+            false => Schedule::AT_THE_END,
+        }
+    }
+
     /// A refresh becomes due between 11 and 12 of 14 minutes, or at that part of another life.
     /// The spread keeps processes that started together from refreshing together.
-    pub(crate) fn ahead() -> Schedule {
+    fn ahead() -> Schedule {
         Schedule {
             refresh_after: fastrand::u32(11_000 / 14..=12_000 / 14),
         }

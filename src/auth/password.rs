@@ -275,10 +275,7 @@ impl AskUser {
         let Some(life) = life.filter(|life| *life < FOR_EVER) else {
             return Ok(Token::everlasting(secret, asked));
         };
-        let schedule = match self.refresh_ahead {
-            true => Schedule::ahead(),
-            false => Schedule::AT_THE_END,
-        };
+        let schedule = Schedule::new(self.refresh_ahead);
         let token = Token::new(secret, asked, life, None, schedule);
         if !token.is_usable_at(&self.clock.now()) {
             return Err(Error::new(

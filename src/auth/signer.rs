@@ -56,10 +56,7 @@ impl Signer {
             None => self.configured_region(endpoint).await?,
         };
         let (held, failure) = self.credentials(&region).await?;
-        let schedule = match self.refresh_ahead {
-            true => Schedule::ahead(),
-            false => Schedule::AT_THE_END,
-        };
+        let schedule = Schedule::new(self.refresh_ahead);
         let now = self.clock.now();
         let lifetime = self.token_lifetime;
         let token = sign::presign(

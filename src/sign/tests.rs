@@ -64,7 +64,7 @@ impl Case {
             Credentials::new(&self.access_key, &self.secret_key, session, None, "test");
         let lifetime = Duration::from_secs(self.expires);
         let now = at(date(&self.amz_date));
-        let schedule = Schedule::AT_THE_END;
+        let schedule = Schedule::new(false);
         let token = presign(
             &endpoint,
             &self.region,
@@ -283,7 +283,7 @@ fn sign_until(end: Option<SystemTime>, now: &Moment) -> Result<Token, Error> {
     let endpoint = Endpoint::new(HOST, 5432, "app").unwrap();
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, end, "test");
     let lifetime = Duration::from_secs(900);
-    let schedule = Schedule::AT_THE_END;
+    let schedule = Schedule::new(false);
     presign(
         &endpoint,
         "eu-west-1",
