@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use diesel_rds_iam::{ErrorKind, IamAuth};
+use diesel_rds_iam::{Endpoint, ErrorKind, IamAuth, IamAuthBuilder, ManualClock};
 
 use crate::support::{FakeSource, endpoint, keys};
 
@@ -12,10 +12,7 @@ use crate::support::{FakeSource, endpoint, keys};
 #[test]
 fn sixty_four_threads_with_a_cold_cache_are_one_call() {
     let credentials = FakeSource::default();
-    let auth = IamAuth::builder()
-        .credentials_fn(credentials.fetch())
-        .build()
-        .unwrap();
+    let auth = auth_builder(&credentials).build().unwrap();
     let barrier = Barrier::new(65);
     credentials.hold();
     let ids: Vec<u64> = thread::scope(|scope| {
@@ -47,9 +44,8 @@ fn one_failure_is_the_answer_for_all_who_waited() {
     credentials.answer(|| Err("the source is down".into()));
     credentials.hold();
     // The failure is remembered for a second of this clock, which stands still.
-    let time = diesel_rds_iam::ManualClock::new();
-    let auth = IamAuth::builder()
-        .credentials_fn(credentials.fetch())
+    let time = ManualClock::new();
+    let auth = auth_builder(&credentials)
         .clock(time.clock())
         .build()
         .unwrap();
@@ -72,8 +68,7 @@ fn one_failure_is_the_answer_for_all_who_waited() {
 fn a_source_that_hangs_is_given_up_and_asked_again_later() {
     let credentials = FakeSource::default();
     credentials.hold();
-    let auth = IamAuth::builder()
-        .credentials_fn(credentials.fetch())
+    let auth = auth_builder(&credentials)
         .refresh_timeout(Duration::from_millis(200))
         .build()
         .unwrap();
@@ -100,9 +95,8 @@ fn a_source_that_hangs_is_given_up_and_asked_again_later() {
 fn a_source_that_panics_is_an_error_and_asked_again() {
     let credentials = FakeSource::default();
     credentials.answer(|| panic!("the source panics, as this test wants it to"));
-    let time = diesel_rds_iam::ManualClock::new();
-    let auth = IamAuth::builder()
-        .credentials_fn(credentials.fetch())
+    let time = ManualClock::new();
+    let auth = auth_builder(&credentials)
         .clock(time.clock())
         .build()
         .unwrap();
@@ -118,15 +112,16 @@ fn a_source_that_panics_is_an_error_and_asked_again() {
 #[test]
 fn a_thousand_endpoints_cost_one_fetch_of_credentials() {
     let credentials = FakeSource::default();
-    let auth = IamAuth::builder()
-        .credentials_fn(credentials.fetch())
-        .build()
-        .unwrap();
+    let auth = auth_builder(&credentials).build().unwrap();
     for port in 1..=1000 {
         let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
-        let endpoint = diesel_rds_iam::Endpoint::new(host, port, "app").unwrap();
+        let endpoint = Endpoint::new(host, port, "app").unwrap();
         auth.source(&endpoint).token().unwrap();
     }
     assert_eq!(auth.stats().tokens_signed, 1000);
     assert_eq!(credentials.calls(), 1);
+}
+
+fn auth_builder(credentials: &FakeSource) -> IamAuthBuilder {
+    IamAuth::builder().credentials_fn(credentials.fetch())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rds_iam_emulator::Emulator;
 
 use crate::support::database::{emulator, shared_emulator};
-use crate::support::example;
+use crate::support::{child, example};
 
 /// More at a time only wait for each other.
 const AT_A_TIME: usize = 6;
@@ -71,13 +71,14 @@ fn run(times: usize, what: &str, emulator: &Emulator) {
 
 fn run_once(what: &str, emulator: &Emulator) -> Output {
     let other = emulator.url("other").replacen('@', ":password@", 1);
-    Command::new(example("short_program"))
+    let mut command = Command::new(example("short_program"));
+    child::forget_aws_and_postgresql(&mut command);
+    command
         .arg(what)
         .env("DATABASE_URL", emulator.url("app"))
         .env("OTHER_DATABASE_URL", other)
         .env("AWS_ACCESS_KEY_ID", emulator.access_key())
         .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
-        .env("AWS_EC2_METADATA_DISABLED", "true")
         .stdin(Stdio::null())
         .output()
         .unwrap()

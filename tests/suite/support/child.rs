@@ -34,16 +34,8 @@ impl Child {
         let test = name(module, test);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", &test, "--nocapture", "--test-threads=1"]);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if name.starts_with("AWS_") || name.starts_with("PG") {
-                command.env_remove(&*name);
-            }
-        }
-        command
-            .env(TEST, &test)
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("HOME", home);
+        forget_aws_and_postgresql(&mut command);
+        command.env(TEST, &test).env("HOME", home);
         Child { test, command }
     }
 
@@ -80,4 +72,16 @@ impl Child {
 fn name(module: &str, test: &str) -> String {
     let (_crate, module) = module.split_once("::").unwrap();
     format!("{module}::{test}")
+}
+
+/// Leaves out of `command`'s environment what this machine says of AWS and PostgreSQL, and has nobody
+/// ask for instance metadata.
+pub fn forget_aws_and_postgresql(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("AWS_") || name.starts_with("PG") {
+            command.env_remove(&*name);
+        }
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
 }
