@@ -271,7 +271,7 @@ impl Display {
     fn new() -> Display {
         let is_terminal = io::stderr().is_terminal();
         Display {
-            bar: is_terminal.then(ProgressBar::no_length),
+            bar: is_terminal.then(ProgressBar::new_spinner),
         }
     }
 
@@ -285,6 +285,7 @@ impl Display {
             Progress::Planned { steps } => {
                 if let Some(bar) = &self.bar {
                     bar.set_style(bar_style());
+                    bar.reset_elapsed();
                     bar.set_length(steps as u64);
                 }
             }

@@ -154,24 +154,21 @@ fn each_failure_has_its_status_and_one_line() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let said = loop {
-        let (status, _, said) = deployment.run(&["run", "--lock-wait", "0s"]);
-        match status {
-            5 => break said,
-            // The holder was not there yet.
-            _ => assert_eq!(deployment.run(&["revert", "--all"]).0, 0, "{said}"),
-        }
+    let is_held = "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
+                   WHERE locktype = 'advisory' AND datname = 'failures') = 1; END $$";
+    while EMULATOR.execute(is_held).is_err() {
         assert!(holder.try_wait().unwrap().is_none());
-    };
+    }
+    let said = fails(&["run", "--lock-wait", "0s"], 5, &["lock_wait"]);
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = fails(&["run", "--lock-wait", "10ms"], 5, &["lock_wait"]);
     let waiting = "another process has the lock; waiting for 10ms at the most";
     assert_eq!(said.lines().next(), Some(waiting));
     holder.kill().unwrap();
     holder.wait().unwrap();
-    EMULATOR
-        .execute("SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()")
-        .unwrap();
+    let end =
+        "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = 'failures'";
+    EMULATOR.execute(end).unwrap();
 
     deployment.write("1_plants", "SELECT 1 / 0", "");
     fails(&["run"], 4, &["1_plants", "division by zero"]);
@@ -196,6 +193,8 @@ fn a_local_database_has_a_password() {
 #[cfg(target_os = "linux")]
 fn a_terminal_is_shown_a_bar() {
     let deployment = Deployment::new("terminal", "app");
+    // Long enough for the bar to be drawn, which it is five times a second.
+    deployment.write("1_plants", "SELECT pg_sleep(0.6)", "");
     let run = deployment.command(&["run"]);
     let line = format!("{} migrate run", env!("CARGO_BIN_EXE_rds-iam"));
     let mut script = Command::new("script");

@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         self.go_through(plan).map_err(|failure| {
             let kept = match failure.done {
                 0 => String::new(),
-                done => format!("; {done} before it stay {}", failure.step.direction.done()),
+                done => format!("; done before it and kept: {done}"),
             };
             let fate = if failure.is_in_transaction {
                 " and was rolled back"

@@ -139,8 +139,8 @@ fn a_failure_names_its_migration_and_leaves_the_rest_to_whoever_comes_next() {
     assert_eq!(error.kind(), ErrorKind::Migration);
     assert_eq!(
         error.to_string(),
-        "migration 2_bad could not be applied and was rolled back; 1 before it stay applied: \
-         division by zero"
+        "migration 2_bad could not be applied and was rolled back; done before it and kept: \
+         1: division by zero"
     );
     assert_eq!(database.tables(), ["good"]);
 
