@@ -104,12 +104,11 @@ fn the_lock_is_waited_for_as_long_as_told() {
 
     // Another key is another lock, and with no time to wait nobody is told of any.
     let none = || {
-        Options::new()
-            .lock_wait(Duration::ZERO)
-            .on_progress(|told| match told {
-                Progress::Waiting { .. } => panic!("there is no time to wait"),
-                _ => {}
-            })
+        let told = |progress: Progress<'_>| {
+            let waits = matches!(progress, Progress::Waiting { .. });
+            assert!(!waits, "there is no time to wait");
+        };
+        Options::new().lock_wait(Duration::ZERO).on_progress(told)
     };
     let error = migrate::run_pending(&database.manager, folder.source(), none()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MigrationLock);
@@ -133,9 +132,20 @@ fn a_failure_names_its_migration_and_leaves_the_rest_to_whoever_comes_next() {
         ("2_bad", "CREATE TABLE half (); SELECT 1 / 0", ""),
         ("3_after", "CREATE TABLE after_it ()", ""),
     ]);
-    // The lock is free at once, though the session that had it may not have ended yet.
+    let mut other = superuser_of(shared_emulator(), &database.name);
     let options = || Options::new().lock_wait(Duration::ZERO);
     let error = migrate::run_pending(&database.manager, folder.source(), options()).unwrap_err();
+    // The lock is free at once, though the session that had it may not have ended yet.
+    let key = migrate::DEFAULT_LOCK_KEY;
+    for function in ["pg_try_advisory_lock", "pg_advisory_unlock"] {
+        assert_eq!(
+            text(
+                &mut other,
+                &format!("SELECT {function}({key})::text AS text")
+            ),
+            "true"
+        );
+    }
     assert_eq!(error.kind(), ErrorKind::Migration);
     assert_eq!(
         error.to_string(),
