@@ -23,7 +23,7 @@ enum Command {
     /// Prints a token, which serves as the password of new connections for 15 minutes.
     #[command(after_help = token::EXAMPLES)]
     Token(token::Arguments),
-    /// Applies and reverts the migrations of diesel's, one process at a time.
+    /// Applies and reverts diesel's migrations, one process at a time.
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::Arguments),
 }
