@@ -47,6 +47,10 @@ pub enum ErrorKind {
     Network,
     /// The server's certificate or the TLS handshake was not acceptable.
     Tls,
+    /// A migration failed, or what has been applied cannot be read (feature `migrations`).
+    Migration,
+    /// Another process had the lock on migrations for too long (feature `migrations`).
+    MigrationLock,
     /// Something in this process failed: a thread could not be started, or code panicked.
     Internal,
 }

@@ -18,6 +18,8 @@ mod event;
 mod hush;
 mod lifetime;
 mod manager;
+#[cfg(feature = "migrations")]
+pub mod migrate;
 mod pool;
 #[cfg(feature = "diesel")]
 mod private_file;

@@ -21,6 +21,8 @@ mod environment;
 mod examples;
 mod exit;
 mod login;
+#[cfg(feature = "migrations")]
+mod migrations;
 mod names;
 mod parameters;
 mod password;
