@@ -116,7 +116,7 @@ fn a_production_log_has_one_line_for_each_thing_to_know() {
     it.emulator.drop_sessions();
     let begun = Instant::now();
     while it.manager.stats().connects_held_back < 5 {
-        assert!(!query(&it));
+        query(&it);
         assert!(begun.elapsed() < PATIENCE, "connects were never held back");
     }
     it.emulator.heal();
@@ -127,17 +127,19 @@ fn a_production_log_has_one_line_for_each_thing_to_know() {
     // The source of credentials is down when the next token is due, and asked again and again.
     it.credentials.answer(|| Err("the source is down".into()));
     it.time.advance(12 * MINUTE);
-    let failed = it.manager.stats().refreshes_failed;
-    let begun = Instant::now();
-    while it.manager.stats().refreshes_failed < failed + 3 {
+    for failures in 1..=3 {
         it.manager.token().unwrap();
-        it.time.advance(SECOND);
-        assert!(begun.elapsed() < PATIENCE, "a refresh never failed");
+        let begun = Instant::now();
+        while it.manager.stats().refreshes_failed < failures {
+            std::thread::yield_now();
+            assert!(begun.elapsed() < PATIENCE, "a refresh never failed");
+        }
+        // The longest pause before the next attempt.
+        it.time.advance(4 * SECOND);
     }
     lasting_for_one_token(&it.credentials, &it.emulator, &it.time);
     it.until_logged("INFO token refresh works again", || {
         it.manager.token().unwrap();
-        it.time.advance(SECOND);
     });
     assert!(query(&it));
 
