@@ -30,8 +30,11 @@ impl Watched {
     fn start() -> Watched {
         let heard = Eavesdropper::start();
         let emulator = emulator();
-        // So far back that no token is from the future when the clock goes on.
-        let time = ManualClock::starting_at(SystemTime::now() - 12 * MINUTE);
+        // So far back that no token is from the future when the clock goes on; and a whole second, as
+        // tokens have it, so that none ends later than another of the same credentials.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = Duration::from_secs(now.unwrap().as_secs());
+        let time = ManualClock::starting_at(SystemTime::UNIX_EPOCH + now - 12 * MINUTE);
         let credentials = FakeSource::default();
         let auth = IamAuth::builder()
             .clock(time.clock())
