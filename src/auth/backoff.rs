@@ -136,6 +136,14 @@ mod tests {
         Error::new(ErrorKind::LoginRefused, "refused")
     }
 
+    fn use_up(backoff: &Backoff, now: &Moment) {
+        for _ in 0..AT_ONCE {
+            let permit = backoff.enter_at(now).unwrap();
+            backoff.failed_at(permit, now, &refused());
+        }
+        assert!(backoff.enter_at(now).is_err());
+    }
+
     /// How many of those who try once every `step` for a minute may.
     fn allowed(backoff: &Backoff, start: Moment, step: Duration) -> usize {
         let attempts = 60_000 / step.as_millis() as u32;
@@ -185,9 +193,7 @@ mod tests {
     fn a_success_lets_everyone_in() {
         let now = ManualClock::new().clock().now();
         let backoff = Backoff::default();
-        while let Ok(permit) = backoff.enter_at(&now) {
-            backoff.failed_at(permit, &now, &refused());
-        }
+        use_up(&backoff, &now);
         backoff.succeeded();
         for _ in 0..100 {
             let _ = backoff.enter_at(&now).unwrap();
@@ -209,9 +215,7 @@ mod tests {
     fn what_was_long_ago_holds_nobody_back() {
         let now = ManualClock::new().clock().now();
         let backoff = Backoff::default();
-        while let Ok(permit) = backoff.enter_at(&now) {
-            backoff.failed_at(permit, &now, &refused());
-        }
+        use_up(&backoff, &now);
         let later = now + FORGOTTEN_AFTER;
         for _ in 0..100 {
             let _ = backoff.enter_at(&later).unwrap();
@@ -222,9 +226,7 @@ mod tests {
     fn what_is_told_is_the_last_failure() {
         let now = ManualClock::new().clock().now();
         let backoff = Backoff::default();
-        while let Ok(permit) = backoff.enter_at(&now) {
-            backoff.failed_at(permit, &now, &refused());
-        }
+        use_up(&backoff, &now);
         let later = now + LONGEST_PAUSE;
         let permit = backoff.enter_at(&later).unwrap();
         let error = Error::new(ErrorKind::Network, "connection refused");

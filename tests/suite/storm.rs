@@ -39,6 +39,7 @@ fn a_refused_identity_makes_few_logins_whoever_wants_them() {
     let is_over = AtomicBool::new(false);
     let causes = Mutex::new(Vec::new());
     thread::scope(|scope| {
+        let _end = OverAtTheEnd(&is_over);
         for (_, pool) in &pools {
             for _ in 0..10 {
                 scope.spawn(|| {
@@ -76,7 +77,6 @@ fn a_refused_identity_makes_few_logins_whoever_wants_them() {
         emulator.allow("*", "app");
         time.advance(4 * SECOND);
         wait_until(|| pools.iter().all(|(_, pool)| pool.state().connections > 0));
-        is_over.store(true, Ordering::SeqCst);
     });
     assert_eq!(
         refused(&emulator).len() + accepted_of(&emulator, "other"),
@@ -109,6 +109,15 @@ fn a_pool_is_back_within_seconds_of_being_allowed_again() {
     assert!(text.contains("PAM authentication failed"), "{text}");
     emulator.heal();
     drop(pool.get_timeout(PATIENCE).unwrap());
+}
+
+/// Lets the other threads end, also where this one failed.
+struct OverAtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for OverAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn accepted_of(emulator: &Emulator, user: &str) -> usize {
