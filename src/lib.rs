@@ -35,8 +35,8 @@ pub use credentials::{AssumeRole, BoxError};
 pub use endpoint::{Endpoint, Engine, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
-    ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused, LoginRetried,
-    RefreshFailed, Stats, TokenSigned,
+    ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
+    LoginRetried, RefreshFailed, StaleServed, Stats, TokenSigned,
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::PoolBuilder;

@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use r2d2::event::NopEventHandler;
-use r2d2::{
-    CustomizeConnection, HandleError, HandleEvent, LoggingErrorHandler, NopConnectionCustomizer,
-    Pool,
-};
+use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use crate::backend::Backend;
-use crate::endpoint::{Endpoint, Engine};
+use crate::clock::Clock;
+use crate::endpoint::{Endpoint, Engine, SslMode};
 use crate::error::{Error, ErrorKind};
+use crate::event::{Degradation, Recovered};
 use crate::lifetime::{LifetimeHandler, Lifetimes};
 use crate::manager::{Pooled, RdsConnectionManager};
+use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
 const DEFAULT_MIN_IDLE: u32 = 2;
@@ -77,7 +77,7 @@ impl<C: Backend> PoolBuilder<C> {
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             connection_timeout: DEFAULT_CONNECTION_TIMEOUT,
             thread_pool: None,
-            error_handler: Box::new(LoggingErrorHandler),
+            error_handler: Box::new(QuietErrorHandler),
             event_handler: Box::new(NopEventHandler),
             customizer: Box::new(NopConnectionCustomizer),
         }
@@ -140,7 +140,9 @@ impl<C: Backend> PoolBuilder<C> {
         self
     }
 
-    /// Is told of failed connects and checks. By default r2d2's, which writes them to `log`.
+    /// Is told of failed connects and checks. By default they are logged at DEBUG, and at WARN what
+    /// is worth it: once that connections cannot be opened. r2d2's own default, its
+    /// `LoggingErrorHandler`, logs each as an error.
     pub fn error_handler(mut self, handler: Box<dyn HandleError<C::Error>>) -> Self {
         self.error_handler = handler;
         self
@@ -206,13 +208,7 @@ impl<C: Backend> PoolBuilder<C> {
     fn assemble(self, first: Option<C>) -> Pool<RdsConnectionManager<C>> {
         let manager = self.in_pool(first);
         let max_lifetime = self.longest_life();
-        tracing::info!(
-            host = manager.endpoint().map(Endpoint::host),
-            user = manager.endpoint().map(Endpoint::user),
-            max_size = self.max_size,
-            ?max_lifetime,
-            "pool built"
-        );
+        announce(&manager, self.max_size, max_lifetime);
         let handler = LifetimeHandler {
             lifetimes: manager.lifetimes(),
             clock: manager.clock().clone(),
@@ -228,7 +224,11 @@ impl<C: Backend> PoolBuilder<C> {
             .connection_timeout(self.connection_timeout)
             .error_handler(self.error_handler)
             .event_handler(Box::new(handler))
-            .connection_customizer(Box::new(CaughtCustomizer(self.customizer)));
+            .connection_customizer(Box::new(CaughtCustomizer {
+                inner: self.customizer,
+                clock: manager.clock().clone(),
+                failures: Degradation::default(),
+            }));
         if let Some(thread_pool) = self.thread_pool {
             builder = builder.thread_pool(thread_pool);
         }
@@ -284,23 +284,77 @@ fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) 
     wanted.map(|wanted| wanted.clamp(least, max_size))
 }
 
-/// The user's customizer, whose panic would lose a slot of the pool for good.
-struct CaughtCustomizer<C, E>(Box<dyn CustomizeConnection<C, E>>);
+/// The one line that a production log has of a pool that works. Region and credentials are known in
+/// full once a token was signed, which `build` waits for.
+fn announce<C: Backend>(
+    manager: &RdsConnectionManager<C>,
+    max_size: u32,
+    max_lifetime: Option<Duration>,
+) {
+    let endpoint = manager.endpoint();
+    let provenance = manager.provenance();
+    let token_lifetime = provenance.as_ref().map(|it| it.token_lifetime);
+    tracing::info!(
+        host = endpoint.map(Endpoint::host),
+        user = endpoint.map(Endpoint::user),
+        region = provenance.as_ref().and_then(|it| it.region.as_deref()),
+        credentials = provenance.as_ref().map(|it| it.credentials.as_str()),
+        token_lifetime = token_lifetime.map(tracing::field::debug),
+        margin = token_lifetime.map(token::margin).map(tracing::field::debug),
+        sslmode = manager.sslmode().as_ref().map(SslMode::as_str),
+        max_size,
+        max_lifetime = max_lifetime.map(tracing::field::debug),
+        "pool built"
+    );
+}
 
-impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtCustomizer<C, E> {
+/// The failures of connects are in the log already, and of a check nothing comes but another connect.
+#[derive(Debug)]
+struct QuietErrorHandler;
+
+impl<E: std::error::Error> HandleError<E> for QuietErrorHandler {
+    fn handle_error(&self, error: E) {
+        tracing::debug!(%error, "the pool goes without a connection");
+    }
+}
+
+/// The user's customizer, whose panic would lose a slot of the pool for good.
+struct CaughtCustomizer<C, E> {
+    inner: Box<dyn CustomizeConnection<C, E>>,
+    clock: Clock,
+    failures: Degradation,
+}
+
+impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnection<C, E>
+    for CaughtCustomizer<C, E>
+{
     fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
-        panic::catch_unwind(AssertUnwindSafe(|| self.0.on_acquire(connection))).unwrap_or_else(
-            |_| {
-                Err(E::from(Error::new(
-                    ErrorKind::Internal,
-                    "the pool's connection customizer panicked; its message tells where",
-                )))
-            },
-        )
+        let customized =
+            panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_acquire(connection)))
+                .unwrap_or_else(|_| {
+                    Err(E::from(Error::new(
+                        ErrorKind::Internal,
+                        "the pool's connection customizer panicked; its message tells where",
+                    )))
+                });
+        let now = self.clock.now();
+        match &customized {
+            Ok(()) => {
+                if let Some(Recovered { failures, after }) = self.failures.succeeded_at(&now) {
+                    tracing::info!(failures, ?after, "the connection customizer works again");
+                }
+            }
+            Err(error) => {
+                if self.failures.failed_at(&now) {
+                    tracing::warn!(%error, "the connection customizer failed");
+                }
+            }
+        }
+        customized
     }
 
     fn on_release(&self, connection: C) {
-        if panic::catch_unwind(AssertUnwindSafe(|| self.0.on_release(connection))).is_err() {
+        if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
             tracing::error!("the pool's connection customizer panicked");
         }
     }
@@ -308,7 +362,7 @@ impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtC
 
 impl<C: 'static, E: 'static> fmt::Debug for CaughtCustomizer<C, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 

@@ -1,6 +1,8 @@
 //! How one kind of connection is opened, pinged and judged broken.
 
 #[cfg(feature = "diesel")]
+mod answer;
+#[cfg(feature = "diesel")]
 mod diesel;
 
 use std::fmt;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::health::Health;
 use super::passwords::Passwords;
 use super::{Inner, RdsConnectionManager};
 use crate::auth::{IamAuth, IamAuthBuilder, Password};
@@ -149,10 +150,21 @@ impl<C: Backend> ManagerBuilder<C> {
             Login::None => Passwords::Libpq,
         };
         let roots = roots_for(&target)?;
+        // Whoever logs in elsewhere, as another or to another database may not be refused there.
+        let whereto = ["user", "host", "hostaddr", "port", "dbname"]
+            .map(|keyword| target.get(keyword).unwrap_or_default())
+            .join("\n");
+        let backoff = match passwords.source() {
+            Some(source) => source.backoff(&whereto),
+            None => Arc::default(),
+        };
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
                 connector: C::prepare(&target, roots.as_ref())?,
                 passwords,
+                sslmode: target.sslmode()?,
+                backoff,
+                health: Health::default(),
                 clock,
                 events,
                 connect_timeout: self.connect_timeout,

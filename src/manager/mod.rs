@@ -3,6 +3,7 @@
 //! `connect` does.
 
 mod builder;
+mod health;
 mod passwords;
 
 use std::fmt;
@@ -14,13 +15,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::builder::ManagerBuilder;
+use self::health::{Failed, Health};
 use self::passwords::Passwords;
-use crate::auth::Offer;
+use crate::auth::{Backoff, Offer, Provenance};
 use crate::backend::Backend;
 use crate::clock::{Clock, Moment};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, SslMode};
 use crate::error::{Error, ErrorKind};
-use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
+use crate::event::{ConnectFailed, ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::token::Token;
 
@@ -48,6 +50,10 @@ pub struct RdsConnectionManager<C: Backend> {
 struct Inner<C: Backend> {
     connector: C::Connector,
     passwords: Passwords,
+    sslmode: Option<SslMode>,
+    /// Shared with all who log in to the same database with the same source of passwords.
+    backoff: Arc<Backoff>,
+    health: Health,
     clock: Clock,
     events: Events,
     connect_timeout: Duration,
@@ -89,6 +95,11 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
     /// counts, for each address that the host name has.
     ///
+    /// Where logins are refused again and again, or throttled, most of these calls fail at once with
+    /// the last refusal, and the server is not asked: over all threads and pools of an identity in
+    /// this process, six connects in a row are tried as they come, and after that 20 a minute at the
+    /// most, one every 3 to 4 s. A login that works ends that for everyone.
+    ///
     /// A process that ends waits for diesel's connections that are being opened, for a second at
     /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
     ///
@@ -100,12 +111,25 @@ impl<C: Backend> RdsConnectionManager<C> {
             Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
             None => self.inner.connect_timeout,
         };
-        panic::catch_unwind(AssertUnwindSafe(|| self.inner.log_in(limit))).unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Internal,
-                "opening a connection panicked; the panic's message tells where",
-            ))
-        })
+        let started = self.inner.clock.now();
+        let connected =
+            panic::catch_unwind(AssertUnwindSafe(|| self.inner.connect(limit, &started)))
+                .unwrap_or_else(|_| {
+                    Err(Failed::Login(Error::new(
+                        ErrorKind::Internal,
+                        "opening a connection panicked; the panic's message tells where",
+                    )))
+                });
+        connected.map_err(|failed| self.inner.note_failure(failed, &started))
+    }
+
+    /// Why the last attempt to open a connection failed, if none has worked since; over all clones
+    /// and pools of this manager.
+    ///
+    /// r2d2 gives the cause to one of the callers that time out in `get` and only as text. Whoever
+    /// keeps a clone of the manager beside the pool has it here, for every caller and with its kind.
+    pub fn last_failure(&self) -> Option<Error> {
+        self.inner.health.last_failure()
     }
 
     /// The token that a connection opened now would log in with, and whom it is for.
@@ -127,10 +151,7 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     /// What tokens are signed for; none where no token is used.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &self.inner.passwords {
-            Passwords::Iam(_, endpoint) => Some(endpoint),
-            _ => None,
-        }
+        self.inner.passwords.endpoint()
     }
 
     /// How often what happened so far, over all managers of this one's identity.
@@ -143,6 +164,15 @@ impl<C: Backend> RdsConnectionManager<C> {
             inner: self.inner.clone(),
             pooled: Some(Arc::new(pooled)),
         }
+    }
+
+    pub(crate) fn sslmode(&self) -> Option<SslMode> {
+        self.inner.sslmode
+    }
+
+    /// What tokens are signed with; none where no token is used.
+    pub(crate) fn provenance(&self) -> Option<Provenance> {
+        self.inner.passwords.source()?.provenance()
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -193,11 +223,24 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
 }
 
 impl<C: Backend> Inner<C> {
-    fn log_in(&self, limit: Duration) -> Result<C, Error> {
-        let started = self.clock.now();
-        let mut offer = self.passwords.offer()?;
+    fn connect(&self, limit: Duration, started: &Moment) -> Result<C, Failed> {
+        let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
+        let offer = self.passwords.offer().map_err(Failed::Password)?;
+        self.log_in(offer, limit, started).map_err(|error| {
+            self.backoff.failed_at(permit, &self.clock.now(), &error);
+            Failed::Login(error)
+        })
+    }
+
+    fn log_in(
+        &self,
+        mut offer: Option<Offer>,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<C, Error> {
+        let endpoint = self.passwords.endpoint();
         loop {
-            let error = match self.attempt(offer.as_ref(), limit, &started) {
+            let error = match self.attempt(offer.as_ref(), limit, started) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -212,15 +255,16 @@ impl<C: Backend> Inner<C> {
                     .map(|offer| offer.token.age_at(&now))
                     .unwrap_or_default(),
                 error: &error,
+                endpoint,
             });
             let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
                 return Err(error);
             };
             // What replaces it counts as new, so this goes round twice at the most.
             match source.replace(refused)? {
-                Some(replacement) if now.since(&started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
+                Some(replacement) if now.since(started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
                     let token = &replacement.token;
-                    self.events.login_retried(&LoginRetried { token });
+                    self.events.login_retried(&LoginRetried { token, endpoint });
                     offer = Some(replacement);
                 }
                 _ => return Err(self.passwords.refused_for_good(error)),
@@ -237,11 +281,29 @@ impl<C: Backend> Inner<C> {
         let left = limit.saturating_sub(self.clock.now().since(started));
         let password = offer.map(|offer| offer.token.expose_secret());
         let connection = C::establish(&self.connector, password, left)?;
-        self.events.connection_opened(&ConnectionOpened {
+        let now = self.clock.now();
+        self.backoff.succeeded();
+        let event = ConnectionOpened {
             token: offer.map(|offer| &*offer.token),
-            took: self.clock.now().since(started),
-        });
+            took: now.since(started),
+            endpoint: self.passwords.endpoint(),
+        };
+        self.events
+            .connection_opened(&event, self.health.succeeded_at(&now));
         Ok(connection)
+    }
+
+    fn note_failure(&self, failed: Failed, started: &Moment) -> Error {
+        let now = self.clock.now();
+        let event = ConnectFailed {
+            error: failed.error(),
+            took: now.since(started),
+            was_held_back: matches!(failed, Failed::HeldBack(_)),
+            endpoint: self.passwords.endpoint(),
+        };
+        self.events
+            .connect_failed(&event, self.health.failed_at(&now, &failed));
+        failed.into_error()
     }
 }
 

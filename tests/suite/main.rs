@@ -18,9 +18,13 @@ mod cold_cache;
 mod config;
 mod credentials;
 mod environment;
+mod events;
 mod examples;
 mod exit;
+mod judgement;
 mod login;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "migrations")]
 mod migrations;
 mod names;
@@ -30,6 +34,7 @@ mod pool;
 mod refusal;
 mod rotation;
 mod secrets;
+mod storm;
 mod support;
 mod timeline;
 mod tls;
