@@ -22,6 +22,7 @@ mod examples;
 mod exit;
 mod login;
 mod names;
+mod network;
 mod parameters;
 mod password;
 mod pool;

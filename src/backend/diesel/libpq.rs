@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind};
 const NETWORK: &[&str] = &[
     "Connection refused",
     "Connection timed out",
+    // After whatever the system said of a connect.
+    "Is the server running on",
     "No route to host",
     "Network is unreachable",
     "could not connect to server",
@@ -25,10 +27,16 @@ const NETWORK: &[&str] = &[
     "timeout expired",
 ];
 
+/// What libpq says when the connection ended or broke under TLS. [fe-secure-openssl.c, and OpenSSL 3]
+const BROKEN_UNDER_TLS: &[&str] = &[
+    "SSL SYSCALL error",
+    "SSL connection has been closed unexpectedly",
+    "unexpected eof while reading",
+];
+
 /// What libpq says when TLS was not acceptable. [fe-secure-openssl.c, fe-secure-common.c]
 const TLS: &[&str] = &[
     "SSL error",
-    "SSL SYSCALL error",
     "root certificate file",
     "server certificate for",
     "server does not support SSL",
@@ -73,6 +81,15 @@ const UNAVAILABLE: &[&str] = &[
     "terminating connection",
 ];
 
+/// What libpq says of a server that is not of the kind that target_session_attrs asks for.
+/// [fe-connect.c]
+const OTHER_KIND: &[&str] = &[
+    "session is read-only",
+    "session is not read-only",
+    "server is in hot standby mode",
+    "server is not in hot standby mode",
+];
+
 /// The error for what libpq said of a failed connect.
 pub(super) fn judge(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
@@ -90,17 +107,23 @@ pub(super) fn judge(text: &str) -> Error {
             ErrorKind::ServerUnavailable,
             "the server takes no logins at the moment",
         )
+    } else if says(OTHER_KIND) {
+        (
+            ErrorKind::ServerUnavailable,
+            "the server is not of the kind that writer() or target_session_attrs asks for; after a \
+             failover another will be soon",
+        )
     } else if says(SERVICE) {
         (
             ErrorKind::Configuration,
             "PGSERVICE names a service that libpq cannot read; unset it",
         )
-    } else if says(TLS) {
+    } else if says(TLS) && !says(BROKEN_UNDER_TLS) {
         (
             ErrorKind::Tls,
             "no TLS connection that could be trusted; check the host name and sslrootcert",
         )
-    } else if says(NETWORK) {
+    } else if says(NETWORK) || says(BROKEN_UNDER_TLS) {
         (
             ErrorKind::Network,
             "cannot reach the server; check host, port, security group and route",
@@ -166,6 +189,24 @@ mod tests {
                 ErrorKind::Network,
             ),
             ("SSL error: certificate verify failed", ErrorKind::Tls),
+            (
+                "SSL error: unexpected eof while reading",
+                ErrorKind::Network,
+            ),
+            ("SSL SYSCALL error: EOF detected", ErrorKind::Network),
+            (
+                "connection to server at \"1.2.3.4\", port 5432 failed: Connection reset by peer Is \
+                 the server running on that host and accepting TCP/IP connections?",
+                ErrorKind::Network,
+            ),
+            (
+                "SSL connection has been closed unexpectedly",
+                ErrorKind::Network,
+            ),
+            (
+                "connection to server at \"h\" (1.2.3.4), port 5432 failed: session is read-only",
+                ErrorKind::ServerUnavailable,
+            ),
             (
                 "definition of service \"nonsense\" not found",
                 ErrorKind::Configuration,
