@@ -21,6 +21,7 @@ mod environment;
 mod examples;
 mod exit;
 mod failover;
+mod lifetime;
 mod login;
 mod names;
 mod network;
