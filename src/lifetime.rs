@@ -227,7 +227,7 @@ mod tests {
                 false
             });
         }
-        assert!(retired >= 3 * 20 - 20 && retired <= 4 * 20, "{retired}");
+        assert!((40..=80).contains(&retired), "{retired}");
         // The last of a crowd has no time left to wait in.
         assert!(forced <= retired / 4, "{forced} of {retired}");
     }

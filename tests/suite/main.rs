@@ -17,10 +17,12 @@ mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+mod endurance;
 mod environment;
 mod examples;
 mod exit;
 mod failover;
+mod fork;
 mod lifetime;
 mod login;
 mod names;
