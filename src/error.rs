@@ -42,7 +42,8 @@ pub enum ErrorKind {
     LoginRefused,
     /// AWS or the server asks for fewer logins per second.
     Throttled,
-    /// The server cannot take a login at the moment: it starts, stops or is full.
+    /// The server cannot take a login at the moment: it starts, stops or is full, or it is read-only
+    /// where a writer was asked for.
     ServerUnavailable,
     /// The server could not be reached, or the connection broke before the login was answered.
     Network,

@@ -59,7 +59,7 @@ pub trait HandleAuthEvent: Send + Sync + 'static {
         let _ = event;
     }
 
-    /// A pooled connection had come to the end of its lifetime and was given up.
+    /// A pooled connection was given up, though it worked.
     fn handle_connection_retired(&self, event: &ConnectionRetired) {
         let _ = event;
     }
@@ -194,6 +194,21 @@ pub struct ConnectionRetired {
     pub id: u64,
     /// How long it was open.
     pub age: Duration,
+    /// Why.
+    pub reason: RetireReason,
+}
+
+/// Why a pooled connection was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// It had come to the end of its lifetime.
+    Lifetime,
+    /// It was opened before a [`retire_all`](crate::retire_all).
+    RetireAll,
+    /// Its server took no writes any more, and the pool is a
+    /// [writer's](crate::ManagerBuilder::writer).
+    ReadOnly,
 }
 
 /// How often each thing happened since the start.
@@ -216,7 +231,7 @@ pub struct Stats {
     pub connects_failed: u64,
     /// Those of them for which the server was not asked, since it has refused so many lately.
     pub connects_held_back: u64,
-    /// Pooled connections given up at the end of their lifetime.
+    /// Pooled connections given up though they worked; see [`RetireReason`].
     pub connections_retired: u64,
 }
 
@@ -362,10 +377,15 @@ impl Events {
     }
 
     pub(crate) fn connection_retired(&self, event: &ConnectionRetired) {
-        tracing::debug!(id = event.id, age = ?event.age, "connection retired");
+        tracing::debug!(
+            id = event.id,
+            age = ?event.age,
+            reason = ?event.reason,
+            "connection retired"
+        );
         count(&self.0.connections_retired);
         #[cfg(feature = "metrics")]
-        metrics::connection_retired();
+        metrics::connection_retired(event);
         self.tell(|handler| handler.handle_connection_retired(event));
     }
 

@@ -36,10 +36,10 @@ pub use endpoint::{Endpoint, Engine, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
     ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
-    LoginRetried, RefreshFailed, StaleServed, Stats, TokenSigned,
+    LoginRetried, RefreshFailed, RetireReason, StaleServed, Stats, TokenSigned,
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
-pub use pool::PoolBuilder;
+pub use pool::{PoolBuilder, retire_all};
 pub use token::Token;
 
 // What the signatures above name, so that an application need not find the versions that match.

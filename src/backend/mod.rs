@@ -53,6 +53,9 @@ pub(crate) mod sealed {
         /// One round trip to the server.
         fn ping(&mut self) -> Result<(), Self::Error>;
 
+        /// One round trip to the server, which fails too if the server takes no writes.
+        fn ping_writer(&mut self) -> Result<(), Self::Error>;
+
         /// Whether it is known, without a round trip, that the connection is of no more use.
         fn is_broken(&mut self) -> bool;
     }

@@ -7,7 +7,9 @@ use std::sync::Once;
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::{ConnectFailed, ConnectionOpened, RefreshFailed, TokenSigned};
+use super::{
+    ConnectFailed, ConnectionOpened, ConnectionRetired, RefreshFailed, RetireReason, TokenSigned,
+};
 use crate::error::ErrorKind;
 
 const TOKENS_SIGNED: &str = "rds_iam_tokens_signed_total";
@@ -62,9 +64,14 @@ pub(super) fn connect_failed(event: &ConnectFailed<'_>) {
     counter!(CONNECTS_FAILED, "kind" => kind).increment(1);
 }
 
-pub(super) fn connection_retired() {
+pub(super) fn connection_retired(event: &ConnectionRetired) {
     describe_once();
-    counter!(CONNECTIONS_RETIRED).increment(1);
+    let reason = match event.reason {
+        RetireReason::Lifetime => "lifetime",
+        RetireReason::RetireAll => "retire_all",
+        RetireReason::ReadOnly => "read_only",
+    };
+    counter!(CONNECTIONS_RETIRED, "reason" => reason).increment(1);
 }
 
 fn kind(kind: ErrorKind) -> &'static str {
@@ -79,6 +86,8 @@ fn kind(kind: ErrorKind) -> &'static str {
         ErrorKind::ServerUnavailable => "server_unavailable",
         ErrorKind::Network => "network",
         ErrorKind::Tls => "tls",
+        ErrorKind::Migration => "migration",
+        ErrorKind::MigrationLock => "migration_lock",
         ErrorKind::Internal => "internal",
     }
 }
@@ -118,7 +127,7 @@ fn describe_once() {
         );
         describe_counter!(
             CONNECTIONS_RETIRED,
-            "Pooled connections given up at the end of their lifetime"
+            "Pooled connections given up though they worked, by reason"
         );
     });
 }

@@ -8,6 +8,7 @@ mod passwords;
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,6 +58,7 @@ struct Inner<C: Backend> {
     clock: Clock,
     events: Events,
     connect_timeout: Duration,
+    is_writer: bool,
 }
 
 /// What a manager knows of the one pool that it is in.
@@ -65,7 +67,9 @@ pub(crate) struct Pooled<C> {
     pub(crate) first: Mutex<Option<C>>,
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
-    pub(crate) lifetimes: Option<Arc<Lifetimes>>,
+    pub(crate) lifetimes: Arc<Lifetimes>,
+    /// The pool is of no use in a child that is forked later.
+    pub(crate) process: u32,
 }
 
 impl<C: Backend> RdsConnectionManager<C> {
@@ -183,8 +187,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         &self.inner.events
     }
 
-    pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
-        self.pooled.as_ref()?.lifetimes.clone()
+    pub(crate) fn is_writer(&self) -> bool {
+        self.inner.is_writer
     }
 }
 
@@ -193,13 +197,16 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C, C::Error> {
-        let first = self
-            .pooled
-            .as_ref()
-            .and_then(|pooled| pooled.first.lock().take());
-        if let Some(mut first) = first {
-            // It may have waited for long, in a pool that keeps no idle connections.
-            if first.ping().is_ok() {
+        if let Some(pooled) = &self.pooled {
+            let round = pooled.lifetimes.round();
+            lifetime::begin_connect(round);
+            let first = pooled.first.lock().take();
+            // It was opened in the first round, and may have waited for long since, in a pool that
+            // keeps no idle connections.
+            if let Some(mut first) = first
+                && round == 0
+                && self.inner.ping(&mut first).is_ok()
+            {
                 return Ok(first);
             }
         }
@@ -207,22 +214,43 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     }
 
     fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {
-        connection.ping()
+        if lifetime::is_drawing() {
+            return Ok(());
+        }
+        let Some(pooled) = &self.pooled else {
+            return self.inner.ping(connection);
+        };
+        if pooled.process != process::id() {
+            return Err(forked().into());
+        }
+        let outcome = self.inner.ping(connection);
+        if outcome.is_err() && self.inner.is_writer && connection.ping().is_ok() {
+            lifetime::note_read_only();
+        }
+        outcome
     }
 
     fn has_broken(&self, connection: &mut C) -> bool {
-        let is_retired = match &self.pooled {
-            Some(pooled) => pooled.lifetimes.is_some() && lifetime::take_verdict(),
-            None => {
-                say_once_that_lives_are_not_kept();
-                false
-            }
+        let is_retired = if self.pooled.is_some() {
+            lifetime::take_verdict()
+        } else {
+            say_once_that_lives_are_not_kept();
+            false
         };
         is_retired || std::thread::panicking() || connection.is_broken()
     }
 }
 
 impl<C: Backend> Inner<C> {
+    /// The one round trip when a connection is taken.
+    fn ping(&self, connection: &mut C) -> Result<(), C::Error> {
+        if self.is_writer {
+            connection.ping_writer()
+        } else {
+            connection.ping()
+        }
+    }
+
     fn connect(&self, limit: Duration, started: &Moment) -> Result<C, Failed> {
         let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
         let offer = self.passwords.offer().map_err(Failed::Password)?;
@@ -327,6 +355,14 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
         };
         debug.finish_non_exhaustive()
     }
+}
+
+fn forked() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "this pool was built before the process was forked, and its connections are the parent's; \
+         build another pool in the child",
+    )
 }
 
 fn say_once_that_lives_are_not_kept() {

@@ -17,6 +17,8 @@ const NETWORK: &[&str] = &[
     "Connection refused",
     "Connection reset",
     "Connection timed out",
+    // After whatever the system said of a connect.
+    "Is the server running on",
     "No route to host",
     "Network is unreachable",
     "could not connect to server",
@@ -129,8 +131,8 @@ fn judge_libpqs(text: &str) -> Judgement {
     } else if says(NOT_WANTED) {
         (
             ErrorKind::ServerUnavailable,
-            "the server is not what target_session_attrs asks for, as after a failover; its name \
-             leads to another soon, or set target_session_attrs otherwise",
+            "the server is not what writer() or target_session_attrs asks for, as after a failover; \
+             its name leads to another soon, or set target_session_attrs otherwise",
         )
     } else if says(CONFIGURATION) {
         (
