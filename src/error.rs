@@ -26,7 +26,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A connection string, a setting or a combination of settings cannot work. Nothing was tried.
+    /// A connection string, a setting or a combination of settings cannot work: nothing was tried, or
+    /// the server does not accept it.
     Configuration,
     /// No AWS credentials, or no other password, were found where they were looked for.
     CredentialsNotFound,

@@ -301,7 +301,9 @@ impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtC
 
     fn on_release(&self, connection: C) {
         if panic::catch_unwind(AssertUnwindSafe(|| self.0.on_release(connection))).is_err() {
-            tracing::error!("the pool's connection customizer panicked");
+            tracing::error!(
+                "the pool's connection customizer panicked, or a connection that it let go of"
+            );
         }
     }
 }

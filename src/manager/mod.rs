@@ -86,8 +86,9 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// Opens one connection, in or outside a pool.
     ///
     /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
-    /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
-    /// counts, for each address that the host name has.
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout) and the time that the system takes to look
+    /// the host name up; with libpq, give or take a second, in which it counts, for each address that
+    /// the name has.
     ///
     /// A process that ends waits for diesel's connections that are being opened, for a second at
     /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
@@ -155,6 +156,15 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
         self.pooled.as_ref()?.lifetimes.clone()
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl RdsConnectionManager<postgres::Client> {
+    /// What [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) needs to reach the
+    /// server as this manager's connections do.
+    pub fn tls(&self) -> crate::backend::PostgresTls {
+        self.inner.connector.tls()
     }
 }
 

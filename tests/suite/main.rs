@@ -25,6 +25,8 @@ mod names;
 mod parameters;
 mod password;
 mod pool;
+#[cfg(feature = "postgres")]
+mod postgres_client;
 mod refusal;
 mod rotation;
 mod secrets;

@@ -6,6 +6,7 @@
 //! shortage are recognized, in English; anything else counts as a refusal, since the price of that
 //! mistake is one signature and one more login.
 
+use crate::backend::verdict;
 use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
@@ -39,7 +40,7 @@ const TLS: &[&str] = &[
 
 /// What libpq says of settings that it cannot use, where that quotes no more than the value of a
 /// keyword that it knows; and what the server says of those that are passed on to it.
-/// [fe-connect.c, guc.c]
+/// [fe-connect.c, guc.c, postinit.c]
 const CONFIGURATION: &[&str] = &[
     "invalid sslmode value",
     "invalid integer value",
@@ -49,6 +50,7 @@ const CONFIGURATION: &[&str] = &[
     "requires a Boolean value",
     "requires a numeric value",
     "value: \"",
+    "FATAL:  database \"",
 ];
 
 /// What libpq says of PGSERVICE, the one variable that cannot be overruled. [fe-connect.c]
@@ -57,13 +59,8 @@ const SERVICE: &[&str] = &["definition of service", "service file"];
 /// What libpq says of a keyword that it does not know, before it quotes that. [fe-connect.c]
 const UNKNOWN_KEYWORD: &str = "invalid connection option \"";
 
-/// What the server or a proxy says when it asks for fewer logins.
-const THROTTLED: &[&str] = &[
-    "too many competing requests",
-    "Rate of connection to proxy exceeded",
-];
-
-/// What the server says when no login would do at the moment. [postmaster.c, proc.c, postinit.c]
+/// What the server says when no login would do at the moment, and libpq when the server is not of the
+/// kind that `target_session_attrs` names. [postmaster.c, proc.c, postinit.c, fe-connect.c]
 const UNAVAILABLE: &[&str] = &[
     "the database system is",
     "too many clients already",
@@ -71,6 +68,9 @@ const UNAVAILABLE: &[&str] = &[
     "too many connections for",
     "canceling authentication due to timeout",
     "terminating connection",
+    "session is read-only",
+    "session is not read-only",
+    "hot standby mode",
 ];
 
 /// The error for what libpq said of a failed connect.
@@ -80,41 +80,25 @@ pub(super) fn judge(text: &str) -> Error {
     }
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
     // What the server says comes behind its severity; before that stands what libpq has to add.
-    let (kind, message) = if says(THROTTLED) {
-        (
-            ErrorKind::Throttled,
-            "the server takes no more logins at this rate; open fewer connections at a time",
-        )
+    let kind = if verdict::is_throttled(text) {
+        ErrorKind::Throttled
     } else if says(UNAVAILABLE) {
-        (
-            ErrorKind::ServerUnavailable,
-            "the server takes no logins at the moment",
-        )
+        ErrorKind::ServerUnavailable
     } else if says(SERVICE) {
-        (
-            ErrorKind::Configuration,
-            "PGSERVICE names a service that libpq cannot read; unset it",
-        )
+        let message = "PGSERVICE names a service that libpq cannot read; unset it";
+        return Error::with_cause(ErrorKind::Configuration, message, text.to_owned());
     } else if says(TLS) {
-        (
-            ErrorKind::Tls,
-            "no TLS connection that could be trusted; check the host name and sslrootcert",
-        )
+        ErrorKind::Tls
     } else if says(NETWORK) {
-        (
-            ErrorKind::Network,
-            "cannot reach the server; check host, port, security group and route",
-        )
+        ErrorKind::Network
     } else if says(CONFIGURATION) {
-        (
-            ErrorKind::Configuration,
-            "a setting is not accepted; correct the connection string, or PGTZ, PGDATESTYLE and \
-             PGGEQO, which libpq sends to the server",
-        )
+        let message = "a setting is not accepted; correct the connection string, or PGTZ, \
+                       PGDATESTYLE and PGGEQO, which libpq sends to the server";
+        return Error::with_cause(ErrorKind::Configuration, message, text.to_owned());
     } else {
-        (ErrorKind::LoginRefused, "the server refused the login")
+        ErrorKind::LoginRefused
     };
-    Error::with_cause(kind, message, text.to_owned())
+    verdict::failed_login(kind, text.to_owned())
 }
 
 /// Whether `text` is about a keyword that this libpq does not know.
@@ -131,10 +115,7 @@ fn unknown_keyword(keyword: &str) -> Error {
              libpq 14 or later, such as the one of the feature bundled"
         ));
     }
-    Error::configuration(
-        "the connection string has a keyword that libpq does not know; correct it, or put single \
-         quotes around the value before it if that holds spaces",
-    )
+    verdict::unknown_keyword()
 }
 
 #[cfg(test)]
@@ -173,6 +154,14 @@ mod tests {
             (
                 "FATAL:  invalid value for parameter \"TimeZone\": \"nonsense\"",
                 ErrorKind::Configuration,
+            ),
+            (
+                "FATAL:  database \"nonsense\" does not exist",
+                ErrorKind::Configuration,
+            ),
+            (
+                "connection to server at \"h\" (1.2.3.4), port 5432 failed: session is read-only",
+                ErrorKind::ServerUnavailable,
             ),
             (
                 "invalid channel_binding value: \"nonsense\"",
