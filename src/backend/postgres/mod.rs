@@ -99,17 +99,7 @@ impl sealed::Backend for Client {
     }
 
     fn ping(&mut self) -> Result<(), Error> {
-        match blocking::run(|| self.is_valid(PING_LIMIT)) {
-            Ok(outcome) => outcome.map_err(|error| {
-                let message = "the connection does not answer; it is replaced";
-                Error::with_cause(ErrorKind::Network, message, error)
-            }),
-            Err(error) => {
-                say_once(&error);
-                // To fail would have a pool open another, over and over.
-                Ok(())
-            }
-        }
+        checked(blocking::run(|| self.is_valid(PING_LIMIT)))
     }
 
     fn is_broken(&mut self) -> bool {
@@ -132,9 +122,20 @@ fn resolve(name: &str, port: u16) -> Result<Vec<IpAddr>, Error> {
     Ok(addresses.map(|address| address.ip()).collect())
 }
 
-fn say_once(error: &Error) {
+/// What is said of a connection that was tried, or could not be.
+fn checked(tried: Result<Result<(), postgres::Error>, Error>) -> Result<(), Error> {
     static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
-        tracing::error!(%error, "a connection was taken from a pool in asynchronous code");
+    match tried {
+        Ok(outcome) => outcome.map_err(|error| {
+            let message = "the connection does not answer; it is replaced";
+            Error::with_cause(ErrorKind::Network, message, error)
+        }),
+        Err(error) => {
+            if !SAID.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "a connection was taken from a pool in asynchronous code");
+            }
+            // To fail would have the pool open another, over and over.
+            Ok(())
+        }
     }
 }

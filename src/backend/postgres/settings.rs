@@ -138,6 +138,9 @@ fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
         "options" => {
             config.options(value);
         }
+        // The system's default, as for libpq; the system itself would not take it.
+        "keepalives_idle" | "keepalives_interval" | "keepalives_count" | "tcp_user_timeout"
+            if number::<u64>(keyword, value)? == 0 => {}
         "keepalives" => {
             config.keepalives(number::<u64>(keyword, value)? != 0);
         }
