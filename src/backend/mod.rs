@@ -33,9 +33,10 @@ use crate::roots::Roots;
 ///
 /// Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous code. There,
 /// to open one is an [`Internal`](crate::ErrorKind::Internal) error that says so, also as the first of a
-/// pool; one that is taken from a pool there is not tried, with a word in the log. To query with it, to
-/// drop it and to drop the last of its pool are up to the application: inside `spawn_blocking`, or on a
-/// thread of its own.
+/// pool; one that is taken from a pool there is not tried, with a word in the log. To use it and to drop
+/// it are up to the application: inside `spawn_blocking`, or on a thread of its own. A pool that is
+/// dropped there with several of them ends the process, since they panic one after the other: keep a
+/// clone where nothing is asynchronous, such as in `main`.
 ///
 /// It cannot be implemented outside this crate.
 pub trait Backend: sealed::Backend {}

@@ -131,7 +131,10 @@ fn the_split_writes_to_a_writer_only() {
     emulator.fail_over().unwrap();
     emulator.route_to(Node::Reader).unwrap();
     let (is_well, shown) = split();
-    assert!(!is_well && shown.contains("read-only"), "{shown}");
+    assert!(
+        !is_well && shown.contains("session is read-only"),
+        "{shown}"
+    );
     assert!(!shown.contains("written"), "{shown}");
 
     emulator.route_to(Node::Writer).unwrap();
