@@ -144,8 +144,7 @@ fn what_is_libpqs_goes_through() {
     fn assert_goes_through<C: Ask>() {
         let emulator = shared_emulator();
         let url = format!(
-            "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB\
-             &keepalives_idle=0&keepalives_interval=0&keepalives_count=0&tcp_user_timeout=0",
+            "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB",
             emulator.url("app")
         );
         let auth = auth_builder(emulator).build().unwrap();

@@ -138,7 +138,7 @@ fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
         "options" => {
             config.options(value);
         }
-        // The system's default, as for libpq; the system itself would not take it.
+        // The system's default, by libpq's manual; the system itself would not take it.
         "keepalives_idle" | "keepalives_interval" | "keepalives_count" | "tcp_user_timeout"
             if number::<u64>(keyword, value)? == 0 => {}
         "keepalives" => {
