@@ -9,7 +9,7 @@ mod clock;
 pub mod config;
 mod credentials;
 #[cfg_attr(
-    not(feature = "diesel"),
+    not(any(feature = "diesel", feature = "postgres")),
     allow(dead_code, reason = "some of it is for backends only")
 )]
 mod endpoint;
@@ -30,6 +30,8 @@ mod token;
 
 pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
+#[cfg(feature = "postgres")]
+pub use backend::PostgresTls;
 pub use clock::{Clock, ManualClock, Moment};
 pub use credentials::{AssumeRole, BoxError};
 pub use endpoint::{Endpoint, Engine, SslMode};
@@ -45,6 +47,8 @@ pub use token::Token;
 // What the signatures above name, so that an application need not find the versions that match.
 #[cfg(feature = "diesel")]
 pub use diesel;
+#[cfg(feature = "postgres")]
+pub use postgres;
 pub use {aws_credential_types, r2d2, scheduled_thread_pool};
 
 /// Opens diesel's `PgConnection`s.
@@ -54,3 +58,23 @@ pub type PgConnectionManager = RdsConnectionManager<diesel::PgConnection>;
 /// A pool of diesel's `PgConnection`s.
 #[cfg(feature = "diesel")]
 pub type PgPool = r2d2::Pool<PgConnectionManager>;
+
+/// Opens the crate `postgres`'s clients. How they differ from diesel's connections is said at
+/// [`Backend`].
+///
+/// ```no_run
+/// use diesel_rds_iam::PostgresConnectionManager;
+///
+/// let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+/// let pool = PostgresConnectionManager::new(url)?.into_pool()?;
+/// let mut client = pool.get()?;
+/// let row = client.query_one("SELECT current_user::text", &[])?;
+/// println!("logged in as {}", row.get::<_, String>(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "postgres")]
+pub type PostgresConnectionManager = RdsConnectionManager<postgres::Client>;
+
+/// A pool of the crate `postgres`'s clients.
+#[cfg(feature = "postgres")]
+pub type PostgresPool = r2d2::Pool<PostgresConnectionManager>;

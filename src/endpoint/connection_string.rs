@@ -195,10 +195,6 @@ impl ConnectionString {
             .chain(port)
     }
 
-    pub(crate) fn database(&self) -> Option<&str> {
-        self.get("dbname")
-    }
-
     /// The user's own limit of a connect; none if it is missing or 0, which is without limit.
     pub(crate) fn connect_timeout(&self) -> Result<Option<Duration>, Error> {
         let Some(seconds) = self.get("connect_timeout") else {

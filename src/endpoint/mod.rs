@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
-#[cfg(feature = "diesel")]
+#[cfg(any(feature = "diesel", feature = "postgres"))]
 pub(crate) use keyword::is_keyword_of_libpq;
 pub use ssl_mode::SslMode;
 

@@ -96,8 +96,9 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// Opens one connection, in or outside a pool.
     ///
     /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
-    /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
-    /// counts, for each address that the host name has.
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout) and the time that the system takes to look
+    /// the host name up; with libpq, give or take a second, in which it counts, for each address that
+    /// the name has.
     ///
     /// Where logins are refused again and again, or throttled, most of these calls fail at once with
     /// the last refusal, and the server is not asked: over all threads and pools of an identity in
@@ -189,6 +190,15 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     pub(crate) fn is_writer(&self) -> bool {
         self.inner.is_writer
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl RdsConnectionManager<postgres::Client> {
+    /// What [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) needs to reach the
+    /// server as this manager's connections do.
+    pub fn tls(&self) -> crate::backend::PostgresTls {
+        self.inner.connector.tls()
     }
 }
 

@@ -36,6 +36,8 @@ mod network;
 mod parameters;
 mod password;
 mod pool;
+#[cfg(feature = "postgres")]
+mod postgres_client;
 mod refusal;
 mod rotation;
 mod secrets;

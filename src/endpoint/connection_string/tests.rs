@@ -52,7 +52,7 @@ fn a_url_and_pairs_say_the_same() {
                 ("connect_timeout", "5"),
             ]
         );
-        assert_eq!(parsed.database(), Some("shop"));
+        assert_eq!(parsed.get("dbname"), Some("shop"));
         assert!(matches!(parsed.login(), Login::Iam));
         let endpoint = parsed.endpoint().unwrap();
         assert_eq!(

@@ -1,44 +1,82 @@
-//! What a server means that does not let someone in, by its words: where there is no SQLSTATE, and
-//! for RDS Proxy, which has one for all its answers.
+//! What a failed login means, and what is said of it, alike for every backend: by the server's SQLSTATE
+//! where the backend is told it, or else by its words.
 //!
 //! The words are known in English only, since nobody can know all of them. What is not among them
 //! counts as a refusal: the price of that mistake is one signature and one more login, and then the
 //! pauses of a refusal.
 
-use crate::error::ErrorKind;
+use std::error::Error as StdError;
+
+use crate::error::{Error, ErrorKind};
 
 /// The kind of a failure, and what to do about it.
-pub(super) type Judgement = (ErrorKind, &'static str);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    kind: ErrorKind,
+    message: &'static str,
+}
 
-const THROTTLED: Judgement = (
+impl Verdict {
+    pub(super) const fn new(kind: ErrorKind, message: &'static str) -> Verdict {
+        Verdict { kind, message }
+    }
+
+    /// The error for a login that failed in this way.
+    pub(super) fn error(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::with_cause(self.kind, self.message, cause)
+    }
+}
+
+pub(super) const NETWORK: Verdict = Verdict::new(
+    ErrorKind::Network,
+    "cannot reach the server; check host, port, security group and route",
+);
+
+pub(super) const TLS: Verdict = Verdict::new(
+    ErrorKind::Tls,
+    "no TLS connection that could be trusted; check the host name and sslrootcert",
+);
+
+pub(super) const NOT_WANTED: Verdict = Verdict::new(
+    ErrorKind::ServerUnavailable,
+    "the server is not what writer() or target_session_attrs asks for, as after a failover; its name \
+     leads to another soon, or set target_session_attrs otherwise",
+);
+
+pub(super) const CONFIGURATION: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "a setting is not accepted; correct the connection string",
+);
+
+const THROTTLED: Verdict = Verdict::new(
     ErrorKind::Throttled,
     "the server takes no more logins at this rate; open fewer connections at a time",
 );
 
-const UNAVAILABLE: Judgement = (
+const UNAVAILABLE: Verdict = Verdict::new(
     ErrorKind::ServerUnavailable,
     "the server takes no logins at the moment",
 );
 
-const NOT_ENCRYPTED: Judgement = (
+const NOT_ENCRYPTED: Verdict = Verdict::new(
     ErrorKind::Tls,
     "the server takes encrypted connections only; set sslmode=verify-full",
 );
 
-const NO_DATABASE: Judgement = (
+const NO_DATABASE: Verdict = Verdict::new(
     ErrorKind::Configuration,
     "the server has no database of that name; correct it in the connection string",
 );
 
-const SETTING: Judgement = (
+const SETTING: Verdict = Verdict::new(
     ErrorKind::Configuration,
     "the server does not accept a setting; correct the connection string (options among them), or \
      PGTZ, PGDATESTYLE and PGGEQO, which libpq sends to it",
 );
 
-const REFUSED: Judgement = (ErrorKind::LoginRefused, "the server refused the login");
+const REFUSED: Verdict = Verdict::new(ErrorKind::LoginRefused, "the server refused the login");
 
-const IN_DOUBT: Judgement = (
+const IN_DOUBT: Verdict = Verdict::new(
     ErrorKind::LoginRefused,
     "the server let nobody in, in words that are not known here, so it may as well be full or \
      starting as have refused the login",
@@ -90,7 +128,7 @@ const REFUSED_WORDS: &[&str] = &[
 ];
 
 /// `words` is what the server said, without its severity.
-pub(super) fn judge(words: &str) -> Judgement {
+pub(super) fn of_words(words: &str) -> Verdict {
     let words = without_names(words);
     let says = |list: &[&str]| list.iter().any(|it| words.contains(it));
     if says(THROTTLED_WORDS) {
@@ -108,6 +146,41 @@ pub(super) fn judge(words: &str) -> Judgement {
     } else {
         IN_DOUBT
     }
+}
+
+/// `state` is the SQLSTATE; `words` tell what RDS Proxy and `pg_hba.conf` mean, which have one for all.
+#[cfg(feature = "postgres")]
+pub(super) fn of_state(state: &str, words: &str) -> Verdict {
+    let by_words = of_words(words);
+    if by_words == THROTTLED || by_words == NOT_ENCRYPTED {
+        return by_words;
+    }
+    match (state.get(..2), state) {
+        // Connection exceptions; too few resources; stopping, starting, too slow.
+        (Some("08"), _) => NETWORK,
+        (Some("53" | "57"), _) => UNAVAILABLE,
+        (Some("3D"), _) => NO_DATABASE,
+        // Nothing that RDS Proxy can do; a parameter's value; no such parameter.
+        (Some("0A" | "22"), _) | (_, "42704") => SETTING,
+        (Some("28"), _) => REFUSED,
+        _ => by_words,
+    }
+}
+
+/// For a connection of a writer's pool.
+pub(super) fn read_only() -> Error {
+    Error::new(
+        ErrorKind::ServerUnavailable,
+        "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+    )
+}
+
+/// For a keyword that must not be repeated: it may be a piece of a password that was not quoted.
+pub(super) fn unknown_keyword() -> Error {
+    Error::configuration(
+        "the connection string has a keyword that libpq does not know; correct it, or put single \
+         quotes around the value before it if that holds spaces",
+    )
 }
 
 /// What stands in quotes is the name of a user or a database, and may be any words.
@@ -206,9 +279,9 @@ mod tests {
                 ErrorKind::LoginRefused,
             ),
         ] {
-            let (judged, message) = judge(words);
-            assert_eq!(judged, kind, "{words}: {message}");
-            assert_ne!(message, IN_DOUBT.1, "{words}");
+            let verdict = of_words(words);
+            assert_eq!(verdict.kind, kind, "{words}: {verdict:?}");
+            assert_ne!(verdict, IN_DOUBT, "{words}");
         }
     }
 
@@ -216,13 +289,16 @@ mod tests {
     fn a_name_is_no_answer() {
         for name in ["the database system is", "no encryption", "out of memory"] {
             let words = format!("PAM authentication failed for user \"{name}\"");
-            assert_eq!(judge(&words), REFUSED);
+            assert_eq!(of_words(&words), REFUSED);
         }
     }
 
     #[test]
     fn what_is_not_known_counts_as_a_refusal_and_says_so() {
-        assert_eq!(judge("lo siento, ya tenemos demasiados clientes"), IN_DOUBT);
-        assert_eq!(judge(""), IN_DOUBT);
+        assert_eq!(
+            of_words("lo siento, ya tenemos demasiados clientes"),
+            IN_DOUBT
+        );
+        assert_eq!(of_words(""), IN_DOUBT);
     }
 }
