@@ -16,8 +16,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::credential_feature::AwsCredentialFeature;
 use parking_lot::Mutex;
 
+use crate::aws_clock::AwsClock;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -84,6 +86,7 @@ pub(crate) struct Identity {
     /// Made at the first fetch, because making it reads files.
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
+    clock: AwsClock,
 }
 
 pub(crate) enum Source {
@@ -101,6 +104,7 @@ impl Identity {
             roles,
             provider: Mutex::new(None),
             region: Mutex::new(None),
+            clock: AwsClock::default(),
         }
     }
 
@@ -150,6 +154,11 @@ impl Identity {
         region
     }
 
+    /// AWS's clock, as far as it was seen.
+    pub(crate) fn aws_clock(&self) -> &AwsClock {
+        &self.clock
+    }
+
     fn profile(&self) -> Option<&str> {
         match &self.source {
             Source::Chain { profile } => profile.as_deref(),
@@ -184,15 +193,22 @@ impl Identity {
     async fn load_config(&self, region: Option<&str>) -> SdkConfig {
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).region(self.sts_region(region));
+        let client = self.clock.http_client();
+        if let Some(client) = &client {
+            loader = loader.http_client(client.clone());
+        }
         match &self.source {
             Source::Chain { profile: None } => {}
             // The default chain would look at the environment first, and log in as somebody else.
             Source::Chain {
                 profile: Some(name),
             } => {
-                let config = ProviderConfig::without_region()
+                let mut config = ProviderConfig::without_region()
                     .with_behavior_version(Some(BehaviorVersion::latest()))
                     .with_region(self.sts_region(region).region().await);
+                if let Some(client) = client {
+                    config = config.with_http_client(client);
+                }
                 let provider = ProfileFileCredentialsProvider::builder()
                     .configure(&config)
                     .profile_name(name)
@@ -285,6 +301,63 @@ async fn assume(
         builder = builder.external_id(id);
     }
     builder.build_from_provider(from).await
+}
+
+/// Which AWS credentials tokens are signed with. No secret is part of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CredentialsInfo {
+    /// Where they came from, such as `environment variables`, or `a profile, then an assumed role`;
+    /// `a provider` where the source does not say.
+    pub source: String,
+    /// The id of their access key, which is no secret.
+    pub access_key_id: String,
+    /// The account that they belong to, where their source said so.
+    pub account_id: Option<String>,
+    /// When they end; `None` for long-lived keys.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl CredentialsInfo {
+    pub(crate) fn of(held: &HeldCredentials) -> CredentialsInfo {
+        let credentials = &held.credentials;
+        CredentialsInfo {
+            source: source_of(credentials),
+            access_key_id: credentials.access_key_id().to_owned(),
+            account_id: credentials.account_id().map(|id| id.as_str().to_owned()),
+            expires_at: credentials.expiry(),
+        }
+    }
+}
+
+/// The SDK notes on credentials what they came through, one after the other.
+fn source_of(credentials: &Credentials) -> String {
+    use AwsCredentialFeature as Feature;
+    let features = credentials.get_property::<Vec<Feature>>();
+    let names: Vec<&str> = features
+        .into_iter()
+        .flatten()
+        .filter_map(|feature| match feature {
+            Feature::CredentialsEnvVars => Some("environment variables"),
+            Feature::CredentialsProfile
+            | Feature::CredentialsProfileSourceProfile
+            | Feature::CredentialsProfileNamedProvider => Some("a profile"),
+            Feature::CredentialsStsAssumeRole => Some("an assumed role"),
+            Feature::CredentialsEnvVarsStsWebIdToken
+            | Feature::CredentialsProfileStsWebIdToken
+            | Feature::CredentialsStsAssumeRoleWebId => Some("a web identity"),
+            Feature::CredentialsSso | Feature::CredentialsProfileSso => Some("IAM Identity Center"),
+            Feature::CredentialsProcess | Feature::CredentialsProfileProcess => Some("a process"),
+            Feature::CredentialsHttp => Some("the container's endpoint"),
+            Feature::CredentialsImds => Some("the instance's metadata"),
+            Feature::CredentialsLogin | Feature::CredentialsProfileLogin => Some("aws login"),
+            _ => None,
+        })
+        .collect();
+    match names.as_slice() {
+        [] => "a provider".to_owned(),
+        names => names.join(", then "),
+    }
 }
 
 /// Credentials as they are held: until when they are good enough, and until when good at all.

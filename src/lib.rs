@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod aws_clock;
 mod backend;
 mod cache;
 mod clock;
@@ -29,8 +30,8 @@ mod token;
 pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
 pub use clock::{Clock, ManualClock, Moment};
-pub use credentials::{AssumeRole, BoxError};
-pub use endpoint::{Endpoint, Engine, SslMode};
+pub use credentials::{AssumeRole, BoxError, CredentialsInfo};
+pub use endpoint::{Endpoint, Engine, RegionSource, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
     ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused, LoginRetried,
@@ -38,6 +39,7 @@ pub use event::{
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::PoolBuilder;
+pub use roots::Roots;
 pub use token::Token;
 
 // What the signatures above name, so that an application need not find the versions that match.

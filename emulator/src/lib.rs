@@ -62,6 +62,7 @@ mod sigv4;
 mod start;
 mod threads;
 mod token;
+mod upstream;
 mod verify;
 mod wire;
 

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Offer, Password, PasswordKind, TokenSource};
+use crate::auth::{IamAuth, Offer, Password, PasswordKind, TokenSource};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::token::Token;
 
 pub(super) enum Passwords {
-    Iam(TokenSource, Endpoint),
+    Iam {
+        auth: IamAuth,
+        source: TokenSource,
+        endpoint: Endpoint,
+    },
     Rotating(TokenSource),
     Fixed(Arc<Token>),
     /// What libpq finds, or none.
@@ -18,7 +22,7 @@ pub(super) enum Passwords {
 impl Passwords {
     pub(super) fn offer(&self) -> Result<Option<Offer>, Error> {
         match self {
-            Passwords::Iam(source, _) | Passwords::Rotating(source) => source.offer().map(Some),
+            Passwords::Iam { source, .. } | Passwords::Rotating(source) => source.offer().map(Some),
             Passwords::Fixed(token) => Ok(Some(Offer {
                 token: token.clone(),
                 is_cached: false,
@@ -30,14 +34,14 @@ impl Passwords {
     /// Where another comes from when one is refused.
     pub(super) fn source(&self) -> Option<&TokenSource> {
         match self {
-            Passwords::Iam(source, _) | Passwords::Rotating(source) => Some(source),
+            Passwords::Iam { source, .. } | Passwords::Rotating(source) => Some(source),
             Passwords::Fixed(_) | Passwords::Libpq => None,
         }
     }
 
     pub(super) fn refused_for_good(&self, cause: Error) -> Error {
         let message = match self {
-            Passwords::Iam(_, endpoint) => format!(
+            Passwords::Iam { endpoint, .. } => format!(
                 "login as {:?} was refused with a new token; check that the user exists and has \
                  been granted rds_iam, that the policy allows rds-db:connect for it, and this \
                  machine's clock",

@@ -1,0 +1,3 @@
+//! The tests.
+
+mod token;
