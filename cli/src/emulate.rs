@@ -50,7 +50,12 @@ pub(crate) struct Arguments {
     token_lifetime: Duration,
 
     /// The URL of a PostgreSQL to stand in front of, instead of one of its own
-    #[arg(long, value_name = "URL", env = "RDS_IAM_EMULATOR_UPSTREAM", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RDS_IAM_EMULATOR_UPSTREAM",
+        hide_env_values = true
+    )]
     upstream: Option<Secret>,
 
     /// Prints each login as it happens: when, who, with which token, and what was answered
@@ -151,6 +156,10 @@ fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Er
 fn print_all(logins: &Receiver<Login>) {
     for login in logins {
         // Where nobody reads it, there is nobody to tell.
-        let _ = writeln!(io::stdout(), "{} {login}", format_rfc3339_seconds(login.at()));
+        let _ = writeln!(
+            io::stdout(),
+            "{} {login}",
+            format_rfc3339_seconds(login.at())
+        );
     }
 }

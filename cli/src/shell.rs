@@ -48,7 +48,10 @@ pub(crate) fn man(arguments: &ManArguments) -> Result<ExitCode, Box<dyn Error>> 
             std::fs::create_dir_all(folder)
                 .and_then(|()| clap_mangen::generate_to(command, folder))
                 .map_err(|cause| {
-                    format!("cannot write manual pages into {}: {cause}", folder.display())
+                    format!(
+                        "cannot write manual pages into {}: {cause}",
+                        folder.display()
+                    )
                 })?;
         }
         None => {

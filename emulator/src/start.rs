@@ -44,7 +44,11 @@ END $$";
 impl Emulator {
     pub(crate) fn start(builder: Builder) -> Result<Emulator, Error> {
         raise_descriptor_limit();
-        let other = builder.upstream.as_deref().map(Upstream::parse).transpose()?;
+        let other = builder
+            .upstream
+            .as_deref()
+            .map(Upstream::parse)
+            .transpose()?;
         let (folder, cluster) = match other {
             Some(_) => (temporary_folder(Account::Own)?, None),
             None => {

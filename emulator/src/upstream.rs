@@ -91,7 +91,10 @@ impl Upstream {
     pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let port = self.config.get_ports().first().copied();
         let port = port.unwrap_or(DEFAULT_PORT);
-        match (self.config.get_hostaddrs().first(), self.config.get_hosts().first()) {
+        match (
+            self.config.get_hostaddrs().first(),
+            self.config.get_hosts().first(),
+        ) {
             (Some(address), _) => Ok(Box::new(TcpStream::connect((*address, port)).await?)),
             (None, Some(Host::Tcp(host))) => {
                 Ok(Box::new(TcpStream::connect((host.as_str(), port)).await?))
@@ -145,16 +148,25 @@ impl Upstream {
             if message.kind == b'E' {
                 return Err(NotOpened::Refused(message.packet));
             }
-            let (code, rest) = message.body().split_first_chunk::<4>().ok_or(NotOpened::Io)?;
+            let (code, rest) = message
+                .body()
+                .split_first_chunk::<4>()
+                .ok_or(NotOpened::Io)?;
             match (message.kind, u32::from_be_bytes(*code)) {
                 (b'R', 0) => return Ok(message.packet),
                 (b'R', 3) => {
-                    say(stream, |buffer| frontend::password_message(password, buffer)).await?;
+                    say(stream, |buffer| {
+                        frontend::password_message(password, buffer)
+                    })
+                    .await?;
                 }
                 (b'R', 5) => {
                     let salt = rest.first_chunk::<4>().ok_or(NotOpened::Io)?;
                     let hash = md5_hash(self.user.as_bytes(), password, *salt);
-                    say(stream, |buffer| frontend::password_message(hash.as_bytes(), buffer)).await?;
+                    say(stream, |buffer| {
+                        frontend::password_message(hash.as_bytes(), buffer)
+                    })
+                    .await?;
                 }
                 (b'R', 10) => {
                     let begun = ScramSha256::new(password, ChannelBinding::unsupported());
@@ -167,7 +179,10 @@ impl Upstream {
                 (b'R', 11) => {
                     let scram = scram.as_mut().ok_or(NotOpened::Io)?;
                     scram.update(rest)?;
-                    say(stream, |buffer| frontend::sasl_response(scram.message(), buffer)).await?;
+                    say(stream, |buffer| {
+                        frontend::sasl_response(scram.message(), buffer)
+                    })
+                    .await?;
                 }
                 (b'R', 12) => scram.as_mut().ok_or(NotOpened::Io)?.finish(rest)?,
                 _ => return Err(NotOpened::Io),
@@ -200,7 +215,10 @@ async fn read(stream: &mut Box<dyn Stream>) -> io::Result<Message> {
     let mut packet = vec![0; 5];
     stream.read_exact(&mut packet).await?;
     let (kind, length) = match packet.as_slice() {
-        [kind, length @ ..] => (*kind, length.first_chunk::<4>().copied().unwrap_or_default()),
+        [kind, length @ ..] => (
+            *kind,
+            length.first_chunk::<4>().copied().unwrap_or_default(),
+        ),
         [] => (0, [0; 4]),
     };
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);

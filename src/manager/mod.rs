@@ -21,8 +21,8 @@ use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
-use crate::roots::Roots;
 use crate::lifetime::{self, Lifetimes};
+use crate::roots::Roots;
 use crate::token::Token;
 
 /// With less time left than this, a second attempt would only hide the answer to the first.
@@ -299,7 +299,9 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RdsConnectionManager");
         match &self.inner.passwords {
-            Passwords::Iam { endpoint, .. } => debug.field("login", &"iam").field("endpoint", endpoint),
+            Passwords::Iam { endpoint, .. } => {
+                debug.field("login", &"iam").field("endpoint", endpoint)
+            }
             Passwords::Fixed(_) => debug.field("login", &"password"),
             Passwords::Rotating(_) => debug.field("login", &"rotating password"),
             Passwords::Libpq => debug.field("login", &"libpq"),

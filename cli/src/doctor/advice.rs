@@ -24,11 +24,13 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
             ("rds-db:connect", resource)
         }
     };
-    let policy = json!({
-        "Version": "2012-10-17",
-        "Statement": [{ "Effect": "Allow", "Action": action, "Resource": resource }],
-    });
-    format!("{policy:#}")
+    // In the order in which AWS writes it, which a map would not keep.
+    format!(
+        "{{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": [{{\n    \"Effect\": \"Allow\",\n    \
+         \"Action\": {},\n    \"Resource\": {}\n  }}]\n}}",
+        json!(action),
+        json!(resource),
+    )
 }
 
 /// Where the id of the policy's resource is to be had; none where the policy has it.
@@ -169,7 +171,8 @@ mod tests {
                 serde_json::from_str(&policy(&endpoint, account)).unwrap();
             assert_eq!(policy["Statement"][0]["Resource"], resource);
             assert_eq!(super::grant(&endpoint, account), grant);
-            let names_the_database = resource_hint(&endpoint).is_none_or(|hint| hint.contains("mydb"));
+            let names_the_database =
+                resource_hint(&endpoint).is_none_or(|hint| hint.contains("mydb"));
             assert!(names_the_database, "{host}");
         }
     }

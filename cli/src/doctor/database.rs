@@ -54,7 +54,7 @@ pub(super) fn log_in(
 
 fn refused(patient: &Patient, account: Option<&str>, error: &Error) -> (Step, Trouble) {
     let endpoint = &patient.endpoint;
-    let text = error.to_string();
+    let text = first_cause(error);
     let user = endpoint.user();
     if error.kind() == ErrorKind::LoginRefused && text.contains(ASKED_FOR_A_PASSWORD) {
         let trouble = Trouble::new(
@@ -84,11 +84,27 @@ fn refused(patient: &Patient, account: Option<&str>, error: &Error) -> (Step, Tr
             )
             .paste(advice::policy(endpoint, account))
         }
-        ErrorKind::Throttled => Trouble::new(text, "open fewer connections at a time, and try again"),
+        ErrorKind::Throttled => {
+            Trouble::new(text, "open fewer connections at a time, and try again")
+        }
         ErrorKind::ServerUnavailable => Trouble::new(text, "wait until the server takes logins"),
         _ => Trouble::new(text, "mend what it says; all before the login went well"),
     };
     (Step::Login, trouble)
+}
+
+/// What the server or libpq said, without what the library makes of it: that is the doctor's part.
+fn first_cause(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let lines: Vec<String> = cause
+        .to_string()
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect();
+    lines.join("; ")
 }
 
 pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<()> {
@@ -105,7 +121,8 @@ pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<
         return Ok(((), format!("{user:?} is a member of rds_iam").into()));
     }
     if advice::is_proxy(endpoint) {
-        let found = format!("{user:?} is no member of rds_iam, and RDS Proxy asks for no membership");
+        let found =
+            format!("{user:?} is no member of rds_iam, and RDS Proxy asks for no membership");
         return Ok(((), found.into()));
     }
     Err(Trouble::new(
@@ -118,7 +135,9 @@ pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<
 pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
     let clock = Clock::default();
     let asked = clock.now();
-    let server: Server = sql_query(SERVER).get_result(connection).map_err(unanswered)?;
+    let server: Server = sql_query(SERVER)
+        .get_result(connection)
+        .map_err(unanswered)?;
     let answered = clock.now();
     // The answer was true somewhere between the two.
     let midway = asked.wall + (answered.monotonic - asked.monotonic) / 2;
@@ -126,7 +145,10 @@ pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64();
-    #[expect(clippy::cast_possible_truncation, reason = "a float becomes the nearest number")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float becomes the nearest number"
+    )]
     let ahead = (server.now - ours).round() as i64;
     let found = format!("{}; {}", server.version, compare("its clock", ahead));
     if ahead.abs() > CLOCK_TOLERANCE_SECONDS {

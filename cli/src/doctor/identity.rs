@@ -5,15 +5,19 @@ use std::time::SystemTime;
 use diesel_rds_iam::{Clock, CredentialsInfo, Endpoint, Error, ErrorKind, RegionSource};
 use humantime::format_rfc3339_seconds;
 
-use super::step::{Found, Outcome, Trouble};
 use super::Patient;
+use super::step::{Found, Outcome, Trouble};
 
 /// How far apart AWS lets clocks be.
 pub(super) const CLOCK_TOLERANCE_SECONDS: i64 = 300;
 
 pub(super) fn region(patient: &Patient) -> Outcome<Endpoint> {
     let (region, source) = patient.auth.region(&patient.endpoint).map_err(|error| {
-        Trouble::new(error, "name the region that the database is in, one way or the other").paste(
+        Trouble::new(
+            error,
+            "name the region that the database is in, one way or the other",
+        )
+        .paste(
             "rds-iam doctor --region eu-west-1 …\n\
              postgres://…?iam_region=eu-west-1\n\
              export AWS_REGION=eu-west-1",

@@ -103,7 +103,10 @@ fn examine(target: &Target, report: &mut Report) -> Result<(), Failed> {
 
 fn read(target: &Target) -> step::Outcome<Patient> {
     let wrong = |error: diesel_rds_iam::Error| {
-        Trouble::new(error, "correct the connection string or the options, as it says")
+        Trouble::new(
+            error,
+            "correct the connection string or the options, as it says",
+        )
     };
     let manager = target.manager().map_err(wrong)?;
     let (Some(endpoint), Some(auth)) = (manager.endpoint(), manager.auth()) else {

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::step::{Outcome, Trouble};
 use super::Patient;
+use super::step::{Outcome, Trouble};
 
 /// How long one address may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -35,7 +35,11 @@ pub(super) fn resolve(patient: &Patient) -> Outcome<Vec<SocketAddr>> {
             text.push(address);
         }
     }
-    let how = if given.is_empty() { "" } else { ", as hostaddr says" };
+    let how = if given.is_empty() {
+        ""
+    } else {
+        ", as hostaddr says"
+    };
     Ok((addresses, format!("{}{how}", text.join(", ")).into()))
 }
 

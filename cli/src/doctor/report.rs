@@ -92,7 +92,10 @@ impl Report {
 
     /// Says what is left to be said.
     pub(super) fn finish(self) -> io::Result<ExitCode> {
-        let code = self.failure.as_ref().map_or(0, |(step, _)| step.exit_code());
+        let code = self
+            .failure
+            .as_ref()
+            .map_or(0, |(step, _)| step.exit_code());
         if self.json {
             let failure = self.failure.as_ref().map(|(step, trouble)| {
                 json!({

@@ -13,8 +13,8 @@ use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod, SslRef, SslVerify
 use openssl::x509::store::{X509StoreBuilder, X509StoreBuilderRef};
 use openssl::x509::{X509, X509NameRef, X509VerifyResult};
 
-use super::step::{Outcome, Trouble};
 use super::Patient;
+use super::step::{Outcome, Trouble};
 
 /// How long the server may take for an answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -75,7 +75,10 @@ fn ask(mut stream: &TcpStream) -> Result<(), Trouble> {
             "correct host and port",
         )),
         (Err(error), _) => Err(Trouble::new(
-            format!("the server gave no answer to the request for TLS: {}", told(&error)),
+            format!(
+                "the server gave no answer to the request for TLS: {}",
+                told(&error)
+            ),
             "see that it is PostgreSQL that listens there, and not too busy",
         )),
     }
@@ -157,7 +160,10 @@ fn distrusted(patient: &Patient, ssl: &SslRef, verdict: X509VerifyResult) -> Tro
     if HOSTNAME_MISMATCH.contains(&code) {
         let host = patient.parameter("host");
         return Trouble::new(
-            format!("the certificate is for {}, and not for {host} ({why})", names(ssl)),
+            format!(
+                "the certificate is for {}, and not for {host} ({why})",
+                names(ssl)
+            ),
             "set host to the database's own name, and hostaddr to the address to dial if that is \
              another one",
         )

@@ -75,7 +75,10 @@ impl Environment {
             .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
             .collect();
         // A token needs TLS, which GSS encryption would take the place of.
-        if !parameters.iter().any(|(keyword, _)| keyword == "gssencmode") {
+        if !parameters
+            .iter()
+            .any(|(keyword, _)| keyword == "gssencmode")
+        {
             parameters.push(("gssencmode".to_owned(), "disable".to_owned()));
         }
         Environment { parameters }

@@ -69,11 +69,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut command = Command::new(name);
     command.args(rest);
-    let handed = hand_over(&manager, &token, arguments.password_in_environment, &mut command)?;
+    let handed = hand_over(
+        &manager,
+        &token,
+        arguments.password_in_environment,
+        &mut command,
+    )?;
     match start(&mut command, handed) {
         Ok(status) => Ok(status),
         Err(error) => {
-            eprintln!("rds-iam: cannot run {}: {error}", name.display());
+            let name = name.display();
+            eprintln!("rds-iam: cannot run {name}, which has to be a program on the PATH: {error}");
             Ok(ExitCode::from(match error.kind() {
                 io::ErrorKind::NotFound => NOT_FOUND,
                 _ => CANNOT_RUN,
