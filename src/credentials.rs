@@ -3,6 +3,8 @@
 //! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
 //! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
 
+mod info;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +16,11 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use parking_lot::Mutex;
 
+pub use self::info::CredentialsInfo;
 use crate::aws_clock::AwsClock;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
@@ -301,63 +303,6 @@ async fn assume(
         builder = builder.external_id(id);
     }
     builder.build_from_provider(from).await
-}
-
-/// Which AWS credentials tokens are signed with. No secret is part of it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct CredentialsInfo {
-    /// Where they came from, such as `environment variables`, or `a profile, then an assumed role`;
-    /// `a provider` where the source does not say.
-    pub source: String,
-    /// The id of their access key, which is no secret.
-    pub access_key_id: String,
-    /// The account that they belong to, where their source said so.
-    pub account_id: Option<String>,
-    /// When they end; `None` for long-lived keys.
-    pub expires_at: Option<SystemTime>,
-}
-
-impl CredentialsInfo {
-    pub(crate) fn of(held: &HeldCredentials) -> CredentialsInfo {
-        let credentials = &held.credentials;
-        CredentialsInfo {
-            source: source_of(credentials),
-            access_key_id: credentials.access_key_id().to_owned(),
-            account_id: credentials.account_id().map(|id| id.as_str().to_owned()),
-            expires_at: credentials.expiry(),
-        }
-    }
-}
-
-/// The SDK notes on credentials what they came through, one after the other.
-fn source_of(credentials: &Credentials) -> String {
-    use AwsCredentialFeature as Feature;
-    let features = credentials.get_property::<Vec<Feature>>();
-    let names: Vec<&str> = features
-        .into_iter()
-        .flatten()
-        .filter_map(|feature| match feature {
-            Feature::CredentialsEnvVars => Some("environment variables"),
-            Feature::CredentialsProfile
-            | Feature::CredentialsProfileSourceProfile
-            | Feature::CredentialsProfileNamedProvider => Some("a profile"),
-            Feature::CredentialsStsAssumeRole => Some("an assumed role"),
-            Feature::CredentialsEnvVarsStsWebIdToken
-            | Feature::CredentialsProfileStsWebIdToken
-            | Feature::CredentialsStsAssumeRoleWebId => Some("a web identity"),
-            Feature::CredentialsSso | Feature::CredentialsProfileSso => Some("IAM Identity Center"),
-            Feature::CredentialsProcess | Feature::CredentialsProfileProcess => Some("a process"),
-            Feature::CredentialsHttp => Some("the container's endpoint"),
-            Feature::CredentialsImds => Some("the instance's metadata"),
-            Feature::CredentialsLogin | Feature::CredentialsProfileLogin => Some("aws login"),
-            _ => None,
-        })
-        .collect();
-    match names.as_slice() {
-        [] => "a provider".to_owned(),
-        names => names.join(", then "),
-    }
 }
 
 /// Credentials as they are held: until when they are good enough, and until when good at all.

@@ -33,7 +33,7 @@ const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
 /// Its secret, which opens nothing but emulators.
 const SECRET_KEY: &str = "rds/iam/emulator/EXAMPLE/secret/key+0123";
 
-/// The role that members of log in with tokens.
+/// The role whose members log in with tokens.
 const MAKE_RDS_IAM: &str = "\
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_iam') THEN
@@ -147,7 +147,7 @@ impl Emulator {
             cluster,
             _folder: folder,
         };
-        // Its own has them from the start.
+        // Its own has that role from the start.
         emulator.execute(match emulator.cluster {
             Some(_) => "SELECT",
             None => MAKE_RDS_IAM,

@@ -94,7 +94,7 @@ impl Signer {
     ) -> Result<CredentialsInfo, Error> {
         let (region, _) = self.region(endpoint).await?;
         let (held, _) = self.credentials(&region).await?;
-        Ok(CredentialsInfo::of(&held))
+        Ok(CredentialsInfo::of(&held.credentials))
     }
 
     /// The region of the AWS configuration, for a host whose name carries none.

@@ -27,6 +27,9 @@ SELECT split_part(version(), ' on ', 1) AS version, extract(epoch FROM now())::f
 /// [auth.c]
 const ASKED_FOR_A_PASSWORD: &str = "password authentication failed";
 
+/// What libpq adds of a file that is gone by then. [fe-connect.c]
+const WHERE_THE_PASSWORD_WAS: &str = "password retrieved from file";
+
 #[derive(QueryableByName)]
 struct Membership {
     #[diesel(sql_type = Bool)]
@@ -99,10 +102,12 @@ fn first_cause(error: &Error) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    let lines: Vec<String> = cause
-        .to_string()
+    let text = cause.to_string();
+    let lines: Vec<&str> = text
         .lines()
-        .map(|line| line.trim().to_owned())
+        .flat_map(|line| line.split("; "))
+        .map(str::trim)
+        .filter(|line| !line.starts_with(WHERE_THE_PASSWORD_WAS))
         .collect();
     lines.join("; ")
 }

@@ -91,7 +91,13 @@ pub(super) fn compare(whose: &str, seconds: i64) -> String {
 }
 
 pub(super) fn token(patient: &Patient) -> Outcome<()> {
-    let (_, token) = patient.manager.token().map_err(no_credentials)?;
+    let (_, token) = patient.manager.token().map_err(|error| {
+        Trouble::new(
+            error,
+            "use other credentials, or correct the endpoint, as it says",
+        )
+    })?;
+    let length = token.expose_secret().len();
     let now = Clock::default().now().wall;
     let age = now.duration_since(token.issued_at()).unwrap_or_default();
     let end = token
@@ -99,11 +105,7 @@ pub(super) fn token(patient: &Patient) -> Outcome<()> {
         .map_or("without an end".to_owned(), |end| {
             format!("until {}, {}", format_rfc3339_seconds(end), time_left(end))
         });
-    let found = format!(
-        "signed {} s ago, {} bytes, {end}",
-        age.as_secs(),
-        token.expose_secret().len()
-    );
+    let found = format!("signed {} s ago, {length} bytes, {end}", age.as_secs(),);
     Ok(((), found.into()))
 }
 

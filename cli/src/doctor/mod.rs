@@ -30,7 +30,7 @@ Exit status: 0 if a connection can be opened, or else the step that failed:
   11  region        no region was found
   12  credentials   AWS credentials are missing, refused or ended
   13  clock         this machine's clock is more than five minutes from AWS's
-  14  token         no token could be signed
+  14  token         no token could be signed that PostgreSQL would take
   15  dns           the host name has no address
   16  tcp           nothing answers there
   17  tls           the certificate is not to be trusted
@@ -82,14 +82,13 @@ fn examine(target: &Target, report: &mut Report) -> Result<(), Failed> {
     report.step(Step::Clock, || identity::clock(&patient))?;
     report.step(Step::Token, || identity::token(&patient))?;
     let addresses = report.step(Step::Dns, || network::resolve(&patient))?;
-    let stream = report.step(Step::Tcp, || network::dial(&patient, &addresses))?;
+    let stream = report.step(Step::Tcp, || network::dial(&addresses))?;
     report.step(Step::Tls, || tls::shake_hands(&patient, stream))?;
 
     let account = credentials.account_id.as_deref();
-    // A server that asks for a password has answered what the next step wants to know.
+    // Where the server asks for a password, that is what the next step is about.
     let attempt = report.attempt(|| database::log_in(&patient, account));
     let mut connection = match attempt.result {
-        Err((step @ Step::Role, trouble)) => return Err(report.fail(step, attempt.took, trouble)),
         Err((step, trouble)) => return Err(report.fail(step, attempt.took, trouble)),
         Ok(connection) => {
             let found = format!("as {:?}, with a token", patient.endpoint.user());

@@ -43,7 +43,7 @@ pub(super) fn resolve(patient: &Patient) -> Outcome<Vec<SocketAddr>> {
     Ok((addresses, format!("{}{how}", text.join(", ")).into()))
 }
 
-pub(super) fn dial(_: &Patient, addresses: &[SocketAddr]) -> Outcome<TcpStream> {
+pub(super) fn dial(addresses: &[SocketAddr]) -> Outcome<TcpStream> {
     let mut failures = Vec::new();
     for address in addresses {
         match TcpStream::connect_timeout(address, CONNECT_LIMIT) {

@@ -167,6 +167,14 @@ fn clocks_that_differ() {
 }
 
 #[test]
+fn a_token_that_is_too_long() {
+    let mut command = anyone(URL);
+    command.env("AWS_SESSION_TOKEN", MARKER.repeat(3000));
+    let shown = ill(command, "token", 14);
+    assert!(shown.contains("bytes that PostgreSQL takes"), "{shown}");
+}
+
+#[test]
 fn a_name_without_an_address() {
     let url = "postgres://app@nowhere.invalid/shop?iam_region=eu-west-1&sslmode=require";
     let shown = ill(anyone(url), "dns", 15);
@@ -281,6 +289,7 @@ fn a_user_who_was_not_granted_rds_iam() {
             _ => "\nGRANT rds_iam TO \"No Member\";",
         };
         assert!(shown.contains(grant), "{shown}");
+        assert!(!shown.contains("retrieved from file"), "{shown}");
     }
 }
 
