@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod aws_clock;
 mod backend;
 mod cache;
 mod clock;
@@ -33,8 +34,8 @@ pub use backend::Backend;
 #[cfg(feature = "postgres")]
 pub use backend::PostgresTls;
 pub use clock::{Clock, ManualClock, Moment};
-pub use credentials::{AssumeRole, BoxError};
-pub use endpoint::{Endpoint, Engine, SslMode};
+pub use credentials::{AssumeRole, BoxError, CredentialsInfo};
+pub use endpoint::{Endpoint, Engine, RegionSource, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
     ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
@@ -42,6 +43,7 @@ pub use event::{
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::{PoolBuilder, retire_all};
+pub use roots::Roots;
 pub use token::Token;
 
 // What the signatures above name, so that an application need not find the versions that match.

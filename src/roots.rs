@@ -23,8 +23,10 @@ const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
 
 /// What a server's certificate must go back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Roots {
-    /// PEM text that the crate carries.
+#[non_exhaustive]
+pub enum Roots {
+    /// PEM text that the crate carries: those of RDS for the region, or the public ones of Amazon
+    /// for RDS Proxy and Aurora DSQL.
     Carried(&'static str),
     /// A PEM file of the user's, seen to hold certificates.
     File(String),

@@ -27,6 +27,18 @@ pub enum Engine {
     Dsql,
 }
 
+/// Where the region of a token was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegionSource {
+    /// It was set: [`Endpoint::with_region`], `iam_region`, or a builder's setter.
+    Set,
+    /// The host name carries it.
+    HostName,
+    /// The AWS configuration names it: `AWS_REGION`, a profile, or the instance's metadata.
+    AwsConfiguration,
+}
+
 /// What a token is signed for: host, port and user of a database, and the region it is in.
 ///
 /// RDS compares these with its own name for itself, so they are the endpoint's real ones, whatever
@@ -140,6 +152,14 @@ impl Endpoint {
     /// RDS or Aurora DSQL.
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// Where the region was found that this endpoint has, if it has one.
+    pub(crate) fn region_source(&self) -> RegionSource {
+        match self.host_name().region == self.region() {
+            true => RegionSource::HostName,
+            false => RegionSource::Set,
+        }
     }
 
     /// What the host name itself says, apart from any region that was set.

@@ -24,6 +24,7 @@ mod examples;
 mod exit;
 mod failover;
 mod fork;
+mod inspection;
 mod judgement;
 mod lifetime;
 mod login;
