@@ -15,6 +15,9 @@ mod credentials;
 mod endpoint;
 mod error;
 mod event;
+// Text only, so it is there for whoever reads the documentation or tests it, and not in the library.
+#[cfg(all(any(doc, doctest), feature = "diesel"))]
+pub mod guide;
 mod hush;
 mod lifetime;
 mod manager;

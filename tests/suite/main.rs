@@ -20,6 +20,7 @@ mod credentials;
 mod environment;
 mod examples;
 mod exit;
+mod guide;
 mod login;
 mod names;
 mod parameters;
