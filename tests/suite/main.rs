@@ -23,6 +23,7 @@ mod exit;
 mod guide;
 mod login;
 mod names;
+mod packaging;
 mod parameters;
 mod password;
 mod pool;
