@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -16,6 +17,9 @@ mod credentials;
 mod endpoint;
 mod error;
 mod event;
+// Text only, so it is there for whoever reads the documentation or tests it, and not in the library.
+#[cfg(all(any(doc, doctest), feature = "diesel"))]
+pub mod guide;
 mod hush;
 mod lifetime;
 mod manager;
