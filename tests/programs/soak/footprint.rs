@@ -5,16 +5,16 @@ use std::fs;
 
 use super::AnyError;
 
-/// Two of what comes and goes by itself: a memory file for a login, a connection to the source of
+/// What comes and goes by itself: the memory file of a login, a connection to the source of
 /// credentials.
 const DESCRIPTORS_AT_REST: u64 = 4;
 
 /// Threads that the runtime of the SDK keeps for a while.
 const THREADS_AT_REST: u64 = 2;
 
-/// What allocators give or take. A leak of a hundred bytes a login would be ten times as much in ten
-/// minutes.
-const KIBIBYTES_AT_REST: u64 = 4 * 1024;
+/// What allocators give or take. A kilobyte that is lost in each transaction is twenty times as much
+/// in ten minutes.
+const KIBIBYTES_AT_REST: u64 = 2 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
