@@ -53,7 +53,11 @@ fuzz_target!(|text: &str| {
     let canonical = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     assert_eq!(endpoint.host(), canonical);
     assert_eq!((endpoint.port(), endpoint.user()), (port, user));
-    assert_eq!(Endpoint::new(&canonical, port, user).as_ref(), Ok(&endpoint));
+    // Of several dots at the end one is taken; the rest is no name of RDS's, and stays.
+    if !canonical.ends_with('.') {
+        let again = Endpoint::new(&canonical, port, user);
+        assert_eq!(again.ok().as_ref(), Some(&endpoint));
+    }
     assert_region_is_in_the_name(&endpoint);
 
     let endpoint = match (region, endpoint.region()) {
@@ -61,7 +65,10 @@ fuzz_target!(|text: &str| {
         ("", None) => endpoint.with_region(ELSEWHERE).expect("a region"),
         (region, _) => match endpoint.with_region(region) {
             Ok(endpoint) => {
-                assert_eq!(endpoint.region(), Some(region.to_ascii_lowercase().as_str()));
+                assert_eq!(
+                    endpoint.region(),
+                    Some(region.to_ascii_lowercase().as_str())
+                );
                 endpoint
             }
             Err(error) => return assert_eq!(error.kind(), ErrorKind::Configuration),
@@ -71,14 +78,22 @@ fuzz_target!(|text: &str| {
 });
 
 fn identity() -> IamAuth {
-    let credentials = Credentials::from_keys("AKIDEXAMPLE", "secret", Some("session/+=".into()));
+    let credentials = Credentials::new(
+        "AKIDEXAMPLE",
+        "secret",
+        Some("session/+=".into()),
+        None,
+        "fuzz",
+    );
     let auth = IamAuth::builder().credentials_provider(credentials).build();
     auth.expect("good settings")
 }
 
 fn assert_region_is_in_the_name(endpoint: &Endpoint) {
     let labels: Vec<&str> = endpoint.host().split('.').collect();
-    let is_aws = DOMAINS.iter().any(|domain| endpoint.host().ends_with(domain));
+    let is_aws = DOMAINS
+        .iter()
+        .any(|domain| endpoint.host().ends_with(domain));
     let is_beside = |service: &str, region: &str| {
         let is_rds = matches!(service, "rds" | "rds-fips");
         let is_dsql = service == "dsql" || service.starts_with("dsql-");
@@ -93,14 +108,25 @@ fn assert_region_is_in_the_name(endpoint: &Endpoint) {
     match endpoint.region() {
         Some(region) => assert!(is_aws && named.contains(&region), "{endpoint:?}"),
         // The plainest form of all must be read.
-        None => if let [name, id, region, "rds", "amazonaws", "com"] = labels[..] {
-            let plain = |label: &str| !label.is_empty() && label.len() < 64
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            assert!(!(plain(name) && plain(id) && is_region(region)), "{endpoint:?}");
-        },
+        None => {
+            if let [name, id, region, "rds", "amazonaws", "com"] = labels[..] {
+                let plain = |label: &str| {
+                    !label.is_empty()
+                        && label.len() < 64
+                        && label.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                };
+                assert!(
+                    !(plain(name) && plain(id) && is_region(region)),
+                    "{endpoint:?}"
+                );
+            }
+        }
     }
     if endpoint.engine() == Engine::Dsql {
-        assert!(is_aws && labels.iter().any(|label| label.starts_with("dsql")), "{endpoint:?}");
+        assert!(
+            is_aws && labels.iter().any(|label| label.starts_with("dsql")),
+            "{endpoint:?}"
+        );
     }
 }
 
@@ -135,11 +161,17 @@ fn sign(endpoint: &Endpoint) {
             assert_eq!(url.port(), Some(endpoint.port()));
             assert_eq!(values("DBUser"), [endpoint.user()]);
             assert_eq!(values("Action"), ["connect"]);
-            assert!(scope.ends_with(&format!("/{region}/rds-db/aws4_request")), "{scope}");
+            assert!(
+                scope.ends_with(&format!("/{region}/rds-db/aws4_request")),
+                "{scope}"
+            );
         }
         _ => {
             assert_eq!((url.port(), values("DBUser").len()), (None, 0));
-            assert!(scope.ends_with(&format!("/{region}/dsql/aws4_request")), "{scope}");
+            assert!(
+                scope.ends_with(&format!("/{region}/dsql/aws4_request")),
+                "{scope}"
+            );
         }
     }
     assert_eq!(values("X-Amz-Security-Token"), ["session/+="]);

@@ -87,7 +87,9 @@ fn assert_told(malformed: Malformed) {
     let Some(backend::Message::ErrorResponse(body)) = read else {
         panic!("not an error");
     };
-    let fields = body.fields().map(|field| Ok((field.type_(), field.value_bytes().to_vec())));
+    let fields = body
+        .fields()
+        .map(|field| Ok((field.type_(), field.value_bytes().to_vec())));
     let fields: Vec<_> = fields.collect().expect("fields");
     assert!(fields.contains(&(b'C', sqlstate.into())));
     assert!(fields.contains(&(b'M', message.into())));

@@ -12,7 +12,9 @@ pub fn parse(text: &str) -> Result<HashMap<String, String>, String> {
     let options = unsafe { pq_sys::PQconninfoParse(text.as_ptr(), &mut error) };
     if options.is_null() {
         // SAFETY: libpq sets a message where it returns nothing, unless memory has run out.
-        let message = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+        let message = unsafe { CStr::from_ptr(error) }
+            .to_string_lossy()
+            .into_owned();
         // SAFETY: it is libpq's, and not used again.
         unsafe { pq_sys::PQfreemem(error.cast()) };
         return Err(message);

@@ -55,8 +55,13 @@ fn compare_with_libpq(text: &str, endpoint: Option<&Endpoint>) {
     let options = match libpq::parse(text) {
         Ok(options) => options,
         // It knows neither our parameters nor those of its own successors.
-        Err(error) => return assert!(error.contains("invalid connection option")
-            || error.contains("invalid URI query parameter"), "libpq: {error}"),
+        Err(error) => {
+            return assert!(
+                error.contains("invalid connection option")
+                    || error.contains("invalid URI query parameter"),
+                "libpq: {error}"
+            );
+        }
     };
     let option = |name: &str| options.get(name).map_or("", String::as_str);
     let Some(endpoint) = endpoint else {
@@ -84,5 +89,8 @@ fn assert_error_is_silent(error: &Error) {
 }
 
 fn assert_silent(text: &str) {
-    assert!(!text.to_ascii_lowercase().contains(MARKER), "a secret is in: {text}");
+    assert!(
+        !text.to_ascii_lowercase().contains(MARKER),
+        "a secret is in: {text}"
+    );
 }
