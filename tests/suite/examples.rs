@@ -203,3 +203,19 @@ fn the_web_service_serves_and_stops() {
     assert!(service.0.wait().unwrap().success());
     emulator.wait_for_sessions(0, PATIENCE).unwrap();
 }
+
+/// `script/soak`, as long as it takes to see that it works. It finds nothing wrong before its first
+/// fault.
+#[test]
+fn a_soak_without_faults_counts_its_writes() {
+    let output = Command::new(example("soak"))
+        .args(["0", "1"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown}{complaint}");
+    let last = shown.lines().last().unwrap();
+    assert!(last.starts_with("soak: ok seed=1 "), "{last}");
+    assert!(!last.contains("writes=0 "), "{last}");
+}

@@ -496,6 +496,20 @@ fn a_password_cannot_be_printed() {
     );
 }
 
+/// FAULTS.md row 31: a password's own `?` or `&`, which nobody has encoded.
+#[test]
+fn a_piece_of_a_password_is_no_keyword_that_is_repeated() {
+    for input in [
+        "postgres://u:p@h?iam_S3cr3t=1",
+        "postgres://u@h/d?password=p&iam_S3cr3t=1",
+        "user=u host=h password=p iam_S3cr3t=1",
+    ] {
+        let text = refusal(input).to_string();
+        assert!(!text.contains("S3cr3t"), "{text}");
+        assert!(text.contains("iam_role_arn"), "{text}");
+    }
+}
+
 /// What libpq's URLs need escaped, wherever it stands, and no more.
 const NEEDED: &AsciiSet = &CONTROLS
     .add(b'%')
