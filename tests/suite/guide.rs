@@ -99,6 +99,46 @@ fn every_message_of_the_crate_has_its_row() {
     );
 }
 
+/// The calls of tracing's macros in Rust code: level and message.
+fn log_lines(code: &str) -> Vec<(String, String)> {
+    let code = code.replace("tracing::field::", "");
+    let calls = code.split("tracing::").skip(1).filter_map(|call| {
+        let (level, arguments) = call.split_once("!(")?;
+        let arguments = arguments.split_once(");")?.0;
+        let (_, message) = literals(arguments).pop()?;
+        Some((level.to_uppercase(), message))
+    });
+    calls.collect()
+}
+
+#[test]
+fn every_line_of_a_production_log_has_its_row() {
+    let page = page("failures.md");
+    let (_, page) = page.split_once("# Lines in the log").unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split(" | ").collect())
+        .collect();
+    let mut seen = 0;
+    for path in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (level, message) in log_lines(code) {
+            if !["INFO", "WARN", "ERROR"].contains(&level.as_str()) {
+                continue;
+            }
+            seen += 1;
+            let begin = format!("`{}", message.split('{').next().unwrap());
+            let has_row = rows
+                .iter()
+                .any(|cells| cells[0].contains(&begin) && cells[1] == level);
+            assert!(has_row, "{level} {message} of {}", path.display());
+        }
+    }
+    assert!(seen >= rows.len(), "{seen} lines, {} rows", rows.len());
+}
+
 #[test]
 fn literals_are_told_from_what_looks_like_them() {
     let code = r##"let a = "one \"two\" \
