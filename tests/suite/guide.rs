@@ -200,9 +200,21 @@ fn the_defaults_are_those_of_the_code() {
         assert_eq!(rows[field], shown(&debug, field), "{field}");
     }
     assert_eq!(rows["region"], "the host name's");
+    assert_eq!(rows["writer"], "off");
+    let is_writer = |manager: &PgConnectionManager| {
+        let mut parameters = manager.parameters();
+        parameters.any(|(keyword, _)| keyword == "target_session_attrs")
+    };
+    let a_writer = PgConnectionManager::builder(url).writer().build().unwrap();
+    assert!(is_writer(&a_writer));
+    assert_eq!(rows["require_iam"], "off");
+    let with_password = url.replace("app@", "app:password@");
+    PgConnectionManager::new(&with_password).unwrap();
+    assert_eq!(rows.len(), 9);
 
     let manager = builder.auth(nobody().build().unwrap()).build().unwrap();
     assert_eq!(manager.endpoint().unwrap().region(), Some("eu-west-1"));
+    assert!(!is_writer(&manager));
     let pool = manager.pool_builder().build_unchecked().unwrap();
     let rows = table(&page, "Pools");
     assert_eq!(rows["max_size"], pool.max_size().to_string());
@@ -221,6 +233,21 @@ fn the_defaults_are_those_of_the_code() {
     for field in ["refresh_ahead", "refresh_timeout"] {
         assert_eq!(rows[field], shown(&debug, field), "{field}");
     }
+    assert_eq!(rows.len(), 2);
+}
+
+#[cfg(feature = "migrations")]
+#[test]
+fn the_defaults_of_migrations_are_those_of_the_code() {
+    let debug = format!("{:?}", diesel_rds_iam::migrate::Options::new());
+    let page = page("defaults.md");
+    let rows = table(&page, "Migrations");
+    assert_eq!(shown(&debug, "lock_wait"), "300s");
+    assert_eq!(rows["lock_wait"], span(Duration::from_secs(300)));
+    for field in ["lock_key", "lock_timeout", "statement_timeout"] {
+        assert_eq!(rows[field], shown(&debug, field), "{field}");
+    }
+    assert_eq!(rows.len(), 4);
 }
 
 /// The blocks of a page in this language.
