@@ -17,7 +17,10 @@
 
 #![cfg_attr(
     not(feature = "migrations"),
-    allow(rustdoc::broken_intra_doc_links, reason = "some are to what features add")
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "some are to what features add"
+    )
 )]
 
 #[doc = include_str!("guide/setup.md")]
