@@ -9,6 +9,7 @@ mod degradation;
 mod metrics;
 mod sink;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::degradation::{Degradation, Recovered};
