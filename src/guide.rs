@@ -15,6 +15,14 @@
 //!
 //! What is said of AWS has the page of AWS's that says so beside it.
 
+#![cfg_attr(
+    not(feature = "migrations"),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "some are to what features add"
+    )
+)]
+
 #[doc = include_str!("guide/setup.md")]
 pub mod setup {}
 

@@ -1,3 +1,16 @@
+// The README leads to files; here they are pages, and a link has the first of its definitions.
+#![cfg_attr(
+    feature = "diesel",
+    doc = "[setup]: guide::setup\n[defaults]: guide::defaults\n[failures]: guide::failures"
+)]
+#![cfg_attr(
+    feature = "diesel",
+    doc = "[rds_proxy]: guide::rds_proxy\n[failover]: guide::failover\n[aurora_dsql]: guide::aurora_dsql"
+)]
+#![cfg_attr(
+    feature = "diesel",
+    doc = "[testing]: guide::testing\n[coming_from]: guide::coming_from\n[security]: guide::security"
+)]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -45,7 +45,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "eu-west-1")]
     region: String,
 
-    /// How long a token is accepted, such as 60s or 15m
+    /// How long a token is accepted, such as 60s or 15m. A client that takes its tokens to be good for
+    /// 15 minutes finds out by a refusal: in the library, IamAuthBuilder::token_lifetime tells it
     #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
 

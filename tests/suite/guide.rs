@@ -99,6 +99,46 @@ fn every_message_of_the_crate_has_its_row() {
     );
 }
 
+/// The calls of tracing's macros in Rust code: level and message.
+fn log_lines(code: &str) -> Vec<(String, String)> {
+    let code = code.replace("tracing::field::", "");
+    let calls = code.split("tracing::").skip(1).filter_map(|call| {
+        let (level, arguments) = call.split_once("!(")?;
+        let arguments = arguments.split_once(");")?.0;
+        let (_, message) = literals(arguments).pop()?;
+        Some((level.to_uppercase(), message))
+    });
+    calls.collect()
+}
+
+#[test]
+fn every_line_of_a_production_log_has_its_row() {
+    let page = page("failures.md");
+    let (_, page) = page.split_once("# Lines in the log").unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `") && !line.contains("| DEBUG |"))
+        .map(|line| line.split(" | ").collect())
+        .collect();
+    let mut seen = 0;
+    for path in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (level, message) in log_lines(code) {
+            if !["INFO", "WARN", "ERROR"].contains(&level.as_str()) {
+                continue;
+            }
+            seen += 1;
+            let begin = format!("`{}", message.split('{').next().unwrap());
+            let has_row = rows
+                .iter()
+                .any(|cells| cells[0].contains(&begin) && cells[1] == level);
+            assert!(has_row, "{level} {message} of {}", path.display());
+        }
+    }
+    assert!(seen >= rows.len(), "{seen} lines, {} rows", rows.len());
+}
+
 #[test]
 fn literals_are_told_from_what_looks_like_them() {
     let code = r##"let a = "one \"two\" \
@@ -160,9 +200,21 @@ fn the_defaults_are_those_of_the_code() {
         assert_eq!(rows[field], shown(&debug, field), "{field}");
     }
     assert_eq!(rows["region"], "the host name's");
+    assert_eq!(rows["writer"], "off");
+    let is_writer = |manager: &PgConnectionManager| {
+        let mut parameters = manager.parameters();
+        parameters.any(|(keyword, _)| keyword == "target_session_attrs")
+    };
+    let a_writer = PgConnectionManager::builder(url).writer().build().unwrap();
+    assert!(is_writer(&a_writer));
+    assert_eq!(rows["require_iam"], "off");
+    let with_password = url.replace("app@", "app:password@");
+    PgConnectionManager::new(&with_password).unwrap();
+    assert_eq!(rows.len(), 9);
 
     let manager = builder.auth(nobody().build().unwrap()).build().unwrap();
     assert_eq!(manager.endpoint().unwrap().region(), Some("eu-west-1"));
+    assert!(!is_writer(&manager));
     let pool = manager.pool_builder().build_unchecked().unwrap();
     let rows = table(&page, "Pools");
     assert_eq!(rows["max_size"], pool.max_size().to_string());
@@ -181,6 +233,21 @@ fn the_defaults_are_those_of_the_code() {
     for field in ["refresh_ahead", "refresh_timeout"] {
         assert_eq!(rows[field], shown(&debug, field), "{field}");
     }
+    assert_eq!(rows.len(), 2);
+}
+
+#[cfg(feature = "migrations")]
+#[test]
+fn the_defaults_of_migrations_are_those_of_the_code() {
+    let debug = format!("{:?}", diesel_rds_iam::migrate::Options::new());
+    let page = page("defaults.md");
+    let rows = table(&page, "Migrations");
+    assert_eq!(shown(&debug, "lock_wait"), "300s");
+    assert_eq!(rows["lock_wait"], span(Duration::from_secs(300)));
+    for field in ["lock_key", "lock_timeout", "statement_timeout"] {
+        assert_eq!(rows[field], shown(&debug, field), "{field}");
+    }
+    assert_eq!(rows.len(), 4);
 }
 
 /// The blocks of a page in this language.
