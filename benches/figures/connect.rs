@@ -50,7 +50,7 @@ fn beside_stock(
     let (ours, stock) = (ours.manager(ours.auth()), stock.stock());
     drop(ours.try_connect().unwrap());
     drop(stock.connect().unwrap());
-    let count = 20;
+    let count = bench.pick(10, 20);
     let measured = compare(
         bench.pick(7, 21),
         || milliseconds_each(count, || drop(ours.try_connect().unwrap())),

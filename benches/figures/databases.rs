@@ -22,7 +22,7 @@ use stats_alloc::Region;
 use crate::Bench;
 use crate::database::{Database, emulator};
 use crate::figure::{Figure, rounded};
-use crate::measure::process;
+use crate::measure::{process, wait_until};
 
 const DATABASES: usize = 1_000;
 const ROTATIONS: usize = 3;
@@ -56,6 +56,11 @@ struct Cost {
 }
 
 fn cost<T>(source: &Source, work: impl FnOnce(Source) -> T) -> Cost {
+    // Those of what was measured before go away by and by.
+    let is_signer = |name: &String| name == "rds-iam-signer";
+    wait_until("earlier threads to end", || {
+        !process::threads().iter().any(is_signer)
+    });
     let threads = process::threads().len();
     let region = Region::new(crate::ALLOCATOR);
     let held = work(source.clone());
@@ -243,7 +248,7 @@ fn shared_workers(bench: &Bench, database: &Database) {
         .collect();
     let own_workers = process::threads().len() - before;
     drop(stock);
-    crate::measure::wait_until("the stock pools' threads to end", || {
+    wait_until("the stock pools' threads to end", || {
         process::threads().len() <= before
     });
 

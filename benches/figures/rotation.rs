@@ -30,9 +30,6 @@ const MAX_LIFETIME: Duration = Duration::from_secs(10);
 /// With this life, tokens are replaced as often as connections are.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(15);
 
-/// How many times a pool is replaced in a round. A minute of connections that live for 14 has fewer.
-const ROTATIONS: u32 = 2;
-
 /// One `get`: when it began, and how long it took, in seconds.
 #[derive(Clone, Copy)]
 struct Get {
@@ -51,7 +48,8 @@ struct Round {
 pub(crate) fn run(bench: &Bench) {
     let emulator = emulator();
     let database = Database::of(&emulator);
-    let rounds = rounds(3, || one_round(&database));
+    let rotations = bench.pick(1, 2);
+    let rounds = rounds(3, || one_round(&database, rotations));
     let tail = |gets: fn(&Round) -> &Vec<Get>| -> Vec<f64> {
         let tail_of = |round| {
             let mut times: Vec<f64> = gets(round).iter().map(|get| get.took * 1e3).collect();
@@ -91,14 +89,15 @@ pub(crate) fn run(bench: &Bench) {
     );
 }
 
-fn one_round(database: &Database) -> Round {
+/// Until after so many rotations of the pools that have any.
+fn one_round(database: &Database, rotations: u32) -> Round {
     let never = || lasting(database);
     let (lasting, null) = (never(), never());
     // Last, so that all of their lives begin with the round.
     let at_once = filled(stock_builder().build(Ageing(database.stock())).unwrap());
     let rotating = filled(rotating(database));
 
-    let span = MAX_LIFETIME * ROTATIONS + MAX_LIFETIME / 2;
+    let span = MAX_LIFETIME * rotations + MAX_LIFETIME / 2;
     let barrier = Barrier::new(4 * THREADS);
     thread::scope(|scope| {
         let users = [

@@ -170,10 +170,10 @@ pub(crate) fn signing(bench: &Bench) {
 
     let cpu = |work: &dyn Fn()| {
         let before = measure::process::cpu_time();
-        for _ in 0..20 * times {
+        for _ in 0..10 * times {
             work();
         }
-        (measure::process::cpu_time() - before) / f64::from(20 * times) * 1e6
+        (measure::process::cpu_time() - before) / f64::from(10 * times) * 1e6
     };
     let measured = compare(
         bench.pick(3, 7),
