@@ -3,6 +3,8 @@
 //! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
 //! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
 
+mod origin;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +20,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use parking_lot::Mutex;
 
+pub(crate) use self::origin::origin;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -148,6 +151,11 @@ impl Identity {
             .map(|region| region.to_string());
         self.region.lock().clone_from(&region);
         region
+    }
+
+    /// The same, as far as it has been asked for.
+    pub(crate) fn known_region(&self) -> Option<String> {
+        self.region.lock().clone()
     }
 
     fn profile(&self) -> Option<&str> {

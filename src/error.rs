@@ -26,7 +26,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A connection string, a setting or a combination of settings cannot work. Nothing was tried.
+    /// A connection string, a setting or a combination of settings cannot work: found before anything
+    /// was tried, or told by libpq or the server.
     Configuration,
     /// No AWS credentials, or no other password, were found where they were looked for.
     CredentialsNotFound,
@@ -41,12 +42,17 @@ pub enum ErrorKind {
     LoginRefused,
     /// AWS or the server asks for fewer logins per second.
     Throttled,
-    /// The server cannot take a login at the moment: it starts, stops or is full.
+    /// The server cannot take a login at the moment: it starts, stops or is full, or it is read-only
+    /// where a writer was asked for.
     ServerUnavailable,
     /// The server could not be reached, or the connection broke before the login was answered.
     Network,
     /// The server's certificate or the TLS handshake was not acceptable.
     Tls,
+    /// A migration failed, or what has been applied cannot be read (feature `migrations`).
+    Migration,
+    /// Another process had the lock on migrations for too long (feature `migrations`).
+    MigrationLock,
     /// Something in this process failed: a thread could not be started, or code panicked.
     Internal,
 }

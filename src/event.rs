@@ -1,6 +1,12 @@
 //! What happens, told to whoever wants to know, and counted.
 //!
-//! Events carry ids, ages and kinds, and never a secret.
+//! Events carry ids, ages and kinds, and never a secret. The log has at DEBUG what happens to each
+//! token and connection, and above that only what an application's operator has to know: when
+//! something ceases to work, and when it works again.
+
+mod degradation;
+#[cfg(feature = "metrics")]
+mod metrics;
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::degradation::{Degradation, Recovered};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::token::Token;
@@ -27,6 +34,11 @@ pub trait HandleAuthEvent: Send + Sync + 'static {
         let _ = event;
     }
 
+    /// A token was handed out whose replacement is due and has not come yet, or could not be had.
+    fn handle_stale_served(&self, event: &StaleServed<'_>) {
+        let _ = event;
+    }
+
     /// The server refused a login.
     fn handle_login_refused(&self, event: &LoginRefused<'_>) {
         let _ = event;
@@ -42,7 +54,12 @@ pub trait HandleAuthEvent: Send + Sync + 'static {
         let _ = event;
     }
 
-    /// A pooled connection had come to the end of its lifetime and was given up.
+    /// A connection could not be opened, for whatever reason.
+    fn handle_connect_failed(&self, event: &ConnectFailed<'_>) {
+        let _ = event;
+    }
+
+    /// A pooled connection was given up, though it worked.
     fn handle_connection_retired(&self, event: &ConnectionRetired) {
         let _ = event;
     }
@@ -57,6 +74,10 @@ impl<H: HandleAuthEvent> HandleAuthEvent for Arc<H> {
         (**self).handle_refresh_failed(event);
     }
 
+    fn handle_stale_served(&self, event: &StaleServed<'_>) {
+        (**self).handle_stale_served(event);
+    }
+
     fn handle_login_refused(&self, event: &LoginRefused<'_>) {
         (**self).handle_login_refused(event);
     }
@@ -67,6 +88,10 @@ impl<H: HandleAuthEvent> HandleAuthEvent for Arc<H> {
 
     fn handle_connection_opened(&self, event: &ConnectionOpened<'_>) {
         (**self).handle_connection_opened(event);
+    }
+
+    fn handle_connect_failed(&self, event: &ConnectFailed<'_>) {
+        (**self).handle_connect_failed(event);
     }
 
     fn handle_connection_retired(&self, event: &ConnectionRetired) {
@@ -94,6 +119,20 @@ pub struct RefreshFailed<'a> {
     pub error: &'a Error,
     /// The token that goes on being used, if there is one that is still good.
     pub stale: Option<&'a Token>,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
+}
+
+/// See [`HandleAuthEvent::handle_stale_served`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StaleServed<'a> {
+    /// The token, which is good for a while yet.
+    pub token: &'a Token,
+    /// How long before it was issued.
+    pub token_age: Duration,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 /// See [`HandleAuthEvent::handle_login_refused`].
@@ -106,6 +145,8 @@ pub struct LoginRefused<'a> {
     pub token_age: Duration,
     /// What the server said.
     pub error: &'a Error,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 /// See [`HandleAuthEvent::handle_login_retried`].
@@ -114,6 +155,8 @@ pub struct LoginRefused<'a> {
 pub struct LoginRetried<'a> {
     /// The token of the second attempt.
     pub token: &'a Token,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 /// See [`HandleAuthEvent::handle_connection_opened`].
@@ -124,6 +167,23 @@ pub struct ConnectionOpened<'a> {
     pub token: Option<&'a Token>,
     /// How long it took, with the token and a second attempt where one was made.
     pub took: Duration,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
+}
+
+/// See [`HandleAuthEvent::handle_connect_failed`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ConnectFailed<'a> {
+    /// Why. Its kind tells a refusal from a network that is down.
+    pub error: &'a Error,
+    /// How long it took.
+    pub took: Duration,
+    /// The server was not asked, since it has refused so many logins lately. The error is that of the
+    /// last.
+    pub was_held_back: bool,
+    /// Whom it is for; `None` for a password that is not an IAM token.
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 /// See [`HandleAuthEvent::handle_connection_retired`].
@@ -134,6 +194,21 @@ pub struct ConnectionRetired {
     pub id: u64,
     /// How long it was open.
     pub age: Duration,
+    /// Why.
+    pub reason: RetireReason,
+}
+
+/// Why a pooled connection was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// It had come to the end of its lifetime.
+    Lifetime,
+    /// It was opened before a [`retire_all`](crate::retire_all).
+    RetireAll,
+    /// Its server took no writes any more, and the pool is a
+    /// [writer's](crate::ManagerBuilder::writer).
+    ReadOnly,
 }
 
 /// How often each thing happened since the start.
@@ -144,13 +219,19 @@ pub struct Stats {
     pub tokens_signed: u64,
     /// Attempts to get a token that failed.
     pub refreshes_failed: u64,
+    /// Tokens handed out whose replacement was due.
+    pub stale_served: u64,
     /// Logins that the server refused, first and second attempts alike.
     pub logins_refused: u64,
     /// Second attempts with a new token.
     pub logins_retried: u64,
     /// Connections logged in.
     pub connections_opened: u64,
-    /// Pooled connections given up at the end of their lifetime.
+    /// Connections that could not be opened.
+    pub connects_failed: u64,
+    /// Those of them for which the server was not asked, since it has refused so many lately.
+    pub connects_held_back: u64,
+    /// Pooled connections given up though they worked; see [`RetireReason`].
     pub connections_retired: u64,
 }
 
@@ -163,9 +244,12 @@ struct Inner {
     handler: Option<Box<dyn HandleAuthEvent>>,
     tokens_signed: AtomicU64,
     refreshes_failed: AtomicU64,
+    stale_served: AtomicU64,
     logins_refused: AtomicU64,
     logins_retried: AtomicU64,
     connections_opened: AtomicU64,
+    connects_failed: AtomicU64,
+    connects_held_back: AtomicU64,
     connections_retired: AtomicU64,
 }
 
@@ -182,63 +266,126 @@ impl Events {
         Stats {
             tokens_signed: count(&self.0.tokens_signed),
             refreshes_failed: count(&self.0.refreshes_failed),
+            stale_served: count(&self.0.stale_served),
             logins_refused: count(&self.0.logins_refused),
             logins_retried: count(&self.0.logins_retried),
             connections_opened: count(&self.0.connections_opened),
+            connects_failed: count(&self.0.connects_failed),
+            connects_held_back: count(&self.0.connects_held_back),
             connections_retired: count(&self.0.connections_retired),
         }
     }
 
     pub(crate) fn token_signed(&self, event: &TokenSigned<'_>) {
-        tracing::debug!(
-            token = event.token.id(),
-            host = event.endpoint.map(Endpoint::host),
-            user = event.endpoint.map(Endpoint::user),
-            took = ?event.took,
-            "token signed"
-        );
+        let (token, took) = (event.token.id(), event.took);
+        let (host, user) = names(event.endpoint);
+        tracing::debug!(token, host, user, ?took, "token signed");
         count(&self.0.tokens_signed);
+        #[cfg(feature = "metrics")]
+        metrics::token_signed(event);
         self.tell(|handler| handler.handle_token_signed(event));
     }
 
     /// `first` of a row of failures: only that one is worth a line in a production log.
     pub(crate) fn refresh_failed(&self, event: &RefreshFailed<'_>, first: bool) {
-        let stale = event.stale.map(Token::id);
+        let (error, stale) = (event.error, event.stale.map(Token::id));
+        let (host, user) = names(event.endpoint);
         if first {
-            tracing::warn!(error = %event.error, stale, "token refresh failed");
+            tracing::warn!(%error, host, user, stale, "token refresh failed");
         } else {
-            tracing::debug!(error = %event.error, stale, "token refresh failed again");
+            tracing::debug!(%error, host, user, stale, "token refresh failed again");
         }
         count(&self.0.refreshes_failed);
+        #[cfg(feature = "metrics")]
+        metrics::refresh_failed(event);
         self.tell(|handler| handler.handle_refresh_failed(event));
     }
 
+    /// A row of so many failures is over. This is for the log only.
+    pub(crate) fn refresh_works(&self, endpoint: Option<&Endpoint>, failures: u32) {
+        let (host, user) = names(endpoint);
+        tracing::info!(host, user, failures, "token refresh works again");
+    }
+
+    pub(crate) fn stale_served(&self, event: &StaleServed<'_>) {
+        let (token, token_age) = (event.token.id(), event.token_age);
+        let (host, user) = names(event.endpoint);
+        tracing::debug!(token, ?token_age, host, user, "stale token served");
+        count(&self.0.stale_served);
+        #[cfg(feature = "metrics")]
+        metrics::stale_served();
+        self.tell(|handler| handler.handle_stale_served(event));
+    }
+
     pub(crate) fn login_refused(&self, event: &LoginRefused<'_>) {
-        tracing::warn!(
-            token = event.token.map(Token::id),
-            token_age = ?event.token_age,
-            error = %event.error,
-            "login refused"
-        );
+        let (token, token_age) = (event.token.map(Token::id), event.token_age);
+        let (host, user) = names(event.endpoint);
+        let error = event.error;
+        tracing::debug!(token, ?token_age, host, user, %error, "login refused");
         count(&self.0.logins_refused);
+        #[cfg(feature = "metrics")]
+        metrics::login_refused();
         self.tell(|handler| handler.handle_login_refused(event));
     }
 
     pub(crate) fn login_retried(&self, event: &LoginRetried<'_>) {
-        tracing::debug!(token = event.token.id(), "login retried with a new token");
+        let token = event.token.id();
+        let (host, user) = names(event.endpoint);
+        tracing::debug!(token, host, user, "login retried with a new token");
         count(&self.0.logins_retried);
+        #[cfg(feature = "metrics")]
+        metrics::login_retried();
         self.tell(|handler| handler.handle_login_retried(event));
     }
 
-    pub(crate) fn connection_opened(&self, event: &ConnectionOpened<'_>) {
-        tracing::debug!(token = event.token.map(Token::id), took = ?event.took, "connection opened");
+    /// `over` is the row of failures that this ends, if it was said.
+    pub(crate) fn connection_opened(&self, event: &ConnectionOpened<'_>, over: Option<Recovered>) {
+        let (token, took) = (event.token.map(Token::id), event.took);
+        let (host, user) = names(event.endpoint);
+        if let Some(Recovered { failures, after }) = over {
+            tracing::info!(
+                host,
+                user,
+                failures,
+                ?after,
+                "connections can be opened again"
+            );
+        }
+        tracing::debug!(token, host, user, ?took, "connection opened");
         count(&self.0.connections_opened);
+        #[cfg(feature = "metrics")]
+        metrics::connection_opened(event);
         self.tell(|handler| handler.handle_connection_opened(event));
     }
 
+    /// `is_news` if it begins a row of failures, of which nothing was said yet.
+    pub(crate) fn connect_failed(&self, event: &ConnectFailed<'_>, is_news: bool) {
+        let (error, took) = (event.error, event.took);
+        let (host, user) = names(event.endpoint);
+        if is_news {
+            tracing::warn!(%error, host, user, "connections cannot be opened");
+        } else {
+            tracing::debug!(%error, host, user, ?took, "connect failed");
+        }
+        count(&self.0.connects_failed);
+        if event.was_held_back {
+            count(&self.0.connects_held_back);
+        }
+        #[cfg(feature = "metrics")]
+        metrics::connect_failed(event);
+        self.tell(|handler| handler.handle_connect_failed(event));
+    }
+
     pub(crate) fn connection_retired(&self, event: &ConnectionRetired) {
-        tracing::debug!(id = event.id, age = ?event.age, "connection retired");
+        tracing::debug!(
+            id = event.id,
+            age = ?event.age,
+            reason = ?event.reason,
+            "connection retired"
+        );
         count(&self.0.connections_retired);
+        #[cfg(feature = "metrics")]
+        metrics::connection_retired(event);
         self.tell(|handler| handler.handle_connection_retired(event));
     }
 
@@ -257,6 +404,11 @@ impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.stats().fmt(f)
     }
+}
+
+/// Host and user, for the log.
+fn names(endpoint: Option<&Endpoint>) -> (Option<&str>, Option<&str>) {
+    endpoint.map(|it| (it.host(), it.user())).unzip()
 }
 
 fn count(counter: &AtomicU64) {

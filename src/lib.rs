@@ -18,6 +18,8 @@ mod event;
 mod hush;
 mod lifetime;
 mod manager;
+#[cfg(feature = "migrations")]
+pub mod migrate;
 mod pool;
 #[cfg(feature = "diesel")]
 mod private_file;
@@ -33,11 +35,11 @@ pub use credentials::{AssumeRole, BoxError};
 pub use endpoint::{Endpoint, Engine, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
-    ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused, LoginRetried,
-    RefreshFailed, Stats, TokenSigned,
+    ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
+    LoginRetried, RefreshFailed, RetireReason, StaleServed, Stats, TokenSigned,
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
-pub use pool::PoolBuilder;
+pub use pool::{PoolBuilder, retire_all};
 pub use token::Token;
 
 // What the signatures above name, so that an application need not find the versions that match.

@@ -4,24 +4,29 @@
 //! some of its combinations are traps: `min_idle` above `max_size` panics, `min_idle` of 0 starves
 //! waiters after a retirement, and a pool whose first connects fail is silent until it times out.
 
+mod retire;
+
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use r2d2::event::NopEventHandler;
-use r2d2::{
-    CustomizeConnection, HandleError, HandleEvent, LoggingErrorHandler, NopConnectionCustomizer,
-    Pool,
-};
+use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+pub use self::retire::retire_all;
 use crate::backend::Backend;
-use crate::endpoint::{Endpoint, Engine};
+use crate::clock::Clock;
+use crate::endpoint::{Endpoint, Engine, SslMode};
 use crate::error::{Error, ErrorKind};
+use crate::event::{Degradation, Recovered};
 use crate::lifetime::{LifetimeHandler, Lifetimes};
 use crate::manager::{Pooled, RdsConnectionManager};
+use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
 const DEFAULT_MIN_IDLE: u32 = 2;
@@ -50,7 +55,10 @@ impl<C: Backend> RdsConnectionManager<C> {
 
 /// Settings of a pool, under the names that [`r2d2::Builder`] has for them, with other defaults.
 ///
-/// What comes out is a plain [`r2d2::Pool`].
+/// What comes out is a plain [`r2d2::Pool`]. It belongs to the process that built it: in a child that
+/// was forked later `get` fails, since the connections are the parent's. Build another pool there,
+/// of the same manager if you like, and let go of the old one with [`std::mem::forget`], or the
+/// parent's idle connections are closed with it.
 #[must_use]
 pub struct PoolBuilder<C: Backend> {
     manager: RdsConnectionManager<C>,
@@ -77,7 +85,7 @@ impl<C: Backend> PoolBuilder<C> {
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             connection_timeout: DEFAULT_CONNECTION_TIMEOUT,
             thread_pool: None,
-            error_handler: Box::new(LoggingErrorHandler),
+            error_handler: Box::new(QuietErrorHandler),
             event_handler: Box::new(NopEventHandler),
             customizer: Box::new(NopConnectionCustomizer),
         }
@@ -93,13 +101,15 @@ impl<C: Backend> PoolBuilder<C> {
     /// `max_size`.
     ///
     /// More than `max_size` counts as `max_size`, and while a lifetime is kept 0 counts as 1, since
-    /// r2d2 lets a waiter starve after a retirement otherwise.
+    /// r2d2 lets a waiter starve after a retirement otherwise, until he times out or somebody else
+    /// wants a connection. With a `max_lifetime` of `None` 0 is left as it is.
     pub fn min_idle(mut self, min_idle: Option<u32>) -> Self {
         self.min_idle = min_idle;
         self
     }
 
-    /// Whether a connection is tried with one round trip when it is taken. True by default.
+    /// Whether a connection is tried with one round trip when it is taken. True by default, and for
+    /// a [writer](crate::ManagerBuilder::writer) it has to be.
     pub fn test_on_check_out(mut self, test: bool) -> Self {
         self.test_on_check_out = test;
         self
@@ -140,7 +150,9 @@ impl<C: Backend> PoolBuilder<C> {
         self
     }
 
-    /// Is told of failed connects and checks. By default r2d2's, which writes them to `log`.
+    /// Is told of failed connects and checks. By default they are logged at DEBUG, and at WARN what
+    /// is worth it: once that connections cannot be opened. r2d2's own default, its
+    /// `LoggingErrorHandler`, logs each as an error.
     pub fn error_handler(mut self, handler: Box<dyn HandleError<C::Error>>) -> Self {
         self.error_handler = handler;
         self
@@ -166,10 +178,11 @@ impl<C: Backend> PoolBuilder<C> {
     /// # Errors
     ///
     /// Whatever kept that connection from being opened, at once and typed; and
-    /// [`ErrorKind::Configuration`] for a size or a time of zero.
+    /// [`ErrorKind::Configuration`] for a size or a time of zero, and for a writer whose connections
+    /// are not tried.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
-        let first = self.in_pool(None).try_connect()?;
+        let first = self.manager.in_pool(self.pooled(None)).try_connect()?;
         Ok(self.assemble(Some(first)))
     }
 
@@ -179,13 +192,19 @@ impl<C: Backend> PoolBuilder<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`] for a size or a time of zero.
+    /// [`ErrorKind::Configuration`], as [`build`](PoolBuilder::build).
     pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         Ok(self.assemble(None))
     }
 
     fn check(&self) -> Result<(), Error> {
+        if self.manager.is_writer() && !self.test_on_check_out {
+            return Err(Error::configuration(
+                "whether the server takes writes is seen when a connection is tried; leave out \
+                 test_on_check_out(false), or writer() and target_session_attrs",
+            ));
+        }
         let is_zero = |time: Option<Duration>| time.is_some_and(|time| time.is_zero());
         let wrong = if self.max_size == 0 {
             "max_size"
@@ -204,17 +223,13 @@ impl<C: Backend> PoolBuilder<C> {
     }
 
     fn assemble(self, first: Option<C>) -> Pool<RdsConnectionManager<C>> {
-        let manager = self.in_pool(first);
         let max_lifetime = self.longest_life();
-        tracing::info!(
-            host = manager.endpoint().map(Endpoint::host),
-            user = manager.endpoint().map(Endpoint::user),
-            max_size = self.max_size,
-            ?max_lifetime,
-            "pool built"
-        );
+        let pooled = self.pooled(first);
+        let lifetimes = pooled.lifetimes.clone();
+        let manager = self.manager.in_pool(pooled);
+        announce(&manager, self.max_size, max_lifetime);
         let handler = LifetimeHandler {
-            lifetimes: manager.lifetimes(),
+            lifetimes,
             clock: manager.clock().clone(),
             events: manager.events().clone(),
             inner: self.event_handler,
@@ -228,28 +243,30 @@ impl<C: Backend> PoolBuilder<C> {
             .connection_timeout(self.connection_timeout)
             .error_handler(self.error_handler)
             .event_handler(Box::new(handler))
-            .connection_customizer(Box::new(CaughtCustomizer(self.customizer)));
+            .connection_customizer(Box::new(GuardedCustomizer {
+                inner: self.customizer,
+                clock: manager.clock().clone(),
+                failures: Degradation::default(),
+                process: process::id(),
+            }));
         if let Some(thread_pool) = self.thread_pool {
             builder = builder.thread_pool(thread_pool);
         }
         builder.build_unchecked(manager)
     }
 
-    fn in_pool(&self, first: Option<C>) -> RdsConnectionManager<C> {
-        // A worker that is still connecting when nobody waits any more has nobody to tell.
-        let connect_timeout = self.connection_timeout * 9 / 10;
-        let lifetimes = self.longest_life().map(|max_lifetime| {
-            Arc::new(Lifetimes::new(
-                max_lifetime,
+    fn pooled(&self, first: Option<C>) -> Pooled<C> {
+        Pooled {
+            first: Mutex::new(first),
+            // A worker that is still connecting when nobody waits any more has nobody to tell.
+            connect_timeout: self.connection_timeout * 9 / 10,
+            lifetimes: Arc::new(Lifetimes::new(
+                self.longest_life(),
                 self.max_size,
                 self.connection_timeout,
-            ))
-        });
-        self.manager.in_pool(Pooled {
-            first: Mutex::new(first),
-            connect_timeout,
-            lifetimes,
-        })
+            )),
+            process: process::id(),
+        }
     }
 
     fn longest_life(&self) -> Option<Duration> {
@@ -284,31 +301,92 @@ fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) 
     wanted.map(|wanted| wanted.clamp(least, max_size))
 }
 
-/// The user's customizer, whose panic would lose a slot of the pool for good.
-struct CaughtCustomizer<C, E>(Box<dyn CustomizeConnection<C, E>>);
+/// The one line that a production log has of a pool that works. Region and credentials are known in
+/// full once a token was signed, which `build` waits for.
+fn announce<C: Backend>(
+    manager: &RdsConnectionManager<C>,
+    max_size: u32,
+    max_lifetime: Option<Duration>,
+) {
+    let endpoint = manager.endpoint();
+    let provenance = manager.provenance();
+    let token_lifetime = provenance.as_ref().map(|it| it.token_lifetime);
+    tracing::info!(
+        host = endpoint.map(Endpoint::host),
+        user = endpoint.map(Endpoint::user),
+        region = provenance.as_ref().and_then(|it| it.region.as_deref()),
+        credentials = provenance.as_ref().map(|it| it.credentials.as_str()),
+        token_lifetime = token_lifetime.map(tracing::field::debug),
+        margin = token_lifetime.map(token::margin).map(tracing::field::debug),
+        sslmode = manager.sslmode().as_ref().map(SslMode::as_str),
+        max_size,
+        max_lifetime = max_lifetime.map(tracing::field::debug),
+        "pool built"
+    );
+}
 
-impl<C: 'static, E: From<Error> + 'static> CustomizeConnection<C, E> for CaughtCustomizer<C, E> {
+/// The failures of connects are in the log already, and of a check nothing comes but another connect.
+#[derive(Debug)]
+struct QuietErrorHandler;
+
+impl<E: std::error::Error> HandleError<E> for QuietErrorHandler {
+    fn handle_error(&self, error: E) {
+        tracing::debug!(%error, "the pool goes without a connection");
+    }
+}
+
+/// The user's customizer, whose panic would lose a slot of the pool for good.
+struct GuardedCustomizer<C, E> {
+    inner: Box<dyn CustomizeConnection<C, E>>,
+    clock: Clock,
+    failures: Degradation,
+    /// Whose the connections are, and not a child's that was forked from it.
+    process: u32,
+}
+
+impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnection<C, E>
+    for GuardedCustomizer<C, E>
+{
     fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
-        panic::catch_unwind(AssertUnwindSafe(|| self.0.on_acquire(connection))).unwrap_or_else(
-            |_| {
-                Err(E::from(Error::new(
-                    ErrorKind::Internal,
-                    "the pool's connection customizer panicked; its message tells where",
-                )))
-            },
-        )
+        let customized =
+            panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_acquire(connection)))
+                .unwrap_or_else(|_| {
+                    Err(E::from(Error::new(
+                        ErrorKind::Internal,
+                        "the pool's connection customizer panicked; its message tells where",
+                    )))
+                });
+        let now = self.clock.now();
+        match &customized {
+            Ok(()) => {
+                if let Some(Recovered { failures, after }) = self.failures.succeeded_at(&now) {
+                    tracing::info!(failures, ?after, "the connection customizer works again");
+                }
+            }
+            Err(error) => {
+                if self.failures.failed_at(&now) {
+                    tracing::warn!(%error, "the connection customizer failed");
+                }
+            }
+        }
+        customized
     }
 
     fn on_release(&self, connection: C) {
-        if panic::catch_unwind(AssertUnwindSafe(|| self.0.on_release(connection))).is_err() {
+        if self.process != process::id() {
+            // To close it is to say goodbye to the server in the name of the parent, who uses it.
+            mem::forget(connection);
+            return;
+        }
+        if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
             tracing::error!("the pool's connection customizer panicked");
         }
     }
 }
 
-impl<C: 'static, E: 'static> fmt::Debug for CaughtCustomizer<C, E> {
+impl<C: 'static, E: 'static> fmt::Debug for GuardedCustomizer<C, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 

@@ -77,9 +77,9 @@ fn day(instance: impl Fn(&mut fastrand::Rng, &mut [u32]) + Sync) -> Vec<u32> {
 fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
     let origin = some_instant();
     let start = Duration::from_secs_f64(random.f64());
-    let lifetimes = Lifetimes::new(MAX_LIFETIME, SIZE, Duration::from_secs(10));
+    let lifetimes = Lifetimes::new(Some(MAX_LIFETIME), SIZE, Duration::from_secs(10));
     let mut open = |id: u64, at: Duration| {
-        lifetimes.opened_at(id, origin + at);
+        lifetimes.opened_at(id, lifetimes.round(), origin + at);
         opened[at.as_secs() as usize] += 1;
     };
     let mut next_id = 0;

@@ -20,12 +20,19 @@ mod connect;
 mod database;
 mod databases;
 mod emulator;
+/// What `lives` imports from the library.
+mod event {
+    pub(crate) use diesel_rds_iam::RetireReason;
+}
 mod figure;
 mod fleet;
 mod growth;
 // The library's own: the simulation is of what it decides.
 #[path = "../../src/lifetime/lives.rs"]
-#[cfg_attr(test, allow(dead_code, reason = "its tests are the library's to run"))]
+#[allow(
+    dead_code,
+    reason = "the simulation uses part of it, and its tests are the library's to run"
+)]
 mod lives;
 mod measure;
 mod recovery;

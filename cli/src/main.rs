@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod migrate;
 mod target;
 mod token;
 
@@ -22,11 +23,15 @@ enum Command {
     /// Prints a token, which serves as the password of new connections for 15 minutes.
     #[command(after_help = token::EXAMPLES)]
     Token(token::Arguments),
+    /// Applies and reverts diesel's migrations, one process at a time.
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(migrate::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Token(arguments) => token::run(&arguments),
+        Command::Migrate(arguments) => return migrate::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,10 @@ pub(crate) struct Target {
     #[arg(long, requires = "host")]
     user: Option<String>,
 
+    /// The database; by default the one named like the user
+    #[arg(long, requires = "host")]
+    dbname: Option<String>,
+
     /// The region; by default it is read from the host name, or else from the AWS configuration
     #[arg(long)]
     region: Option<String>,
@@ -34,6 +38,34 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// A manager for the database. It logs in with IAM, or by password where the connection string
+    /// has one, so that a script serves a laptop and the cloud.
+    pub(crate) fn manager(&self) -> Result<PgConnectionManager, Error> {
+        let parts = match (&self.host, &self.user) {
+            (Some(host), Some(user)) => {
+                let mut parts = format!(
+                    "host={} port={} user={}",
+                    quoted(host),
+                    self.port,
+                    quoted(user)
+                );
+                if let Some(dbname) = &self.dbname {
+                    parts += &format!(" dbname={}", quoted(dbname));
+                }
+                Some(parts)
+            }
+            _ => self.url.clone(),
+        };
+        let mut manager = PgConnectionManager::builder(&parts.unwrap_or_default());
+        if let Some(profile) = &self.profile {
+            manager = manager.auth(IamAuth::builder().profile(profile).build()?);
+        }
+        if let Some(region) = &self.region {
+            manager = manager.region(region);
+        }
+        manager.build()
+    }
+
     /// The endpoint, and a token for it that is good now.
     pub(crate) fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
         let mut auth = IamAuth::builder();
@@ -63,4 +95,9 @@ impl Target {
             }
         }
     }
+}
+
+/// As libpq reads a value.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }

@@ -1,5 +1,6 @@
 //! A password for this endpoint, now.
 
+mod backoff;
 mod builder;
 mod password;
 mod signer;
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub(crate) use self::backoff::Backoff;
 pub use self::builder::IamAuthBuilder;
 pub(crate) use self::password::Kind as PasswordKind;
 pub use self::password::{Password, PasswordBuilder, RotatingPassword};
 use self::signer::{SignFor, Signer};
-pub(crate) use self::source::Offer;
 use self::source::Shared;
 pub use self::source::TokenSource;
+pub(crate) use self::source::{Offer, Provenance};
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
 use crate::error::Error;

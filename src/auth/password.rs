@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::source::{FetchFuture, FetchToken, Fetched, Shared, TokenSource};
+use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Shared, TokenSource};
 use super::{DEFAULT_REFRESH_TIMEOUT, check_refresh_timeout};
 use crate::clock::{Clock, Moment};
 use crate::credentials::BoxError;
@@ -294,6 +294,10 @@ impl FetchToken for AskUser {
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
+        None
+    }
+
+    fn provenance(&self) -> Option<Provenance> {
         None
     }
 

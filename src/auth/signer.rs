@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::source::{FetchFuture, FetchToken, Fetched};
+use super::source::{FetchFuture, FetchToken, Fetched, Provenance};
 use crate::cache::{Answer, Cache};
 use crate::clock::{Clock, Moment};
-use crate::credentials::{HeldCredentials, Identity};
+use crate::credentials::{HeldCredentials, Identity, origin};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
+use crate::event::{Degradation, Recovered};
 use crate::runtime;
 use crate::sign;
 use crate::token::{Schedule, Token};
@@ -26,6 +27,8 @@ pub(super) struct Signer {
     refresh_ahead: bool,
     refresh_timeout: Duration,
     clock: Clock,
+    /// Of fetches of credentials, while those of before are still good.
+    failures: Degradation,
     /// When credentials were last thrown away because a token was refused.
     distrusted: Mutex<Option<Moment>>,
 }
@@ -46,6 +49,7 @@ impl Signer {
             refresh_ahead,
             refresh_timeout,
             clock,
+            failures: Degradation::default(),
             distrusted: Mutex::new(None),
         }
     }
@@ -72,7 +76,13 @@ impl Signer {
             (Some(failure), Some(current)) if token.usable_until() <= current.usable_until() => {
                 Err(failure)
             }
-            _ => Ok(token),
+            (Some(failure), _) => {
+                if self.failures.failed_at(&now) {
+                    tracing::warn!(error = %failure, "signing with credentials that end soon");
+                }
+                Ok(token)
+            }
+            (None, _) => Ok(token),
         }
     }
 
@@ -110,17 +120,30 @@ impl Signer {
                     });
                 }
                 match landing.await {
-                    Ok(held) => return Ok((held, None)),
+                    Ok(held) => {
+                        if let Some(over) = self.failures.succeeded_at(&self.clock.now()) {
+                            let Recovered { failures, after } = over;
+                            tracing::info!(failures, ?after, "credentials can be had again");
+                        }
+                        return Ok((held, None));
+                    }
                     Err(error) => error,
                 }
             }
         };
         match self.credentials.peek() {
-            Some(held) if held.are_usable_at(&self.clock.now()) => {
-                tracing::warn!(error = %failure, "signing with credentials that end soon");
-                Ok((held, Some(failure)))
-            }
+            Some(held) if held.are_usable_at(&self.clock.now()) => Ok((held, Some(failure))),
             _ => Err(failure),
+        }
+    }
+
+    /// Where they come from: what was configured, and what came of it.
+    fn describe_credentials(&self) -> String {
+        let configured = format!("{:?}", self.identity);
+        let held = self.credentials.peek();
+        match held.and_then(|held| origin(&held.credentials)) {
+            Some(found) => format!("{configured} ({found})"),
+            None => configured,
         }
     }
 
@@ -184,6 +207,16 @@ impl FetchToken for SignFor {
 
     fn endpoint(&self) -> Option<&Endpoint> {
         Some(&self.endpoint)
+    }
+
+    fn provenance(&self) -> Option<Provenance> {
+        let signer = &self.signer;
+        let region = self.endpoint.region().map(str::to_owned);
+        Some(Provenance {
+            region: region.or_else(|| signer.identity.known_region()),
+            credentials: signer.describe_credentials(),
+            token_lifetime: signer.token_lifetime,
+        })
     }
 
     /// Dates are signed in whole seconds.

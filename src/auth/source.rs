@@ -1,18 +1,20 @@
 //! One password that is kept fresh: the cache, the thread that refreshes it, and what to do when the
 //! server refuses it. It serves IAM tokens and any other secret with an end.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::cache::{Abandoned, Answer, Cache, Flight};
+use super::backoff::Backoff;
+use crate::cache::{Abandoned, Answer, Cache, Flight, Freshness, Perishable};
 use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, RefreshFailed, TokenSigned};
+use crate::event::{Events, RefreshFailed, StaleServed, TokenSigned};
 use crate::runtime::Runtime;
 use crate::token::Token;
 
@@ -35,11 +37,24 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
     /// Whom it is for, where that is known.
     fn endpoint(&self) -> Option<&Endpoint>;
 
+    /// What it is made of, for whoever has to find out why it was refused.
+    fn provenance(&self) -> Option<Provenance>;
+
     /// Whether a fetch at `now` would bring `token` again.
     fn would_repeat(&self, token: &Token, now: &Moment) -> bool;
 
     /// The server refused one that was just fetched: do not trust what it was made of.
     fn distrust(&self);
+}
+
+/// What a token is signed with.
+#[derive(Debug)]
+pub(crate) struct Provenance {
+    /// `None` before the first token, where it comes from the AWS configuration.
+    pub(crate) region: Option<String>,
+    /// Where the credentials come from, as configured and, after the first token, as found.
+    pub(crate) credentials: String,
+    pub(crate) token_lifetime: Duration,
 }
 
 /// What the sources of one identity share.
@@ -77,6 +92,8 @@ struct Inner {
     shared: Arc<Shared>,
     /// When a refusal last made us drop a token before its time.
     replaced: Mutex<Option<Moment>>,
+    /// By what is dialled: another database of the same server may be one that the user may not use.
+    backoffs: Mutex<HashMap<String, Weak<Backoff>>>,
 }
 
 /// A token to log in with.
@@ -95,6 +112,7 @@ impl TokenSource {
             fetch,
             shared,
             replaced: Mutex::new(None),
+            backoffs: Mutex::default(),
         }))
     }
 
@@ -128,6 +146,13 @@ impl TokenSource {
             Answer::Value(token, flight) => {
                 if let Some(flight) = flight {
                     self.launch(flight, *now);
+                }
+                if token.freshness_at(now) != Freshness::Fresh {
+                    self.0.shared.events.stale_served(&StaleServed {
+                        token: &token,
+                        token_age: token.age_at(now),
+                        endpoint: self.0.fetch.endpoint(),
+                    });
                 }
                 Ok(Offer::cached(token))
             }
@@ -182,6 +207,22 @@ impl TokenSource {
         Ok(differs.then_some(replacement))
     }
 
+    /// What all who log in to `target` with this source share for when they are refused.
+    pub(crate) fn backoff(&self, target: &str) -> Arc<Backoff> {
+        let mut backoffs = self.0.backoffs.lock();
+        if let Some(backoff) = backoffs.get(target).and_then(Weak::upgrade) {
+            return backoff;
+        }
+        backoffs.retain(|_, backoff| backoff.strong_count() > 0);
+        let backoff = Arc::default();
+        backoffs.insert(target.to_owned(), Arc::downgrade(&backoff));
+        backoff
+    }
+
+    pub(crate) fn provenance(&self) -> Option<Provenance> {
+        self.0.fetch.provenance()
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         &self.0.shared
     }
@@ -213,11 +254,12 @@ impl TokenSource {
         runtime.spawn(async move {
             let fetched = fetch.clone().fetch(cache.peek()).await;
             let now = clock.now();
+            let endpoint = fetch.endpoint();
             let failure = match &fetched {
                 Ok(token) => {
                     events.token_signed(&TokenSigned {
                         token,
-                        endpoint: fetch.endpoint(),
+                        endpoint,
                         took: now.since(&started),
                     });
                     None
@@ -225,13 +267,18 @@ impl TokenSource {
                 Err(error) => Some(error.clone()),
             };
             let landed = flight.land(fetched, &now);
-            if let Some(error) = failure {
-                let stale = cache.peek().filter(|token| token.is_usable_at(&now));
-                let event = RefreshFailed {
-                    error: &error,
-                    stale: stale.as_deref(),
-                };
-                events.refresh_failed(&event, landed.setbacks == 0);
+            match failure {
+                Some(error) => {
+                    let stale = cache.peek().filter(|token| token.is_usable_at(&now));
+                    let event = RefreshFailed {
+                        error: &error,
+                        stale: stale.as_deref(),
+                        endpoint,
+                    };
+                    events.refresh_failed(&event, landed.setbacks == 0);
+                }
+                None if landed.setbacks > 0 => events.refresh_works(endpoint, landed.setbacks),
+                None => {}
             }
         });
     }

@@ -1,6 +1,8 @@
 //! How one kind of connection is opened, pinged and judged broken.
 
 #[cfg(feature = "diesel")]
+mod answer;
+#[cfg(feature = "diesel")]
 mod diesel;
 
 use std::fmt;
@@ -50,6 +52,9 @@ pub(crate) mod sealed {
 
         /// One round trip to the server.
         fn ping(&mut self) -> Result<(), Self::Error>;
+
+        /// One round trip to the server, which fails too if the server takes no writes.
+        fn ping_writer(&mut self) -> Result<(), Self::Error>;
 
         /// Whether it is known, without a round trip, that the connection is of no more use.
         fn is_broken(&mut self) -> bool;

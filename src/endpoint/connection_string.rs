@@ -17,6 +17,9 @@ use crate::error::Error;
 /// PostgreSQL's port, which libpq dials when none is given.
 const DEFAULT_PORT: &str = "5432";
 
+/// libpq's, for what kind of server will do.
+const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
+
 /// A connection string, taken apart and decoded once.
 ///
 /// Settings made on a builder are written over what was parsed; [`check`](ConnectionString::check)
@@ -319,6 +322,20 @@ impl ConnectionString {
     /// As `iam=on`: a password is an error, and not another way to log in.
     pub(crate) fn require_iam(&mut self) {
         self.use_iam = Some(true);
+    }
+
+    /// Whether only a server that takes writes will do.
+    pub(crate) fn wants_writer(&self) -> bool {
+        matches!(
+            self.get(TARGET_SESSION_ATTRS),
+            Some("read-write" | "primary")
+        )
+    }
+
+    /// As `target_session_attrs=read-write`. It is what a connection is judged by later too, so that
+    /// what may be opened may also be taken.
+    pub(crate) fn require_writer(&mut self) {
+        self.put(TARGET_SESSION_ATTRS, "read-write");
     }
 
     /// The password is the builder's, and one in the string is not looked at.

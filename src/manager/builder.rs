@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::health::Health;
 use super::passwords::Passwords;
 use super::{Inner, RdsConnectionManager};
 use crate::auth::{IamAuth, IamAuthBuilder, Password};
@@ -100,6 +101,22 @@ impl<C: Backend> ManagerBuilder<C> {
         self.set(|target| target.set_sslrootcert(path))
     }
 
+    /// Connects to a server that takes writes, and to no other; `target_session_attrs=read-write` of
+    /// the connection string. `primary` counts as `read-write`. False by default.
+    ///
+    /// A server that is read-only is passed over when a connection is opened, with
+    /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable), and so is a connection
+    /// of a pool whose server became read-only, in the one round trip that is made when it is taken.
+    /// So a pool gets back to the writer after a failover. What was under way on the old one fails
+    /// with SQLSTATE 25006, `DatabaseErrorKind::ReadOnlyTransaction` of diesel's: return that
+    /// connection, take another and begin again.
+    ///
+    /// Read-only is what `transaction_read_only` says: a standby, and a server, database or user
+    /// with `default_transaction_read_only`.
+    pub fn writer(self) -> Self {
+        self.set(ConnectionString::require_writer)
+    }
+
     /// How long opening a connection may take, with the token and a second attempt inside it. 9 s
     /// by default, and in a pool nine tenths of its `connection_timeout` if that is less. libpq
     /// counts whole seconds, from two.
@@ -114,7 +131,10 @@ impl<C: Backend> ManagerBuilder<C> {
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration), as [`RdsConnectionManager::new`].
     pub fn build(self) -> Result<RdsConnectionManager<C>, Error> {
-        let target = self.target?;
+        let mut target = self.target?;
+        if target.wants_writer() {
+            target.require_writer();
+        }
         target.check()?;
         if self.auth.is_some() && self.password.is_some() {
             return Err(Error::configuration(
@@ -149,13 +169,25 @@ impl<C: Backend> ManagerBuilder<C> {
             Login::None => Passwords::Libpq,
         };
         let roots = roots_for(&target)?;
+        // Whoever logs in elsewhere, as another or to another database may not be refused there.
+        let whereto = ["user", "host", "hostaddr", "port", "dbname"]
+            .map(|keyword| target.get(keyword).unwrap_or_default())
+            .join("\n");
+        let backoff = match passwords.source() {
+            Some(source) => source.backoff(&whereto),
+            None => Arc::default(),
+        };
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
                 connector: C::prepare(&target, roots.as_ref())?,
                 passwords,
+                sslmode: target.sslmode()?,
+                backoff,
+                health: Health::default(),
                 clock,
                 events,
                 connect_timeout: self.connect_timeout,
+                is_writer: target.wants_writer(),
             }),
             pooled: None,
         })

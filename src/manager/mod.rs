@@ -3,10 +3,12 @@
 //! `connect` does.
 
 mod builder;
+mod health;
 mod passwords;
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,13 +16,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::builder::ManagerBuilder;
+use self::health::{Failed, Health};
 use self::passwords::Passwords;
-use crate::auth::Offer;
+use crate::auth::{Backoff, Offer, Provenance};
 use crate::backend::Backend;
 use crate::clock::{Clock, Moment};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, SslMode};
 use crate::error::{Error, ErrorKind};
-use crate::event::{ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
+use crate::event::{ConnectFailed, ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::token::Token;
 
@@ -48,9 +51,14 @@ pub struct RdsConnectionManager<C: Backend> {
 struct Inner<C: Backend> {
     connector: C::Connector,
     passwords: Passwords,
+    sslmode: Option<SslMode>,
+    /// Shared with all who log in to the same database with the same source of passwords.
+    backoff: Arc<Backoff>,
+    health: Health,
     clock: Clock,
     events: Events,
     connect_timeout: Duration,
+    is_writer: bool,
 }
 
 /// What a manager knows of the one pool that it is in.
@@ -59,7 +67,9 @@ pub(crate) struct Pooled<C> {
     pub(crate) first: Mutex<Option<C>>,
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
-    pub(crate) lifetimes: Option<Arc<Lifetimes>>,
+    pub(crate) lifetimes: Arc<Lifetimes>,
+    /// The pool is of no use in a child that is forked later.
+    pub(crate) process: u32,
 }
 
 impl<C: Backend> RdsConnectionManager<C> {
@@ -89,6 +99,11 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
     /// counts, for each address that the host name has.
     ///
+    /// Where logins are refused again and again, or throttled, most of these calls fail at once with
+    /// the last refusal, and the server is not asked: over all threads and pools of an identity in
+    /// this process, six connects in a row are tried as they come, and after that 20 a minute at the
+    /// most, one every 3 to 4 s. A login that works ends that for everyone.
+    ///
     /// A process that ends waits for diesel's connections that are being opened, for a second at
     /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
     ///
@@ -100,12 +115,25 @@ impl<C: Backend> RdsConnectionManager<C> {
             Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
             None => self.inner.connect_timeout,
         };
-        panic::catch_unwind(AssertUnwindSafe(|| self.inner.log_in(limit))).unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Internal,
-                "opening a connection panicked; the panic's message tells where",
-            ))
-        })
+        let started = self.inner.clock.now();
+        let connected =
+            panic::catch_unwind(AssertUnwindSafe(|| self.inner.connect(limit, &started)))
+                .unwrap_or_else(|_| {
+                    Err(Failed::Login(Error::new(
+                        ErrorKind::Internal,
+                        "opening a connection panicked; the panic's message tells where",
+                    )))
+                });
+        connected.map_err(|failed| self.inner.note_failure(failed, &started))
+    }
+
+    /// Why the last attempt to open a connection failed, if none has worked since; over all clones
+    /// and pools of this manager.
+    ///
+    /// r2d2 gives the cause to one of the callers that time out in `get` and only as text. Whoever
+    /// keeps a clone of the manager beside the pool has it here, for every caller and with its kind.
+    pub fn last_failure(&self) -> Option<Error> {
+        self.inner.health.last_failure()
     }
 
     /// The token that a connection opened now would log in with, and whom it is for.
@@ -127,10 +155,7 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     /// What tokens are signed for; none where no token is used.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        match &self.inner.passwords {
-            Passwords::Iam(_, endpoint) => Some(endpoint),
-            _ => None,
-        }
+        self.inner.passwords.endpoint()
     }
 
     /// How often what happened so far, over all managers of this one's identity.
@@ -145,6 +170,15 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
+    pub(crate) fn sslmode(&self) -> Option<SslMode> {
+        self.inner.sslmode
+    }
+
+    /// What tokens are signed with; none where no token is used.
+    pub(crate) fn provenance(&self) -> Option<Provenance> {
+        self.inner.passwords.source()?.provenance()
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.inner.clock
     }
@@ -153,8 +187,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         &self.inner.events
     }
 
-    pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
-        self.pooled.as_ref()?.lifetimes.clone()
+    pub(crate) fn is_writer(&self) -> bool {
+        self.inner.is_writer
     }
 }
 
@@ -163,13 +197,16 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C, C::Error> {
-        let first = self
-            .pooled
-            .as_ref()
-            .and_then(|pooled| pooled.first.lock().take());
-        if let Some(mut first) = first {
-            // It may have waited for long, in a pool that keeps no idle connections.
-            if first.ping().is_ok() {
+        if let Some(pooled) = &self.pooled {
+            let round = pooled.lifetimes.round();
+            lifetime::begin_connect(round);
+            let first = pooled.first.lock().take();
+            // It was opened in the first round, and may have waited for long since, in a pool that
+            // keeps no idle connections.
+            if let Some(mut first) = first
+                && round == 0
+                && self.inner.ping(&mut first).is_ok()
+            {
                 return Ok(first);
             }
         }
@@ -177,27 +214,61 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     }
 
     fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {
-        connection.ping()
+        if lifetime::is_drawing() {
+            return Ok(());
+        }
+        let Some(pooled) = &self.pooled else {
+            return self.inner.ping(connection);
+        };
+        if pooled.process != process::id() {
+            return Err(forked().into());
+        }
+        let outcome = self.inner.ping(connection);
+        if outcome.is_err() && self.inner.is_writer && connection.ping().is_ok() {
+            lifetime::note_read_only();
+        }
+        outcome
     }
 
     fn has_broken(&self, connection: &mut C) -> bool {
-        let is_retired = match &self.pooled {
-            Some(pooled) => pooled.lifetimes.is_some() && lifetime::take_verdict(),
-            None => {
-                say_once_that_lives_are_not_kept();
-                false
-            }
+        let is_retired = if self.pooled.is_some() {
+            lifetime::take_verdict()
+        } else {
+            say_once_that_lives_are_not_kept();
+            false
         };
         is_retired || std::thread::panicking() || connection.is_broken()
     }
 }
 
 impl<C: Backend> Inner<C> {
-    fn log_in(&self, limit: Duration) -> Result<C, Error> {
-        let started = self.clock.now();
-        let mut offer = self.passwords.offer()?;
+    /// The one round trip when a connection is taken.
+    fn ping(&self, connection: &mut C) -> Result<(), C::Error> {
+        if self.is_writer {
+            connection.ping_writer()
+        } else {
+            connection.ping()
+        }
+    }
+
+    fn connect(&self, limit: Duration, started: &Moment) -> Result<C, Failed> {
+        let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
+        let offer = self.passwords.offer().map_err(Failed::Password)?;
+        self.log_in(offer, limit, started).map_err(|error| {
+            self.backoff.failed_at(permit, &self.clock.now(), &error);
+            Failed::Login(error)
+        })
+    }
+
+    fn log_in(
+        &self,
+        mut offer: Option<Offer>,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<C, Error> {
+        let endpoint = self.passwords.endpoint();
         loop {
-            let error = match self.attempt(offer.as_ref(), limit, &started) {
+            let error = match self.attempt(offer.as_ref(), limit, started) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -212,15 +283,16 @@ impl<C: Backend> Inner<C> {
                     .map(|offer| offer.token.age_at(&now))
                     .unwrap_or_default(),
                 error: &error,
+                endpoint,
             });
             let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
                 return Err(error);
             };
             // What replaces it counts as new, so this goes round twice at the most.
             match source.replace(refused)? {
-                Some(replacement) if now.since(&started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
+                Some(replacement) if now.since(started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
                     let token = &replacement.token;
-                    self.events.login_retried(&LoginRetried { token });
+                    self.events.login_retried(&LoginRetried { token, endpoint });
                     offer = Some(replacement);
                 }
                 _ => return Err(self.passwords.refused_for_good(error)),
@@ -237,11 +309,29 @@ impl<C: Backend> Inner<C> {
         let left = limit.saturating_sub(self.clock.now().since(started));
         let password = offer.map(|offer| offer.token.expose_secret());
         let connection = C::establish(&self.connector, password, left)?;
-        self.events.connection_opened(&ConnectionOpened {
+        let now = self.clock.now();
+        self.backoff.succeeded();
+        let event = ConnectionOpened {
             token: offer.map(|offer| &*offer.token),
-            took: self.clock.now().since(started),
-        });
+            took: now.since(started),
+            endpoint: self.passwords.endpoint(),
+        };
+        self.events
+            .connection_opened(&event, self.health.succeeded_at(&now));
         Ok(connection)
+    }
+
+    fn note_failure(&self, failed: Failed, started: &Moment) -> Error {
+        let now = self.clock.now();
+        let event = ConnectFailed {
+            error: failed.error(),
+            took: now.since(started),
+            was_held_back: matches!(failed, Failed::HeldBack(_)),
+            endpoint: self.passwords.endpoint(),
+        };
+        self.events
+            .connect_failed(&event, self.health.failed_at(&now, &failed));
+        failed.into_error()
     }
 }
 
@@ -265,6 +355,14 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
         };
         debug.finish_non_exhaustive()
     }
+}
+
+fn forked() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "this pool was built before the process was forked, and its connections are the parent's; \
+         build another pool in the child",
+    )
 }
 
 fn say_once_that_lives_are_not_kept() {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Offer, Password, PasswordKind, TokenSource};
-use crate::endpoint::Endpoint;
+use crate::auth::{Offer, Password, PasswordKind, Provenance, TokenSource};
+use crate::endpoint::{Endpoint, Engine};
 use crate::error::{Error, ErrorKind};
 use crate::token::Token;
 
@@ -35,14 +35,20 @@ impl Passwords {
         }
     }
 
+    /// What is signed for, where something is signed.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Passwords::Iam(_, endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// The error for a refusal that no new password cures, with what to do about it.
     pub(super) fn refused_for_good(&self, cause: Error) -> Error {
         let message = match self {
-            Passwords::Iam(_, endpoint) => format!(
-                "login as {:?} was refused with a new token; check that the user exists and has \
-                 been granted rds_iam, that the policy allows rds-db:connect for it, and this \
-                 machine's clock",
-                endpoint.user()
-            ),
+            Passwords::Iam(source, endpoint) => {
+                refused_token(endpoint, source.provenance(), &cause.to_string())
+            }
             _ => {
                 "login was refused with the password that its source gives at present; check that \
                   it is this user's, and that the user is no member of rds_iam"
@@ -51,6 +57,44 @@ impl Passwords {
         };
         Error::with_cause(ErrorKind::LoginRefused, message, cause)
     }
+}
+
+fn refused_token(endpoint: &Endpoint, provenance: Option<Provenance>, said: &str) -> String {
+    let user = endpoint.user();
+    // Both in the server's words, which may be in another language: then it is the long list.
+    if said.contains("password authentication failed") {
+        return format!(
+            "the server asked {user:?} for a password instead of a token, so that user does not \
+             exist or is no member of rds_iam; create it and grant rds_iam to it"
+        );
+    }
+    if said.contains("RDS proxy has no credentials") {
+        return format!(
+            "the proxy does not know {user:?}; add a secret with that user's password to the proxy, \
+             or let the proxy itself log in with iam, and let its clients do so"
+        );
+    }
+    let signed_with = provenance.map_or_else(String::new, |it| {
+        let region = it.region.map_or_else(String::new, |it| format!(" in {it}"));
+        format!("{region} with credentials from {}", it.credentials)
+    });
+    let (host, port) = (endpoint.host(), endpoint.port());
+    let (granted, allowed) = match endpoint.engine() {
+        Engine::Dsql => (
+            "that the user exists and was granted to this iam identity (AWS IAM GRANT)",
+            "dsql:DbConnect (for admin dsql:DbConnectAdmin) on the cluster",
+        ),
+        Engine::Rds => (
+            "that the user exists and has been granted rds_iam",
+            "rds-db:connect for this user of this database",
+        ),
+    };
+    format!(
+        "login as {user:?} was refused with a new token, signed for {host}:{port}{signed_with}; \
+         check, in this order, {granted}, that the policy of these credentials allows {allowed}, \
+         that host and region are the database's own and no alias's (sign_for, iam_region), and \
+         this machine's clock"
+    )
 }
 
 /// What a user set on the builder.

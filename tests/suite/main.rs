@@ -17,17 +17,29 @@ mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+mod endurance;
 mod environment;
+mod events;
 mod examples;
 mod exit;
+mod failover;
+mod fork;
+mod judgement;
+mod lifetime;
 mod login;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "migrations")]
+mod migrations;
 mod names;
+mod network;
 mod parameters;
 mod password;
 mod pool;
 mod refusal;
 mod rotation;
 mod secrets;
+mod storm;
 mod support;
 mod timeline;
 mod tls;

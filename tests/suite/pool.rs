@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
 
 use crate::support::database::{
-    auth_builder, credentials_of, emulator, manager, manager_builder, shared_emulator,
+    auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, shared_emulator,
 };
 use crate::support::{FakeSource, PATIENCE};
 
@@ -262,15 +262,6 @@ fn get_patiently(pool: &diesel_rds_iam::PgPool) -> r2d2::PooledConnection<PgConn
             Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
     }
-}
-
-fn backend_pid(connection: &mut PgConnection) -> i32 {
-    use diesel::prelude::*;
-    use diesel::sql_types::Integer;
-
-    diesel::select(diesel::dsl::sql::<Integer>("pg_backend_pid()"))
-        .get_result(connection)
-        .unwrap()
 }
 
 #[derive(Debug, Default)]

@@ -173,9 +173,9 @@ fn a_refused_identity_costs_one_signature_a_second() {
             "{signed} signatures after {seconds} s"
         );
     }
-    // Allowed again, it recovers with the next token.
+    // Allowed again, it recovers with the next login.
     it.emulator.heal();
-    it.time.advance(SECOND);
+    it.time.advance(4 * SECOND);
     drop(it.manager.try_connect().unwrap());
 }
 

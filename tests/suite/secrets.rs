@@ -152,7 +152,8 @@ fn of_tokens() {
         "token signed",
         "login refused",
         "event: LoginRefused",
-        "ERROR log: message=",
+        "WARN diesel_rds_iam::event: ",
+        "event: ConnectFailed",
         "panic: ",
         "PAM authentication failed",
     ];
@@ -202,7 +203,7 @@ fn of_passwords() {
         "diesel: StartEstablishConnection",
         "password authentication failed",
         "a password is set",
-        "ERROR log: message=",
+        "connections cannot be opened",
     ];
     judge(&heard, &sources);
 }

@@ -1,53 +1,76 @@
 //! What a failed connect means, from the text that libpq gives: there is no SQLSTATE for it.
 //!
 //! libpq's own words are English, since a Rust program does not call `setlocale`; the server's are
-//! in the server's language, and RDS Proxy's are its own. So libpq's words are recognized, and what
-//! is not among them was said by the server. Of the server's words, those that can only be a
-//! shortage are recognized, in English; anything else counts as a refusal, since the price of that
-//! mistake is one signature and one more login.
+//! in the server's language. Which of the two it is shows in any language: libpq puts the severity,
+//! a colon and two spaces before what the server said, and has nothing of that form itself.
 
+use crate::backend::answer::{self, Judgement};
 use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
-/// What libpq says when the network failed. [fe-connect.c, fe-misc.c, fe-secure.c of libpq 11 to 17]
+/// What libpq says when the network failed, before or after TLS began. [fe-connect.c, fe-misc.c,
+/// fe-secure.c, fe-secure-openssl.c of libpq 14 to 18]
 const NETWORK: &[&str] = &[
+    "SSL SYSCALL error",
+    "SSL connection has been closed unexpectedly",
+    "unexpected eof while reading",
     "Connection refused",
+    "Connection reset",
     "Connection timed out",
+    // After whatever the system said of a connect.
+    "Is the server running on",
     "No route to host",
     "Network is unreachable",
     "could not connect to server",
     "could not create socket",
+    "could not get socket error status",
     "could not receive",
     "could not send",
     "could not translate host name",
     "could not parse network address",
     "server closed the connection unexpectedly",
     "timeout expired",
+    // Something else than PostgreSQL answers.
+    "received invalid response to SSL negotiation",
+    "expected authentication request from server",
+    "lost synchronization with server",
 ];
 
 /// What libpq says when TLS was not acceptable. [fe-secure-openssl.c, fe-secure-common.c]
 const TLS: &[&str] = &[
     "SSL error",
-    "SSL SYSCALL error",
     "root certificate file",
+    "system root certificate paths",
     "server certificate for",
     "server does not support SSL",
     "certificate verify failed",
+    "could not establish SSL connection",
     "could not load",
     "could not read root certificate",
+    "ALPN protocol",
+];
+
+/// What libpq says of a server that `target_session_attrs` does not want. [fe-connect.c]
+const NOT_WANTED: &[&str] = &[
+    "session is read-only",
+    "session is not read-only",
+    "server is in hot standby mode",
+    "server is not in hot standby mode",
 ];
 
 /// What libpq says of settings that it cannot use, where that quotes no more than the value of a
-/// keyword that it knows; and what the server says of those that are passed on to it.
-/// [fe-connect.c, guc.c]
+/// keyword that it knows. [fe-connect.c, fe-auth.c]
 const CONFIGURATION: &[&str] = &[
     "invalid sslmode value",
     "invalid integer value",
     "invalid port number",
     "invalid value for connection option",
-    "invalid value for parameter",
-    "requires a Boolean value",
-    "requires a numeric value",
+    "invalid SSL protocol version",
+    "authentication method requirement",
+    "channel binding",
+    "weak sslmode",
+    "not compiled in",
+    "host name must be specified",
     "value: \"",
 ];
 
@@ -57,64 +80,80 @@ const SERVICE: &[&str] = &["definition of service", "service file"];
 /// What libpq says of a keyword that it does not know, before it quotes that. [fe-connect.c]
 const UNKNOWN_KEYWORD: &str = "invalid connection option \"";
 
-/// What the server or a proxy says when it asks for fewer logins.
-const THROTTLED: &[&str] = &[
-    "too many competing requests",
-    "Rate of connection to proxy exceeded",
-];
+/// What libpq says when the server wants a password and there is none. [fe-auth.c]
+const NO_PASSWORD: &str = "no password supplied";
 
-/// What the server says when no login would do at the moment. [postmaster.c, proc.c, postinit.c]
-const UNAVAILABLE: &[&str] = &[
-    "the database system is",
-    "too many clients already",
-    "remaining connection slots",
-    "too many connections for",
-    "canceling authentication due to timeout",
-    "terminating connection",
-];
+/// What libpq before 14 makes of a long token where the server asks for a password. [fe-auth-scram.c]
+const OUT_OF_MEMORY: &str = "out of memory";
 
 /// The error for what libpq said of a failed connect.
 pub(super) fn judge(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
     }
+    let (kind, message) = match servers_words(text) {
+        Some(words) => answer::judge(words),
+        None => judge_libpqs(text),
+    };
+    Error::with_cause(kind, message, text.to_owned())
+}
+
+/// What the server said last, if it said anything: behind a severity in whatever language.
+/// [pqBuildErrorMessage3 of fe-protocol3.c]
+fn servers_words(text: &str) -> Option<&str> {
+    let starts = text.match_indices(":  ").filter(|(at, _)| {
+        let line = text[..*at].lines().next_back().unwrap_or_default();
+        let severity = line.rsplit("failed: ").next().unwrap_or_default();
+        // No line that follows a message, and nothing within one.
+        let is_detail = matches!(severity, "DETAIL" | "HINT" | "CONTEXT" | "QUERY");
+        !severity.is_empty() && !is_detail && !severity.contains(['"', '(', ':', '\t'])
+    });
+    starts.last().map(|(at, colon)| &text[at + colon.len()..])
+}
+
+fn judge_libpqs(text: &str) -> Judgement {
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
-    // What the server says comes behind its severity; before that stands what libpq has to add.
-    let (kind, message) = if says(THROTTLED) {
-        (
-            ErrorKind::Throttled,
-            "the server takes no more logins at this rate; open fewer connections at a time",
-        )
-    } else if says(UNAVAILABLE) {
-        (
-            ErrorKind::ServerUnavailable,
-            "the server takes no logins at the moment",
-        )
-    } else if says(SERVICE) {
+    if says(SERVICE) {
         (
             ErrorKind::Configuration,
             "PGSERVICE names a service that libpq cannot read; unset it",
-        )
-    } else if says(TLS) {
-        (
-            ErrorKind::Tls,
-            "no TLS connection that could be trusted; check the host name and sslrootcert",
         )
     } else if says(NETWORK) {
         (
             ErrorKind::Network,
             "cannot reach the server; check host, port, security group and route",
         )
+    } else if says(TLS) {
+        (
+            ErrorKind::Tls,
+            "no TLS connection that could be trusted; check the host name and sslrootcert",
+        )
+    } else if says(NOT_WANTED) {
+        (
+            ErrorKind::ServerUnavailable,
+            "the server is not what writer() or target_session_attrs asks for, as after a failover; \
+             its name leads to another soon, or set target_session_attrs otherwise",
+        )
     } else if says(CONFIGURATION) {
         (
             ErrorKind::Configuration,
-            "a setting is not accepted; correct the connection string, or PGTZ, PGDATESTYLE and \
-             PGGEQO, which libpq sends to the server",
+            "a setting is not accepted; correct the connection string",
+        )
+    } else if text.contains(NO_PASSWORD) {
+        (
+            ErrorKind::Configuration,
+            "the server asks for a password and there is none; set one, or leave out iam=off",
+        )
+    } else if text.contains(OUT_OF_MEMORY) {
+        (
+            ErrorKind::Configuration,
+            "libpq has no memory, or is older than 14 and was asked for a password instead of a \
+             token; grant rds_iam to the user, and use libpq 14 or later",
         )
     } else {
-        (ErrorKind::LoginRefused, "the server refused the login")
-    };
-    Error::with_cause(kind, message, text.to_owned())
+        // A server that cannot even start a process for the connection gives no severity.
+        answer::judge(text)
+    }
 }
 
 /// Whether `text` is about a keyword that this libpq does not know.
@@ -141,48 +180,147 @@ fn unknown_keyword(keyword: &str) -> Error {
 mod tests {
     use super::*;
 
+    const PREFIX: &str = "connection to server at \"h\" (1.2.3.4), port 5432 failed: ";
+
+    /// Refusals as PostgreSQL's message catalogs have them.
+    const REFUSALS: [&str; 12] = [
+        "FATAL:  PAM-Authentifizierung für Benutzer »app« fehlgeschlagen",
+        "FATAL:  la autentificación PAM falló para el usuario «app»",
+        "FATAL:  authentification PAM échouée pour l'utilisateur « app »",
+        "FATALE:  Autenticazione PAM fallita per l'utente \"app\"",
+        "FATAL:  ユーザー\"app\"のPAM認証に失敗しました",
+        "ფატალური:  PAM ავთენტიფიკაცია მომხმარებლისთვის \"app\" ვერ მოხერხდა",
+        "치명적오류:  사용자 \"app\"의 PAM 인증을 실패했습니다.",
+        "ВАЖНО:  пользователь \"app\" не прошёл проверку подлинности (PAM)",
+        "FATALT:  PAM-autentisering misslyckades för användare \"app\"",
+        "ФАТАЛЬНО:  Користувач \"app\" не пройшов автентифікацію PAM",
+        "致命错误:  用户 \"app\" 的 PAM 认证失败",
+        "致命錯誤:  PAM 驗證使用者 \"app\" 失敗",
+    ];
+
     #[test]
-    fn each_text_has_its_kind() {
+    fn each_text_of_libpqs_has_its_kind() {
         for (text, kind) in [
-            (
-                "connection to server at \"h\" (1.2.3.4), port 5432 failed: FATAL:  PAM \
-                 authentication failed for user \"app\"\n",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "FATAL:  PAM-Authentifizierung für Benutzer »app« fehlgeschlagen",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "FATAL:  sorry, too many clients already",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "FATAL:  The IAM authentication failed because of too many competing requests.",
-                ErrorKind::Throttled,
-            ),
             (
                 "could not translate host name \"h\" to address: Name or service not known",
                 ErrorKind::Network,
             ),
-            ("SSL error: certificate verify failed", ErrorKind::Tls),
             (
-                "definition of service \"nonsense\" not found",
-                ErrorKind::Configuration,
+                "Connection refused\n\tIs the server running on that host and accepting TCP/IP \
+                 connections?\n",
+                ErrorKind::Network,
             ),
             (
-                "FATAL:  invalid value for parameter \"TimeZone\": \"nonsense\"",
+                "server closed the connection unexpectedly\n\tThis probably means the server \
+                 terminated abnormally\n\tbefore or while processing the request.\n",
+                ErrorKind::Network,
+            ),
+            ("timeout expired", ErrorKind::Network),
+            (
+                "SSL SYSCALL error: Connection reset by peer",
+                ErrorKind::Network,
+            ),
+            ("SSL SYSCALL error: EOF detected", ErrorKind::Network),
+            (
+                "SSL error: unexpected eof while reading",
+                ErrorKind::Network,
+            ),
+            (
+                "SSL connection has been closed unexpectedly",
+                ErrorKind::Network,
+            ),
+            ("SSL error: certificate verify failed", ErrorKind::Tls),
+            (
+                "server certificate for \"a\" does not match host name \"b\"",
+                ErrorKind::Tls,
+            ),
+            (
+                "root certificate file \"/none\" does not exist\nEither provide the file, use the \
+                 system's trusted roots with sslrootcert=system, or change sslmode to disable \
+                 server certificate verification.",
+                ErrorKind::Tls,
+            ),
+            (
+                "server does not support SSL, but SSL was required",
+                ErrorKind::Tls,
+            ),
+            ("session is read-only", ErrorKind::ServerUnavailable),
+            (
+                "definition of service \"nonsense\" not found",
                 ErrorKind::Configuration,
             ),
             (
                 "invalid channel_binding value: \"nonsense\"",
                 ErrorKind::Configuration,
             ),
+            (
+                "authentication method requirement \"md5\" failed: server requested a cleartext \
+                 password",
+                ErrorKind::Configuration,
+            ),
+            (
+                "fe_sendauth: no password supplied",
+                ErrorKind::Configuration,
+            ),
+            ("out of memory", ErrorKind::Configuration),
+            (
+                "could not fork new process for connection: Cannot allocate memory",
+                ErrorKind::ServerUnavailable,
+            ),
         ] {
-            let error = judge(text);
-            assert_eq!(error.kind(), kind, "{error}");
-            assert!(error.to_string().ends_with(text.trim_end()), "{error}");
+            for text in [text.to_owned(), format!("{PREFIX}{text}")] {
+                assert_eq!(servers_words(&text), None, "{text}");
+                assert_eq!(judge(&text).kind(), kind, "{text}");
+            }
         }
+    }
+
+    /// FAULTS.md row 27: what the server says is told from what libpq says in any language.
+    #[test]
+    fn a_servers_words_are_known_for_its_own_in_any_language() {
+        for refusal in REFUSALS {
+            let words = refusal.split_once(":  ").unwrap().1;
+            for text in [format!("{refusal}\n"), format!("{PREFIX}{refusal}\n")] {
+                assert_eq!(servers_words(&text).map(str::trim_end), Some(words));
+                let error = judge(&text);
+                assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
+                assert!(error.to_string().ends_with(text.trim_end()), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_who_is_called_like_a_failure_is_refused_like_any_other() {
+        for name in [
+            "timeout expired",
+            "SSL error",
+            "Connection refused",
+            "a:  b",
+        ] {
+            let text = format!("{PREFIX}FATAL:  PAM authentication failed for user \"{name}\"\n");
+            assert_eq!(judge(&text).kind(), ErrorKind::LoginRefused, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_addresses_the_last_word_of_a_server_counts() {
+        let starting = "FATAL:  the database system is starting up\n";
+        let refused = "FATAL:  PAM authentication failed for user \"app\"\n";
+        let nobody = "Connection refused\n\tIs the server running on that host?\n";
+        for (first, second, kind) in [
+            (starting, refused, ErrorKind::LoginRefused),
+            (nobody, refused, ErrorKind::LoginRefused),
+            (starting, nobody, ErrorKind::ServerUnavailable),
+        ] {
+            let text = format!("{PREFIX}{first}{PREFIX}{second}");
+            assert_eq!(judge(&text).kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_detail_is_no_message_of_its_own() {
+        let text = "FATAL:  no way in\nDETAIL:  too many connections for today\nHINT:  wait\n";
+        assert_eq!(judge(text).kind(), ErrorKind::ServerUnavailable);
     }
 
     #[test]

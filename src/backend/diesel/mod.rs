@@ -11,7 +11,8 @@ mod passfile;
 use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
-use diesel::{Connection, ConnectionError, PgConnection};
+use diesel::sql_types::Text;
+use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
 
 use self::conninfo::{Conninfo, NO_FILE};
 use super::sealed;
@@ -30,6 +31,11 @@ pub struct Connector {
     /// The user's, if it is to be shorter than ours.
     connect_timeout: Option<Duration>,
     _roots: Option<PrivateFile>,
+}
+
+diesel::define_sql_function! {
+    #[sql_name = "pg_catalog.current_setting"]
+    fn current_setting(name: Text) -> Text;
 }
 
 #[expect(private_interfaces, reason = "as at the trait")]
@@ -102,6 +108,16 @@ impl sealed::Backend for PgConnection {
         Ok(R2D2Connection::ping(self)?)
     }
 
+    fn ping_writer(&mut self) -> Result<(), diesel::r2d2::Error> {
+        // What libpq itself asks for `target_session_attrs=read-write`: on for a standby, and where
+        // `default_transaction_read_only` is.
+        let query = diesel::select(current_setting("transaction_read_only"));
+        match query.get_result::<String>(self)?.as_str() {
+            "off" => Ok(()),
+            _ => Err(read_only().into()),
+        }
+    }
+
     fn is_broken(&mut self) -> bool {
         R2D2Connection::is_broken(self)
     }
@@ -111,6 +127,13 @@ impl From<Error> for diesel::r2d2::Error {
     fn from(error: Error) -> diesel::r2d2::Error {
         ConnectionError::BadConnection(error.to_string()).into()
     }
+}
+
+fn read_only() -> Error {
+    Error::new(
+        ErrorKind::ServerUnavailable,
+        "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+    )
 }
 
 fn cannot_hand_over(cause: std::io::Error) -> Error {

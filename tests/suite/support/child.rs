@@ -65,6 +65,8 @@ impl Child {
                 .filter(|(name, _)| !name.to_string_lossy().starts_with(ARGUMENT))
                 .collect::<Vec<_>>(),
         );
+        // With --nocapture, its figures.
+        print!("{stdout}");
     }
 }
 

@@ -4,6 +4,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_types::Integer;
 use diesel_rds_iam::{IamAuth, IamAuthBuilder, ManagerBuilder, PgConnectionManager};
 use rds_iam_emulator::{Emulator, Login, Verdict};
 
@@ -40,7 +43,7 @@ pub fn auth_builder(emulator: &Emulator) -> IamAuthBuilder {
 }
 
 /// A manager for the user `app`, with that identity.
-pub fn manager_builder(emulator: &Emulator) -> ManagerBuilder<diesel::PgConnection> {
+pub fn manager_builder(emulator: &Emulator) -> ManagerBuilder<PgConnection> {
     let auth = auth_builder(emulator).build().unwrap();
     PgConnectionManager::builder(&emulator.url("app")).auth(auth)
 }
@@ -54,4 +57,11 @@ pub fn refused(emulator: &Emulator) -> Vec<Login> {
     let mut logins = emulator.logins();
     logins.retain(|login| !matches!(login.verdict(), Verdict::Accepted));
     logins
+}
+
+/// Which session of the server this is.
+pub fn backend_pid(connection: &mut PgConnection) -> i32 {
+    diesel::select(sql::<Integer>("pg_backend_pid()"))
+        .get_result(connection)
+        .unwrap()
 }

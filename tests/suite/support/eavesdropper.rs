@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use diesel::connection::{InstrumentationEvent, set_default_instrumentation};
 use diesel_rds_iam::{
-    ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused, LoginRetried,
-    RefreshFailed, TokenSigned,
+    ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
+    LoginRetried, RefreshFailed, StaleServed, TokenSigned,
 };
 use parking_lot::Mutex;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -141,6 +141,10 @@ impl HandleAuthEvent for Eavesdropper {
         self.hear("event", event);
     }
 
+    fn handle_stale_served(&self, event: &StaleServed<'_>) {
+        self.hear("event", event);
+    }
+
     fn handle_login_refused(&self, event: &LoginRefused<'_>) {
         self.hear("event", event);
     }
@@ -150,6 +154,10 @@ impl HandleAuthEvent for Eavesdropper {
     }
 
     fn handle_connection_opened(&self, event: &ConnectionOpened<'_>) {
+        self.hear("event", event);
+    }
+
+    fn handle_connect_failed(&self, event: &ConnectFailed<'_>) {
         self.hear("event", event);
     }
 

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use diesel_rds_iam::{BoxError, Endpoint, HandleAuthEvent, RefreshFailed, TokenSigned};
+use diesel_rds_iam::{
+    BoxError, Endpoint, HandleAuthEvent, RefreshFailed, StaleServed, TokenSigned,
+};
 use parking_lot::{Condvar, Mutex};
 
 /// For how long a test waits for what must happen. Only a failure takes this long.
@@ -117,6 +119,7 @@ pub struct Counts {
     pub signed: usize,
     pub failed: usize,
     pub failed_with_stale: usize,
+    pub stale_served: usize,
 }
 
 impl Recorder {
@@ -152,6 +155,11 @@ impl HandleAuthEvent for Recorder {
             counts.failed += 1;
             counts.failed_with_stale += usize::from(event.stale.is_some());
         });
+    }
+
+    fn handle_stale_served(&self, event: &StaleServed<'_>) {
+        assert!(event.token_age > Duration::ZERO && event.endpoint.is_some());
+        self.count(|counts| counts.stale_served += 1);
     }
 }
 

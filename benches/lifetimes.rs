@@ -1,0 +1,172 @@
+//! How pools replace their connections under load, in figures: `cargo bench --bench lifetimes`.
+//!
+//! It takes two minutes. The rate of connects means something only on a machine that does nothing
+//! else.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a benchmark may fail by panicking, and measures time itself"
+)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use diesel::connection::SimpleConnection;
+use diesel_rds_iam::{ConnectionRetired, HandleAuthEvent, IamAuth, PgConnectionManager, PgPool};
+use parking_lot::Mutex;
+use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
+use rds_iam_emulator::Emulator;
+
+const MAX_SIZE: u32 = 10;
+const THREADS_PER_POOL: usize = 14;
+
+fn main() {
+    // Test runners ask every target for its tests: this one has none.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let emulator = Emulator::builder()
+        .postgres_setting("max_connections", "200")
+        .start()
+        .unwrap();
+    emulator.create_iam_user("app").unwrap();
+    for (pools, seconds) in [(1, 3), (1, 14), (10, 14)] {
+        measure(&emulator, pools, Duration::from_secs(seconds));
+    }
+}
+
+/// Keeps so many pools under load for three lives.
+fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
+    let (key, secret) = (emulator.access_key(), emulator.secret_key());
+    let credentials = Credentials::new(key, secret, None, None, "bench");
+    let process = Arc::new(Process::default());
+    let auth = IamAuth::builder()
+        .credentials_provider(credentials)
+        .event_handler(process.clone())
+        .build()
+        .unwrap();
+    let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth);
+    let manager = manager.build().unwrap();
+    let all: Vec<(PgPool, Arc<Away>)> = (0..pools)
+        .map(|_| {
+            let away = Arc::new(Away::default());
+            let watch = Watch {
+                process: process.clone(),
+                away: away.clone(),
+            };
+            let builder = manager.pool_builder().max_size(MAX_SIZE).min_idle(None);
+            let builder = builder.max_lifetime(Some(max_lifetime));
+            (
+                builder.event_handler(Box::new(watch)).build().unwrap(),
+                away,
+            )
+        })
+        .collect();
+    // From here on, whatever is opened is a replacement.
+    for (pool, _) in &all {
+        let held: Vec<_> = (0..MAX_SIZE).map(|_| pool.get().unwrap()).collect();
+        drop(held);
+    }
+    process.opened.lock().clear();
+    process.retired.lock().clear();
+    for (_, away) in &all {
+        *away.0.lock() = (0, 0);
+    }
+
+    let end = Instant::now() + 3 * max_lifetime;
+    let failed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for (pool, _) in &all {
+            for _ in 0..THREADS_PER_POOL {
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        match pool.get() {
+                            Ok(mut one) => one.batch_execute("SELECT pg_sleep(0.02)").unwrap(),
+                            Err(_) => {
+                                failed.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        }
+    });
+
+    let mut ages = process.retired.lock().clone();
+    ages.sort();
+    let age = |at: usize| ages.get(at).copied().unwrap_or_default().as_secs_f64();
+    let forced = ages.iter().filter(|age| **age >= max_lifetime).count();
+    let most_away = all.iter().map(|(_, away)| away.0.lock().1).max().unwrap();
+    println!("pools {pools}, each of {MAX_SIZE}; maximum {max_lifetime:?}");
+    println!("  retired                        {}", ages.len());
+    println!("  checkouts that failed          {}", failed.into_inner());
+    println!(
+        "  ages at retirement             {:.2} s, {:.2} s, {:.2} s (min, median, max)",
+        age(0),
+        age(ages.len() / 2),
+        age(ages.len().saturating_sub(1)),
+    );
+    println!("  retired at the maximum itself  {forced}");
+    println!("  most away at once, of one pool {most_away}");
+    println!(
+        "  most connects in one second    {}",
+        peak(&process.opened.lock())
+    );
+}
+
+/// The most of `times` that lie within one second.
+fn peak(times: &[Instant]) -> usize {
+    let mut recent = VecDeque::new();
+    let mut most = 0;
+    for time in times {
+        recent.push_back(*time);
+        while *time - recent[0] > Duration::from_secs(1) {
+            recent.pop_front();
+        }
+        most = most.max(recent.len());
+    }
+    most
+}
+
+/// Of all pools.
+#[derive(Debug, Default)]
+struct Process {
+    opened: Mutex<Vec<Instant>>,
+    retired: Mutex<Vec<Duration>>,
+}
+
+/// How many connections of a pool are away now, and the most that were.
+#[derive(Debug, Default)]
+struct Away(Mutex<(usize, usize)>);
+
+#[derive(Debug)]
+struct Watch {
+    process: Arc<Process>,
+    away: Arc<Away>,
+}
+
+impl HandleEvent for Watch {
+    fn handle_acquire(&self, _: AcquireEvent) {
+        self.process.opened.lock().push(Instant::now());
+        let mut away = self.away.0.lock();
+        away.0 = away.0.saturating_sub(1);
+    }
+
+    fn handle_release(&self, _: ReleaseEvent) {
+        let mut away = self.away.0.lock();
+        away.0 += 1;
+        away.1 = away.1.max(away.0);
+    }
+}
+
+impl HandleAuthEvent for Process {
+    fn handle_connection_retired(&self, event: &ConnectionRetired) {
+        self.retired.lock().push(event.age);
+    }
+}

@@ -1,0 +1,272 @@
+//! A server that goes and comes back, and one that comes back as something else.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel_rds_iam::{
+    ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder, PgPool, RetireReason,
+    retire_all,
+};
+use parking_lot::Mutex;
+use r2d2::ManageConnection;
+use rds_iam_emulator::{Emulator, Fault, Node, Stage};
+
+use crate::support::database::{
+    auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, refused,
+    shared_emulator,
+};
+use crate::support::{FakeSource, PATIENCE};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How soon a pool has to be of use again.
+const SOON: Duration = Duration::from_secs(5);
+
+/// An identity whose source of credentials counts its calls.
+fn counted(emulator: &Emulator) -> (IamAuthBuilder, FakeSource) {
+    let (source, good) = (FakeSource::default(), credentials_of(emulator));
+    source.answer(move || Ok(good.clone()));
+    let auth = IamAuth::builder().credentials_fn(source.fetch());
+    (auth, source)
+}
+
+/// FAULTS.md row 17.
+#[test]
+fn a_pool_serves_soon_after_its_server_is_back() {
+    let emulator = emulator();
+    let (auth, source) = counted(&emulator);
+    let auth = auth.build().unwrap();
+    let manager = manager_builder(&emulator).auth(auth.clone()).build();
+    let pool = manager.unwrap().into_pool().unwrap();
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+
+    emulator.stop_postgres().unwrap();
+    let error = pool.get_timeout(SECOND).err().unwrap();
+    emulator.start_postgres().unwrap();
+    let started = Instant::now();
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+
+    assert_eq!(source.calls(), 1, "{error}");
+    assert_eq!(auth.stats().tokens_signed, 1, "{error}");
+    assert!(refused(&emulator).is_empty(), "{:?}", refused(&emulator));
+}
+
+/// FAULTS.md row 30.
+#[test]
+fn a_writers_pool_finds_the_new_writer() {
+    let emulator = emulator();
+    emulator.execute("CREATE TABLE written ()").unwrap();
+    emulator.execute("GRANT INSERT ON written TO app").unwrap();
+    let reasons = Reasons::default();
+    let (auth, source) = counted(&emulator);
+    let auth = auth.event_handler(reasons.clone()).build().unwrap();
+    let manager = manager_builder(&emulator).auth(auth.clone()).writer();
+    let manager = manager.build().unwrap();
+    let pool = manager.pool_builder().max_size(2).build().unwrap();
+    write(&pool);
+
+    // One checkout is enough.
+    emulator.fail_over().unwrap();
+    let over = Instant::now();
+    write(&pool);
+    assert!(over.elapsed() < SOON, "{:?}", over.elapsed());
+
+    // DNS still tells of the old writer: it is passed over, by libpq and at checkout.
+    emulator.route_to(Node::Reader).unwrap();
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
+    let reader = manager_builder(&emulator).auth(auth.clone()).build();
+    let reader = reader.unwrap();
+    let mut old = reader.try_connect().unwrap();
+    reader.is_valid(&mut old).unwrap();
+    let error = manager.is_valid(&mut old).unwrap_err();
+    assert!(error.to_string().contains("takes no writes"), "{error}");
+    emulator.route_to(Node::Writer).unwrap();
+    write(&pool);
+
+    // A server that becomes read-only under open sessions.
+    set_read_only(&emulator, true);
+    let begun = Instant::now();
+    while reasons.0.lock().is_empty() {
+        drop(pool.get_timeout(SECOND));
+        assert!(begun.elapsed() < PATIENCE, "it was never noticed");
+    }
+    set_read_only(&emulator, false);
+    while pool.get_timeout(SECOND).is_err() {
+        assert!(begun.elapsed() < 2 * PATIENCE, "it was never left");
+    }
+    write(&pool);
+    let reasons = reasons.0.lock();
+    assert!(
+        reasons
+            .iter()
+            .all(|reason| *reason == RetireReason::ReadOnly)
+    );
+
+    assert_eq!(source.calls(), 1);
+    assert_eq!(auth.stats().tokens_signed, 1);
+    assert!(refused(&emulator).is_empty(), "{:?}", refused(&emulator));
+}
+
+#[test]
+fn a_writer_cannot_do_without_the_test_at_checkout() {
+    let emulator = shared_emulator();
+    let auth = auth_builder(emulator).build().unwrap();
+    let by_url = |attrs| {
+        let url = format!("{}&target_session_attrs={attrs}", emulator.url("app"));
+        diesel_rds_iam::PgConnectionManager::builder(&url).auth(auth.clone())
+    };
+    for builder in [
+        manager_builder(emulator).writer(),
+        by_url("read-write"),
+        by_url("primary"),
+        by_url("any").writer(),
+    ] {
+        let manager = builder.build().unwrap();
+        let untested = manager.pool_builder().test_on_check_out(false);
+        let error = untested.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("test_on_check_out"), "{error}");
+        manager.into_pool().unwrap();
+    }
+    let untested = by_url("any").build().unwrap().pool_builder();
+    untested.test_on_check_out(false).build().unwrap();
+}
+
+#[test]
+fn retire_all_drops_idle_connections_at_once_and_busy_ones_when_they_come_back() {
+    let reasons = Reasons::default();
+    let auth = auth_builder(shared_emulator()).event_handler(reasons.clone());
+    let auth = auth.build().unwrap();
+    let manager = manager_builder(shared_emulator()).auth(auth).build();
+    let pool = manager.unwrap().pool_builder();
+    let pool = pool.max_size(3).max_lifetime(None).build().unwrap();
+    let mut busy = pool.get().unwrap();
+    let mut idle = [pool.get().unwrap(), pool.get().unwrap()];
+    let mut old: HashSet<i32> = idle.iter_mut().map(|one| backend_pid(one)).collect();
+    old.insert(backend_pid(&mut busy));
+    drop(idle);
+
+    retire_all(&pool).unwrap();
+    assert_eq!(*reasons.0.lock(), [RetireReason::RetireAll; 2]);
+    busy.batch_execute("SELECT 1").unwrap();
+    drop(busy);
+    assert_eq!(*reasons.0.lock(), [RetireReason::RetireAll; 3]);
+    let mut new = [(); 3].map(|()| pool.get().unwrap());
+    for connection in &mut new {
+        assert!(!old.contains(&backend_pid(connection)));
+    }
+    // What has been opened since stays.
+    drop(new);
+    assert_eq!(reasons.0.lock().len(), 3);
+}
+
+#[test]
+fn retire_all_waits_for_nobody_and_starves_nobody() {
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(2)
+        .build()
+        .unwrap();
+    let busy = (pool.get().unwrap(), pool.get().unwrap());
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| backend_pid(&mut pool.get().unwrap()));
+        // All are busy: this returns all the same, and whoever holds them is not disturbed.
+        retire_all(&pool).unwrap();
+        drop(busy);
+        waiter.join().unwrap();
+    });
+
+    // The server says nothing any more, so no answer of it can be waited for.
+    let emulator = emulator();
+    let pool = manager(&emulator).pool_builder().max_size(2);
+    let pool = pool.build().unwrap();
+    drop((pool.get().unwrap(), pool.get().unwrap()));
+    emulator.fault(Fault::BlackHole(Stage::Data));
+    thread::scope(|scope| {
+        let (sender, done) = mpsc::channel();
+        let pool = &pool;
+        scope.spawn(move || sender.send(retire_all(pool)));
+        let outcome = done.recv_timeout(PATIENCE);
+        emulator.drop_sessions();
+        outcome.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn retire_all_under_load_leaves_none_of_before_and_fails_nobody() {
+    const THREADS: usize = 8;
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(4)
+        .min_idle(None)
+        .connection_timeout(PATIENCE)
+        .build()
+        .unwrap();
+    let is_over = AtomicBool::new(false);
+    let seen = Mutex::new(HashSet::new());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut connection = pool.get().unwrap();
+                    seen.lock().insert(backend_pid(&mut connection));
+                }
+            });
+        }
+        for _ in 0..3 {
+            let begun = Instant::now();
+            while seen.lock().len() < 4 {
+                thread::yield_now();
+                assert!(begun.elapsed() < PATIENCE, "{:?}", seen.lock());
+            }
+            let old = std::mem::take(&mut *seen.lock());
+            retire_all(&pool).unwrap();
+            let all = [(); 4].map(|()| pool.get().unwrap());
+            for mut connection in all {
+                assert!(!old.contains(&backend_pid(&mut connection)));
+            }
+            // Whoever held an old one at that moment may have told of it since.
+            seen.lock().retain(|backend| !old.contains(backend));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn retire_all_tells_of_a_pool_that_r2d2_built() {
+    let pool = r2d2::Pool::builder().max_size(1);
+    let pool = pool.build(manager(shared_emulator())).unwrap();
+    let backend = backend_pid(&mut pool.get().unwrap());
+    let error = retire_all(&pool).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("pool_builder"), "{error}");
+    assert_eq!(backend_pid(&mut pool.get().unwrap()), backend);
+}
+
+/// Why connections were given up.
+#[derive(Clone, Default)]
+struct Reasons(Arc<Mutex<Vec<RetireReason>>>);
+
+impl HandleAuthEvent for Reasons {
+    fn handle_connection_retired(&self, event: &ConnectionRetired) {
+        self.0.lock().push(event.reason);
+    }
+}
+
+fn write(pool: &PgPool) {
+    let mut connection = pool.get().unwrap();
+    let statement = "INSERT INTO written DEFAULT VALUES";
+    connection.batch_execute(statement).unwrap();
+}
+
+fn set_read_only(emulator: &Emulator, is_read_only: bool) {
+    let statement = format!("ALTER SYSTEM SET default_transaction_read_only = {is_read_only}");
+    emulator.execute(&statement).unwrap();
+    emulator.execute("SELECT pg_reload_conf()").unwrap();
+}

@@ -1,0 +1,85 @@
+//! A process that forks when it has a pool.
+
+use std::collections::HashSet;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use diesel::connection::SimpleConnection;
+use diesel_rds_iam::{IamAuth, PgConnectionManager, PgPool};
+use fork::Fork;
+
+use crate::support::child::{self, Child};
+use crate::support::database::{backend_pid, shared_emulator};
+use crate::support::{PATIENCE, endpoint};
+
+/// How the forked child ends where nothing else went wrong than that it hung.
+const HUNG: i32 = 3;
+
+/// FAULTS.md row 29.
+#[test]
+fn a_child_is_told_and_its_parent_is_left_in_peace() {
+    const TEST: &str = "a_child_is_told_and_its_parent_is_left_in_peace";
+    if !child::is_running(module_path!(), TEST) {
+        let emulator = shared_emulator();
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
+            .argument("URL", emulator.url("app"))
+            .argument("ACCESS_KEY", emulator.access_key())
+            .argument("SECRET_KEY", emulator.secret_key())
+            .run();
+    }
+    let (key, secret) = (child::argument("ACCESS_KEY"), child::argument("SECRET_KEY"));
+    let auth = IamAuth::builder()
+        .credentials_provider(Credentials::new(key, secret, None, None, "test"))
+        .build()
+        .unwrap();
+    let manager = PgConnectionManager::builder(&child::argument("URL")).auth(auth.clone());
+    let manager = manager.build().unwrap();
+    let pool = manager.pool_builder().max_size(3).build().unwrap();
+    let before = sessions(&pool);
+    // One stays out, and none is being opened.
+    let mut busy = pool.get().unwrap();
+
+    match fork::fork().unwrap() {
+        Fork::Child => {
+            thread::spawn(|| {
+                thread::sleep(PATIENCE);
+                process::exit(HUNG);
+            });
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                let error = pool.get_timeout(Duration::from_secs(2)).err().unwrap();
+                assert!(error.to_string().contains("forked"), "{error}");
+                // The token that there is is good here too, and another is signed by a new thread.
+                manager
+                    .try_connect()
+                    .unwrap()
+                    .batch_execute("SELECT 1")
+                    .unwrap();
+                auth.source(&endpoint()).token().unwrap();
+                let own = manager.pool_builder().max_size(1).build().unwrap();
+                own.get().unwrap().batch_execute("SELECT 1").unwrap();
+            }));
+            // Neither is dropped: they are the parent's.
+            process::exit(i32::from(outcome.is_err()));
+        }
+        Fork::Parent(child) => {
+            // An exit code is in the second byte.
+            let status = fork::waitpid(child).unwrap();
+            assert_eq!(status, 0, "the child hung if {}", HUNG << 8);
+        }
+    }
+    busy.batch_execute("SELECT 1").unwrap();
+    drop(busy);
+    assert_eq!(sessions(&pool), before);
+}
+
+/// Those of a pool of three.
+fn sessions(pool: &PgPool) -> HashSet<i32> {
+    let all = [(); 3].map(|()| pool.get().unwrap());
+    all.into_iter()
+        .map(|mut one| backend_pid(&mut one))
+        .collect()
+}

@@ -1,0 +1,626 @@
+//! `diesel_rds_iam::migrate`, and diesel's own way on a pooled connection.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_migrations::{FileBasedMigrations, MigrationHarness};
+use diesel_rds_iam::migrate::{self, Direction, Options, Progress, Status, Step};
+use diesel_rds_iam::{ErrorKind, ManualClock, PgConnectionManager};
+use parking_lot::Mutex;
+use rds_iam_emulator::{Emulator, Engine};
+use tempfile::TempDir;
+
+use crate::support::database::{auth_builder, emulator, shared_emulator};
+use crate::support::{PATIENCE, child, example};
+
+#[test]
+fn twenty_processes_that_start_together_run_each_migration_once() {
+    let emulator = shared_emulator();
+    let database = Database::new("twenty_processes");
+    let mut held = database.hold_lock();
+    let replicas: Vec<_> = (0..20)
+        .map(|_| {
+            let mut command = Command::new(example("migrate_at_start"));
+            child::forget_aws_and_postgresql(&mut command);
+            command
+                .env("DATABASE_URL", &database.url)
+                .env("AWS_ACCESS_KEY_ID", emulator.access_key())
+                .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped());
+            let mut replica = command.spawn().unwrap();
+            let output = BufReader::new(replica.stdout.take().unwrap()).lines();
+            (replica, output)
+        })
+        .collect();
+    let mut waiting = Vec::new();
+    for (replica, mut output) in replicas {
+        let first = output.next().unwrap().unwrap();
+        assert!(first.contains("waiting"), "{first}");
+        waiting.push((replica, output));
+    }
+    // All at once, all are after the lock.
+    execute(
+        &mut held,
+        &format!("SELECT pg_advisory_unlock({})", migrate::DEFAULT_LOCK_KEY),
+    );
+
+    let mut applied = Vec::new();
+    for (mut replica, output) in waiting {
+        let lines: Vec<String> = output.map(Result::unwrap).collect();
+        assert_eq!(lines.last().map(String::as_str), Some("ready"), "{lines:?}");
+        assert!(replica.wait().unwrap().success());
+        let names = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("applied "));
+        applied.extend(names.map(|line| line.split(' ').next().unwrap().to_owned()));
+    }
+    applied.sort();
+    assert_eq!(
+        applied,
+        [
+            "2026-11-22-000001_create_readings",
+            "2026-11-22-000002_index_readings"
+        ]
+    );
+}
+
+#[test]
+fn the_lock_is_waited_for_as_long_as_told() {
+    let database = Database::new("bounded_wait");
+    let folder = Folder::new(&[("1_one", "SELECT 1", "SELECT 1")]);
+    let _held = database.hold_lock();
+
+    // Five minutes by default, which pass as soon as they begin.
+    let time = ManualClock::new();
+    let auth = auth_builder(shared_emulator()).clock(time.clock());
+    let manager = PgConnectionManager::builder(&database.url).auth(auth.build().unwrap());
+    let mut limits = Vec::new();
+    let options = Options::new().on_progress(|progress| {
+        if let Progress::Waiting { limit } = progress {
+            limits.push(limit);
+            time.advance(limit);
+        }
+    });
+    let manager = manager.build().unwrap();
+    let error = migrate::run_pending(&manager, folder.source(), options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MigrationLock);
+    let holder = database.text(
+        "SELECT pid::text AS text FROM pg_locks WHERE locktype = 'advisory' AND database = \
+         (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
+    for said in ["lock_wait", "300s", &format!("pid {holder}")] {
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    assert_eq!(limits, [Duration::from_secs(300)]);
+
+    // Another key is another lock, and with no time to wait nobody is told of any.
+    let none = || {
+        let told = |progress: Progress<'_>| {
+            let waits = matches!(progress, Progress::Waiting { .. });
+            assert!(!waits, "there is no time to wait");
+        };
+        Options::new().lock_wait(Duration::ZERO).on_progress(told)
+    };
+    let error = migrate::run_pending(&database.manager, folder.source(), none()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MigrationLock);
+    let ran = migrate::run_pending(&database.manager, folder.source(), none().lock_key(7));
+    assert_eq!(names(&ran.unwrap()), ["1_one"]);
+    // Now that nothing is pending, the lock that is held does not matter.
+    let ran = migrate::run_pending(&database.manager, folder.source(), none());
+    assert_eq!(ran.unwrap(), []);
+}
+
+#[test]
+fn the_lock_is_the_documented_one() {
+    assert_eq!(migrate::DEFAULT_LOCK_KEY, 8_242_840_071_689_561_970);
+}
+
+#[test]
+fn a_failure_names_its_migration_and_leaves_the_rest_to_whoever_comes_next() {
+    let database = Database::new("failure");
+    let folder = Folder::new(&[
+        ("1_good", "CREATE TABLE good ()", "DROP TABLE good"),
+        ("2_bad", "CREATE TABLE half (); SELECT 1 / 0", ""),
+        ("3_after", "CREATE TABLE after_it ()", ""),
+    ]);
+    let mut other = superuser_of(shared_emulator(), &database.name);
+    let options = || Options::new().lock_wait(Duration::ZERO);
+    let error = migrate::run_pending(&database.manager, folder.source(), options()).unwrap_err();
+    // The lock is free at once, though the session that had it may not have ended yet.
+    let key = migrate::DEFAULT_LOCK_KEY;
+    for function in ["pg_try_advisory_lock", "pg_advisory_unlock"] {
+        assert_eq!(
+            text(
+                &mut other,
+                &format!("SELECT {function}({key})::text AS text")
+            ),
+            "true"
+        );
+    }
+    assert_eq!(error.kind(), ErrorKind::Migration);
+    assert_eq!(
+        error.to_string(),
+        "migration 2_bad could not be applied and was rolled back; done before it and kept: \
+         1: division by zero"
+    );
+    assert_eq!(database.tables(), ["good"]);
+
+    // It also leaves a transaction open that it has begun itself.
+    folder.write("2_bad", "up.sql", "BEGIN; SELECT 1 / 0");
+    folder.write("2_bad", "metadata.toml", "run_in_transaction = false");
+    let error = migrate::run_pending(&database.manager, folder.source(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Migration);
+    assert!(
+        error.to_string().contains("outside a transaction"),
+        "{error}"
+    );
+
+    folder.write("2_bad", "up.sql", "CREATE TABLE mended ()");
+    let ran = migrate::run_pending(&database.manager, folder.source(), options()).unwrap();
+    assert_eq!(names(&ran), ["2_bad", "3_after"]);
+    assert_eq!(database.tables(), ["after_it", "good", "mended"]);
+}
+
+#[test]
+fn a_lost_connection_and_a_panic_leave_no_lock_behind() {
+    let database = Database::new("lost_connection");
+    let folder = Folder::new(&[
+        ("1_one", "CREATE TABLE one ()", ""),
+        ("2_two", "CREATE TABLE two ()", ""),
+        ("3_three", "CREATE TABLE three ()", ""),
+    ]);
+    let options = Options::new().on_progress(|progress| match progress {
+        Progress::Started { step } if step.version == "2" => database.end_sessions(),
+        _ => {}
+    });
+    let error = migrate::run_pending(&database.manager, folder.source(), options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network);
+    assert!(error.to_string().contains("2_two"), "{error}");
+
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let options = Options::new().on_progress(|progress| match progress {
+            Progress::Finished { step, .. } if step.version == "2" => {
+                panic!("the handler panics, as this test wants it to")
+            }
+            _ => {}
+        });
+        migrate::run_pending(&database.manager, folder.source(), options)
+    }));
+    assert!(panicked.is_err());
+
+    let ran = migrate::run_pending(&database.manager, folder.source(), Options::new()).unwrap();
+    assert_eq!(names(&ran), ["3_three"]);
+}
+
+#[test]
+fn limits_hold_for_every_migration_and_for_nobody_else() {
+    let database = Database::new("limits");
+    let name = &database.name;
+    database.superuser(&format!(
+        "ALTER DATABASE {name} SET statement_timeout = '30s'"
+    ));
+    let note = "INSERT INTO seen SELECT current_setting('lock_timeout') || ' ' || \
+                current_setting('statement_timeout')";
+    let own =
+        format!("CREATE TABLE seen (text text); {note}; SET statement_timeout = 1; RESET ALL");
+    let folder = Folder::new(&[("1_own", &own, "")]);
+    let run = |options| migrate::run_pending(&database.manager, folder.source(), options);
+
+    run(Options::new()).unwrap();
+    for (number, migration) in [(2, format!("{note}; RESET ALL")), (3, note.to_owned())] {
+        folder.add(&format!("{number}_set"), &migration, "");
+    }
+    let hour = Duration::from_secs(3600);
+    let set = Options::new()
+        .lock_timeout(hour / 2400)
+        .statement_timeout(hour);
+    assert_eq!(run(set).unwrap().len(), 2);
+    folder.add("4_none", note, "");
+    let none = Options::new()
+        .statement_timeout(Duration::ZERO)
+        .lock_timeout(Duration::from_nanos(1));
+    run(none).unwrap();
+    let seen = database.text("SELECT string_agg(text, ', ') AS text FROM seen");
+    assert_eq!(seen, "0 30s, 1500ms 1h, 1500ms 1h, 1ms 0");
+
+    let pool = database.manager.pool_builder().max_size(1).build().unwrap();
+    let mut connection = pool.get().unwrap();
+    let others = "SELECT current_setting('lock_timeout') AS text";
+    assert_eq!(text(&mut connection, others), "0");
+
+    // And they are kept: somebody else uses the table.
+    connection.batch_execute("BEGIN; LOCK TABLE seen").unwrap();
+    folder.add("5_waits", "ALTER TABLE seen ADD COLUMN more int", "");
+    let error = run(Options::new().lock_timeout(Duration::from_millis(10))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Migration);
+    assert!(
+        error.to_string().ends_with("due to lock timeout"),
+        "{error}"
+    );
+}
+
+/// The index waits for all who have a snapshot; those who wait for the lock must have none.
+#[test]
+fn an_index_is_built_concurrently_while_others_wait() {
+    let database = Database::new("concurrent_index");
+    let folder = Folder::new(&[
+        ("1_table", "CREATE TABLE indexed (id int)", ""),
+        (
+            "2_index",
+            "CREATE INDEX CONCURRENTLY indexed_id ON indexed (id)",
+            "",
+        ),
+    ]);
+    folder.write("2_index", "metadata.toml", "run_in_transaction = false");
+    let (waits, waiting) = mpsc::channel();
+    let waiting = Mutex::new(waiting);
+    let replica = || {
+        let waits = waits.clone();
+        let options = Options::new().on_progress(|progress| match progress {
+            Progress::Waiting { .. } => waits.send(()).unwrap(),
+            Progress::Started { step } if step.version == "2" => {
+                let waiting = waiting.lock();
+                for _ in 0..2 {
+                    waiting.recv_timeout(PATIENCE).unwrap();
+                }
+            }
+            _ => {}
+        });
+        migrate::run_pending(&database.manager, folder.source(), options).unwrap()
+    };
+    let ran: Vec<Step> = thread::scope(|scope| {
+        let replicas: Vec<_> = (0..3).map(|_| scope.spawn(replica)).collect();
+        let ran = replicas.into_iter().map(|replica| replica.join().unwrap());
+        ran.flatten().collect()
+    });
+    assert_eq!(names(&ran), ["1_table", "2_index"]);
+}
+
+/// FAULTS.md row 18.
+#[test]
+fn migrations_go_on_past_the_end_of_the_token() {
+    let emulator = emulator();
+    emulator.create_database("long", "app").unwrap();
+    let manager = manager_of(&emulator, "long");
+    let folder = Folder::new(&[
+        ("1_one", "CREATE TABLE one ()", ""),
+        ("2_two", "CREATE TABLE two ()", ""),
+    ]);
+    let options = Options::new().on_progress(|progress| {
+        if let Progress::Started { .. } = progress {
+            emulator.set_server_clock_skew(3600);
+        }
+    });
+    let ran = migrate::run_pending(&manager, folder.source(), options).unwrap();
+    assert_eq!(names(&ran), ["1_one", "2_two"]);
+    // The same token opens nothing any more.
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused);
+}
+
+#[test]
+fn no_lock_is_asked_of_dsql() {
+    let emulator = Emulator::builder().engine(Engine::Dsql).start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    emulator.create_database("own", "app").unwrap();
+    let manager = manager_of(&emulator, "own");
+    let folder = Folder::new(&[
+        ("1_one", "CREATE TABLE one ()", "DROP TABLE one"),
+        ("2_two", "CREATE TABLE two ()", "DROP TABLE two"),
+    ]);
+    let _held = hold_lock(&emulator, "own");
+    let options = || Options::new().lock_wait(Duration::ZERO);
+    let ran = migrate::run_pending(&manager, folder.source(), options()).unwrap();
+    assert_eq!(names(&ran), ["1_one", "2_two"]);
+
+    // One statement to a transaction: what failed is not undone with what came before it.
+    folder.write("1_one", "up.sql", "SELECT 1 / 0");
+    let error = migrate::redo(&manager, folder.source(), 2, options()).unwrap_err();
+    assert!(
+        error.to_string().contains("1_one could not be applied"),
+        "{error}"
+    );
+    let pending = migrate::list(&manager, folder.source()).unwrap();
+    assert!(pending.iter().all(Status::is_pending), "{pending:?}");
+}
+
+#[test]
+fn what_happens_is_told_in_order() {
+    let database = Database::new("in_order");
+    let folder = Folder::new(&[
+        ("2_two", "CREATE TABLE two ()", "DROP TABLE two"),
+        ("10_ten", "CREATE TABLE ten ()", "DROP TABLE ten"),
+        ("3-0_three", "CREATE TABLE three ()", "DROP TABLE three"),
+    ]);
+    let mut told = Vec::new();
+    let tells = |told: &mut Vec<String>, progress: Progress<'_>| {
+        told.push(match progress {
+            Progress::Planned { steps } => format!("{steps} steps"),
+            Progress::Started { step } => format!("{:?} {step}", step.direction),
+            Progress::Finished { step, took } if took < PATIENCE => format!("done {step}"),
+            other => panic!("{other:?}"),
+        });
+    };
+    let mut expected = vec!["3 steps".to_owned()];
+    // As text, which is how diesel orders versions.
+    for name in ["10_ten", "2_two", "3-0_three"] {
+        expected.extend([format!("Up {name}"), format!("done {name}")]);
+    }
+    let options = Options::new().on_progress(|progress| tells(&mut told, progress));
+    let ran = migrate::run_pending(&database.manager, folder.source(), options).unwrap();
+    assert_eq!(names(&ran), ["10_ten", "2_two", "3-0_three"]);
+    assert_eq!(told, expected);
+    assert_eq!((&*ran[2].version, ran[2].direction), ("30", Direction::Up));
+
+    let none = |progress: Progress<'_>| panic!("nothing is to be done: {progress:?}");
+    let options = || Options::new().on_progress(none);
+    let ran = migrate::run_pending(&database.manager, folder.source(), options());
+    assert_eq!(ran.unwrap(), []);
+    let reverted = migrate::revert(&database.manager, folder.source(), 0, options());
+    assert_eq!(reverted.unwrap(), []);
+}
+
+#[test]
+fn the_last_ones_are_reverted_and_redone() {
+    let database = Database::new("reverted");
+    let folder = Folder::new(&[
+        ("1_one", "CREATE TABLE one ()", "DROP TABLE one"),
+        ("2_two", "CREATE TABLE two ()", "DROP TABLE two"),
+        ("3_three", "CREATE TABLE three ()", "DROP TABLE three"),
+    ]);
+    let manager = &database.manager;
+    let run = || migrate::run_pending(manager, folder.source(), Options::new()).unwrap();
+    run();
+    let redone = migrate::redo(manager, folder.source(), 2, Options::new()).unwrap();
+    assert_eq!(names(&redone), ["3_three", "2_two", "2_two", "3_three"]);
+    let ways = redone.iter().map(|step| step.direction);
+    use Direction::{Down, Up};
+    assert_eq!(ways.collect::<Vec<_>>(), [Down, Down, Up, Up]);
+
+    // All or nothing.
+    folder.write("3_three", "up.sql", "CREATE TABLE two ()");
+    let error = migrate::redo(manager, folder.source(), usize::MAX, Options::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Migration);
+    assert_eq!(
+        error.to_string(),
+        "migration 3_three could not be applied, and everything was rolled back: relation \"two\" \
+         already exists"
+    );
+    assert_eq!(database.tables(), ["one", "three", "two"]);
+
+    let reverted = migrate::revert(manager, folder.source(), 1, Options::new()).unwrap();
+    assert_eq!(names(&reverted), ["3_three"]);
+    let reverted = migrate::revert(manager, folder.source(), usize::MAX, Options::new()).unwrap();
+    assert_eq!(names(&reverted), ["2_two", "1_one"]);
+    assert_eq!(database.tables(), [""; 0]);
+}
+
+#[test]
+fn what_another_release_has_applied_is_not_reverted() {
+    let database = Database::new("other_release");
+    let manager = &database.manager;
+    let one = ("1_one", "CREATE TABLE one ()", "DROP TABLE one");
+    let newer = Folder::new(&[one, ("2_two", "CREATE TABLE two ()", "DROP TABLE two")]);
+    let older = Folder::new(&[one]);
+    migrate::run_pending(manager, newer.source(), Options::new()).unwrap();
+    // It has nothing to do itself, and does not mind.
+    let ran = migrate::run_pending(manager, older.source(), Options::new()).unwrap();
+    assert_eq!(ran, []);
+    let error = migrate::revert(manager, older.source(), 2, Options::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Migration);
+    assert!(
+        error.to_string().contains("migration 2 is applied"),
+        "{error}"
+    );
+    assert_eq!(database.tables(), ["one", "two"]);
+}
+
+#[test]
+fn a_list_needs_nothing_but_to_read() {
+    let database = Database::new("listed");
+    let manager = &database.manager;
+    let name = &database.name;
+    database.superuser(&format!(
+        "ALTER DATABASE {name} SET TimeZone = 'Asia/Tokyo'"
+    ));
+    let folder = Folder::new(&[("1_one", "SELECT 1", ""), ("2_two", "SELECT 1", "")]);
+    let listed = migrate::list(manager, folder.source()).unwrap();
+    let shown = |listed: &[Status]| -> Vec<(String, Option<String>, bool)> {
+        let shown = listed.iter().map(|status| {
+            (
+                status.version.clone(),
+                status.name.clone(),
+                status.is_pending(),
+            )
+        });
+        shown.collect()
+    };
+    let entry = |version: &str, name: Option<&str>, is_pending| {
+        (version.to_owned(), name.map(str::to_owned), is_pending)
+    };
+    assert_eq!(
+        shown(&listed),
+        [
+            entry("1", Some("1_one"), true),
+            entry("2", Some("2_two"), true)
+        ]
+    );
+    let there = "SELECT (to_regclass('__diesel_schema_migrations') IS NOT NULL)::text AS text";
+    assert_eq!(database.text(there), "false");
+
+    migrate::run_pending(manager, folder.source(), Options::new()).unwrap();
+    let later = Folder::new(&[("2_two", "SELECT 1", ""), ("3_three", "SELECT 1", "")]);
+    database.superuser(&format!(
+        "ALTER DATABASE {name} SET default_transaction_read_only = on"
+    ));
+    let listed = migrate::list(manager, later.source()).unwrap();
+    assert_eq!(
+        shown(&listed),
+        [
+            entry("1", None, false),
+            entry("2", Some("2_two"), false),
+            entry("3", Some("3_three"), true),
+        ]
+    );
+    let age = SystemTime::now().duration_since(listed[0].applied_at.unwrap());
+    assert!(age.unwrap() < 10 * PATIENCE);
+}
+
+#[test]
+fn migrations_that_cannot_work_are_refused_before_anything_is_dialled() {
+    let manager = PgConnectionManager::new("host=h.example user=app iam_region=eu-west-1").unwrap();
+    let folder = Folder::new(&[
+        ("2026-01-01_one", "SELECT 1", ""),
+        ("20260101_two", "SELECT 1", ""),
+    ]);
+    let error = migrate::run_pending(&manager, folder.source(), Options::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    for name in ["2026-01-01_one", "20260101_two"] {
+        assert!(error.to_string().contains(name), "{error}");
+    }
+
+    let source = folder.source();
+    drop(folder);
+    let error = migrate::run_pending(&manager, source, Options::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[test]
+fn diesels_own_way_works_on_a_pooled_connection() {
+    let database = Database::new("harness");
+    let folder = Folder::new(&[("1_one", "CREATE TABLE one ()", "DROP TABLE one")]);
+    let pool = database.manager.pool_builder().max_size(1).build().unwrap();
+    let mut connection = pool.get().unwrap();
+    let ran = connection.run_pending_migrations(folder.source()).unwrap();
+    assert_eq!(ran.len(), 1);
+    assert_eq!(database.tables(), ["one"]);
+    connection.revert_last_migration(folder.source()).unwrap();
+    assert_eq!(database.tables(), [""; 0]);
+}
+
+/// A database of the shared emulator for one test alone.
+struct Database {
+    name: String,
+    url: String,
+    manager: PgConnectionManager,
+}
+
+impl Database {
+    fn new(name: &str) -> Database {
+        let emulator = shared_emulator();
+        emulator.create_database(name, "app").unwrap();
+        Database {
+            name: name.to_owned(),
+            url: url_of(emulator, name),
+            manager: manager_of(emulator, name),
+        }
+    }
+
+    fn hold_lock(&self) -> PgConnection {
+        hold_lock(shared_emulator(), &self.name)
+    }
+
+    fn superuser(&self, statement: &str) {
+        execute(&mut superuser_of(shared_emulator(), &self.name), statement);
+    }
+
+    /// Ends the user's sessions, and waits until they have ended.
+    fn end_sessions(&self) {
+        self.superuser(
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity \
+             WHERE usename = 'app' AND datname = current_database()",
+        );
+    }
+
+    fn text(&self, query: &str) -> String {
+        text(&mut superuser_of(shared_emulator(), &self.name), query)
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let tables = self.text(
+            "SELECT coalesce(string_agg(tablename, ' ' ORDER BY tablename), '') AS text \
+             FROM pg_tables WHERE schemaname = 'public' AND tablename !~ '^__diesel'",
+        );
+        tables.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+fn url_of(emulator: &Emulator, database: &str) -> String {
+    format!("{}&dbname={database}", emulator.url("app"))
+}
+
+fn manager_of(emulator: &Emulator, database: &str) -> PgConnectionManager {
+    let auth = auth_builder(emulator).build().unwrap();
+    let builder = PgConnectionManager::builder(&url_of(emulator, database));
+    builder.auth(auth).build().unwrap()
+}
+
+fn superuser_of(emulator: &Emulator, database: &str) -> PgConnection {
+    let url = emulator.superuser_url();
+    let url = url.replace("dbname=postgres", &format!("dbname={database}"));
+    PgConnection::establish(&url).unwrap()
+}
+
+/// Another session that has the lock, as long as it is not dropped.
+fn hold_lock(emulator: &Emulator, database: &str) -> PgConnection {
+    let mut connection = superuser_of(emulator, database);
+    let key = migrate::DEFAULT_LOCK_KEY;
+    execute(&mut connection, &format!("SELECT pg_advisory_lock({key})"));
+    connection
+}
+
+fn execute(connection: &mut PgConnection, statement: &str) {
+    connection.batch_execute(statement).unwrap();
+}
+
+/// What a query finds in its one row, in the column `text`.
+fn text(connection: &mut PgConnection, query: &str) -> String {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        text: String,
+    }
+    let row: Row = diesel::sql_query(query).get_result(connection).unwrap();
+    row.text
+}
+
+fn names(steps: &[Step]) -> Vec<&str> {
+    steps.iter().map(|step| &*step.name).collect()
+}
+
+/// A folder of migrations, gone when it is dropped.
+struct Folder(TempDir);
+
+impl Folder {
+    /// Name, up and down of each.
+    fn new(migrations: &[(&str, &str, &str)]) -> Folder {
+        let folder = Folder(TempDir::new().unwrap());
+        for (name, up, down) in migrations {
+            folder.add(name, up, down);
+        }
+        folder
+    }
+
+    fn add(&self, name: &str, up: &str, down: &str) {
+        fs::create_dir(self.0.path().join(name)).unwrap();
+        self.write(name, "up.sql", up);
+        self.write(name, "down.sql", down);
+    }
+
+    fn write(&self, name: &str, file: &str, text: &str) {
+        fs::write(self.0.path().join(name).join(file), text).unwrap();
+    }
+
+    fn source(&self) -> FileBasedMigrations {
+        FileBasedMigrations::from_path(self.0.path()).unwrap()
+    }
+}

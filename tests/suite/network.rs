@@ -1,0 +1,159 @@
+//! A network that fails, and a server that is slow.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel_rds_iam::{Error, ErrorKind, IamAuth, PgConnectionManager};
+use rds_iam_emulator::{Emulator, Fault, Stage};
+
+use crate::support::PATIENCE;
+use crate::support::database::{auth_builder, emulator, manager_builder, refused};
+
+/// The shortest that libpq knows.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// It counts in whole seconds, and the machine may be busy.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// A manager that gives a connect up early.
+fn manager(emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
+    manager_builder(emulator)
+        .auth(auth.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .unwrap()
+}
+
+/// The same for a server of the test's own, under the emulator's name.
+fn manager_for(listener: &TcpListener, emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
+    let (host, port) = (emulator.host(), listener.local_addr().unwrap().port());
+    let url = format!("host={host} hostaddr=127.0.0.1 port={port} user=app");
+    PgConnectionManager::builder(&url)
+        .auth(auth.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .unwrap()
+}
+
+/// Lets libpq ask for TLS, and agrees.
+fn agree_on_tls(listener: &TcpListener) -> TcpStream {
+    let (mut client, _) = listener.accept().unwrap();
+    client.read_exact(&mut [0; 8]).unwrap();
+    client.write_all(b"S").unwrap();
+    client
+}
+
+fn assert_is_the_network(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+}
+
+/// FAULTS.md row 19.
+#[test]
+fn a_server_that_falls_silent_is_given_up_and_holds_up_nobody_else() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = manager(&emulator, &auth);
+    let mut open = manager.try_connect().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_in_tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    emulator.fault(Fault::BlackHole(Stage::Login));
+
+    thread::scope(|scope| {
+        let held = scope.spawn(|| agree_on_tls(&silent_in_tls));
+        let connects: Vec<_> = [
+            manager_for(&silent, &emulator, &auth),
+            manager_for(&silent_in_tls, &emulator, &auth),
+            manager.clone(),
+        ]
+        .map(|manager| {
+            scope.spawn(move || {
+                let begun = Instant::now();
+                (manager.try_connect().err().unwrap(), begun.elapsed())
+            })
+        })
+        .into();
+        open.batch_execute("SELECT 1").unwrap();
+        for connect in connects {
+            let (error, took) = connect.join().unwrap();
+            assert_is_the_network(&error);
+            assert!(took < GIVEN_UP_WITHIN, "{error} took {took:?}");
+        }
+        drop(held.join().unwrap());
+    });
+    open.batch_execute("SELECT 1").unwrap();
+
+    emulator.heal();
+    drop(manager.try_connect().unwrap());
+    // One for each of the three ports, and no more for having failed.
+    let stats = auth.stats();
+    assert_eq!((stats.tokens_signed, stats.logins_refused), (3, 0));
+    assert!(refused(&emulator).is_empty(), "{:?}", refused(&emulator));
+}
+
+/// FAULTS.md row 19.
+#[test]
+fn a_connection_that_breaks_in_its_login_is_no_refusal() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = manager(&emulator, &auth);
+    for stage in [Stage::Accept, Stage::Tls, Stage::Login] {
+        emulator.set_faults(&[Fault::Reset(stage)]);
+        assert_is_the_network(&manager.try_connect().err().unwrap());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs_up = manager_for(&listener, &emulator, &auth);
+    thread::scope(|scope| {
+        scope.spawn(|| drop(agree_on_tls(&listener)));
+        assert_is_the_network(&hangs_up.try_connect().err().unwrap());
+    });
+
+    emulator.heal();
+    drop(manager.try_connect().unwrap());
+    let stats = auth.stats();
+    assert_eq!((stats.tokens_signed, stats.logins_refused), (2, 0));
+}
+
+/// FAULTS.md row 19.
+#[test]
+fn bytes_one_by_one_are_a_login_too() {
+    let emulator = emulator();
+    emulator.fault(Fault::OneByteAtATime);
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = manager_builder(&emulator).auth(auth).build().unwrap();
+    let mut connection = manager.try_connect().unwrap();
+    connection.batch_execute("SELECT 1").unwrap();
+}
+
+/// FAULTS.md row 20.
+#[test]
+fn a_login_that_takes_too_long_costs_no_token() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    // The client's patience ends first, and then the server's.
+    emulator.fault(Fault::Delay(Stage::Login, 2 * PATIENCE));
+    let manager = manager(&emulator, &auth);
+    let begun = Instant::now();
+    assert_is_the_network(&manager.try_connect().err().unwrap());
+    assert!(begun.elapsed() < GIVEN_UP_WITHIN, "{:?}", begun.elapsed());
+
+    emulator.set_authentication_timeout(Duration::from_secs(1));
+    let patient = manager_builder(&emulator).auth(auth.clone());
+    let patient = patient.connect_timeout(PATIENCE).build().unwrap();
+    let error = patient.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
+
+    emulator.set_authentication_timeout(PATIENCE);
+    emulator.heal();
+    drop(manager.try_connect().unwrap());
+    let stats = auth.stats();
+    assert_eq!((stats.tokens_signed, stats.logins_refused), (1, 0));
+    let logins = emulator.logins();
+    assert!(
+        logins
+            .iter()
+            .all(|login| login.fingerprint() == logins[0].fingerprint())
+    );
+}
