@@ -154,27 +154,16 @@ pub(crate) mod process {
         kib.parse().unwrap()
     }
 
-    /// The processor time that it has used, in seconds, in steps of a hundredth.
-    pub(crate) fn cpu_time() -> f64 {
-        // User and system time are fields 14 and 15.
-        ticks(14) + ticks(15)
-    }
-
-    /// That of the children that have ended, and of theirs.
+    /// The processor time of the children that have ended, and of theirs, in seconds, in steps of a
+    /// hundredth.
     pub(crate) fn cpu_time_of_children() -> f64 {
-        ticks(16) + ticks(17)
-    }
-
-    fn ticks(field: usize) -> f64 {
         let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        // The second field is the name, which may have spaces, in parentheses.
+        // After the name, which may have spaces: these are fields 16 and 17 of all.
         let (_, rest) = stat.rsplit_once(')').unwrap();
-        let ticks: f64 = rest
-            .split_whitespace()
-            .nth(field - 3)
-            .unwrap()
-            .parse()
-            .unwrap();
-        ticks / 100.0
+        let ticks = rest.split_whitespace().skip(16 - 3).take(2);
+        ticks
+            .map(|ticks| ticks.parse::<f64>().unwrap())
+            .sum::<f64>()
+            / 100.0
     }
 }
