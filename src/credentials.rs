@@ -3,7 +3,7 @@
 //! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
 //! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
 
-mod origin;
+mod info;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use parking_lot::Mutex;
 
-pub(crate) use self::origin::origin;
+pub use self::info::CredentialsInfo;
+pub(crate) use self::info::origin;
+use crate::aws_clock::AwsClock;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -87,6 +89,7 @@ pub(crate) struct Identity {
     /// Made at the first fetch, because making it reads files.
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
+    clock: AwsClock,
 }
 
 pub(crate) enum Source {
@@ -104,6 +107,7 @@ impl Identity {
             roles,
             provider: Mutex::new(None),
             region: Mutex::new(None),
+            clock: AwsClock::default(),
         }
     }
 
@@ -158,6 +162,11 @@ impl Identity {
         self.region.lock().clone()
     }
 
+    /// AWS's clock, as far as it was seen.
+    pub(crate) fn aws_clock(&self) -> &AwsClock {
+        &self.clock
+    }
+
     fn profile(&self) -> Option<&str> {
         match &self.source {
             Source::Chain { profile } => profile.as_deref(),
@@ -192,15 +201,22 @@ impl Identity {
     async fn load_config(&self, region: Option<&str>) -> SdkConfig {
         let mut loader =
             aws_config::defaults(BehaviorVersion::latest()).region(self.sts_region(region));
+        let client = self.clock.http_client();
+        if let Some(client) = &client {
+            loader = loader.http_client(client.clone());
+        }
         match &self.source {
             Source::Chain { profile: None } => {}
             // The default chain would look at the environment first, and log in as somebody else.
             Source::Chain {
                 profile: Some(name),
             } => {
-                let config = ProviderConfig::without_region()
+                let mut config = ProviderConfig::without_region()
                     .with_behavior_version(Some(BehaviorVersion::latest()))
                     .with_region(self.sts_region(region).region().await);
+                if let Some(client) = client {
+                    config = config.with_http_client(client);
+                }
                 let provider = ProfileFileCredentialsProvider::builder()
                     .configure(&config)
                     .profile_name(name)

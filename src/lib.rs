@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod auth;
+mod aws_clock;
 mod backend;
 mod cache;
 mod clock;
@@ -9,12 +11,15 @@ mod clock;
 pub mod config;
 mod credentials;
 #[cfg_attr(
-    not(feature = "diesel"),
+    not(any(feature = "diesel", feature = "postgres")),
     allow(dead_code, reason = "some of it is for backends only")
 )]
 mod endpoint;
 mod error;
 mod event;
+// Text only, so it is there for whoever reads the documentation or tests it, and not in the library.
+#[cfg(all(any(doc, doctest), feature = "diesel"))]
+pub mod guide;
 mod hush;
 mod lifetime;
 mod manager;
@@ -30,9 +35,11 @@ mod token;
 
 pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
+#[cfg(feature = "postgres")]
+pub use backend::PostgresTls;
 pub use clock::{Clock, ManualClock, Moment};
-pub use credentials::{AssumeRole, BoxError};
-pub use endpoint::{Endpoint, Engine, SslMode};
+pub use credentials::{AssumeRole, BoxError, CredentialsInfo};
+pub use endpoint::{Endpoint, Engine, RegionSource, SslMode};
 pub use error::{Error, ErrorKind};
 pub use event::{
     ConnectFailed, ConnectionOpened, ConnectionRetired, HandleAuthEvent, LoginRefused,
@@ -40,11 +47,14 @@ pub use event::{
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
 pub use pool::{PoolBuilder, retire_all};
+pub use roots::Roots;
 pub use token::Token;
 
 // What the signatures above name, so that an application need not find the versions that match.
 #[cfg(feature = "diesel")]
 pub use diesel;
+#[cfg(feature = "postgres")]
+pub use postgres;
 pub use {aws_credential_types, r2d2, scheduled_thread_pool};
 
 /// Opens diesel's `PgConnection`s.
@@ -54,3 +64,23 @@ pub type PgConnectionManager = RdsConnectionManager<diesel::PgConnection>;
 /// A pool of diesel's `PgConnection`s.
 #[cfg(feature = "diesel")]
 pub type PgPool = r2d2::Pool<PgConnectionManager>;
+
+/// Opens the crate `postgres`'s clients. How they differ from diesel's connections is said at
+/// [`Backend`].
+///
+/// ```no_run
+/// use diesel_rds_iam::PostgresConnectionManager;
+///
+/// let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+/// let pool = PostgresConnectionManager::new(url)?.into_pool()?;
+/// let mut client = pool.get()?;
+/// let row = client.query_one("SELECT current_user::text", &[])?;
+/// println!("logged in as {}", row.get::<_, String>(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "postgres")]
+pub type PostgresConnectionManager = RdsConnectionManager<postgres::Client>;
+
+/// A pool of the crate `postgres`'s clients.
+#[cfg(feature = "postgres")]
+pub type PostgresPool = r2d2::Pool<PostgresConnectionManager>;

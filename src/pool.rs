@@ -379,7 +379,9 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
             return;
         }
         if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
-            tracing::error!("the pool's connection customizer panicked");
+            tracing::error!(
+                "the pool's connection customizer panicked, or a connection that it let go of"
+            );
         }
     }
 }

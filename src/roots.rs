@@ -23,8 +23,10 @@ const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
 
 /// What a server's certificate must go back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Roots {
-    /// PEM text that the crate carries.
+#[non_exhaustive]
+pub enum Roots {
+    /// PEM text that the crate carries: those of RDS for the region, or the public ones of Amazon
+    /// for RDS Proxy and Aurora DSQL.
     Carried(&'static str),
     /// A PEM file of the user's, seen to hold certificates.
     File(String),
@@ -39,7 +41,7 @@ impl Roots {
         if sslrootcert == "system" {
             return Ok(Roots::System);
         }
-        check_certificates(Path::new(sslrootcert))?;
+        certificates_in(Path::new(sslrootcert))?;
         Ok(Roots::File(sslrootcert.to_owned()))
     }
 
@@ -59,6 +61,16 @@ impl Roots {
             _ => of_region(region),
         };
         pem.map(Roots::Carried).ok_or_else(|| no_roots(region))
+    }
+
+    /// The certificates themselves; `None` if they are left to the TLS library.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn certificates(&self) -> Result<Option<Vec<CertificateDer<'static>>>, Error> {
+        match self {
+            Roots::Carried(pem) => decode(pem.as_bytes()).map(Some),
+            Roots::File(path) => certificates_in(Path::new(path)).map(Some),
+            Roots::System => Ok(None),
+        }
     }
 }
 
@@ -94,8 +106,12 @@ fn no_roots(region: &str) -> Error {
     ))
 }
 
-/// Whether the file at `path` can be read, is PEM and holds a certificate.
-fn check_certificates(path: &Path) -> Result<(), Error> {
+/// The certificates in the file at `path`.
+///
+/// # Errors
+///
+/// If it cannot be read, is not PEM or holds none.
+fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = fs::read(path).map_err(|cause| {
         Error::with_cause(
             ErrorKind::Configuration,
@@ -103,22 +119,24 @@ fn check_certificates(path: &Path) -> Result<(), Error> {
             cause,
         )
     })?;
-    let mut certificates = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        // Without its cause, which quotes the line: the file may be a private key by mistake.
-        let certificate = certificate.map_err(|_| corrupt())?;
-        if !is_one_sequence(&certificate) {
-            return Err(corrupt());
-        }
-        certificates += 1;
-    }
-    if certificates == 0 {
+    let certificates = decode(&pem)?;
+    if certificates.is_empty() {
         return Err(Error::configuration(
             "the file that sslrootcert names holds no certificate: it has to be PEM, with lines \
              that say BEGIN CERTIFICATE",
         ));
     }
-    Ok(())
+    Ok(certificates)
+}
+
+fn decode(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    CertificateDer::pem_slice_iter(pem)
+        .map(|certificate| match certificate {
+            Ok(certificate) if is_one_sequence(&certificate) => Ok(certificate),
+            // Without its cause, which quotes the line: the file may be a private key by mistake.
+            _ => Err(corrupt()),
+        })
+        .collect()
 }
 
 fn corrupt() -> Error {

@@ -44,6 +44,8 @@ pub(crate) fn presign(
     let authority = authority(endpoint);
     let unsigned = format!("{authority}/?{}", action(endpoint));
 
+    refuse_if_too_long(&unsigned, region, credentials)?;
+
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
     settings.expires_in = Some(lifetime);
@@ -119,6 +121,30 @@ fn session_length(credentials: &Credentials) -> usize {
     credentials
         .session_token()
         .map_or(0, |token| 3 * token.len())
+}
+
+/// aws-sigv4 panics on a URL that is longer than the crate http takes, 65,534 bytes. Its token would be
+/// longer than the 65,530 that PostgreSQL takes as a password.
+fn refuse_if_too_long(
+    unsigned: &str,
+    region: &str,
+    credentials: &Credentials,
+) -> Result<(), Error> {
+    const LONGEST_URL: usize = 65_534;
+    /// The scheme, and the parameters of the signature without what varies.
+    const FIXED: usize = 195;
+    let session = credentials.session_token().unwrap_or_default();
+    let encoded: usize = utf8_percent_encode(session, UNRESERVED).map(str::len).sum();
+    let key = credentials.access_key_id();
+    if unsigned.len() + encoded + key.len() + region.len() + FIXED <= LONGEST_URL {
+        return Ok(());
+    }
+    Err(Error::configuration(format!(
+        "a token would be longer than the 65,530 bytes that PostgreSQL takes: the session token of \
+         the aws credentials has {} bytes; use credentials with a shorter one, such as those of a \
+         role with fewer session tags",
+        session.len()
+    )))
 }
 
 fn cannot_sign(cause: impl std::error::Error + Send + Sync + 'static) -> Error {

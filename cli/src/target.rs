@@ -1,14 +1,15 @@
 //! Which database is meant: a connection string, or its parts.
 
-use std::sync::Arc;
+use std::fmt;
 
 use clap::Args;
-use diesel_rds_iam::{Endpoint, Error, IamAuth, PgConnectionManager, Token};
+use diesel_rds_iam::{Error, PgConnectionManager};
 
 /// The options that every command has for it.
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct Target {
-    /// A connection string without a password, as a URL or as libpq's `keyword=value` pairs
+    /// A connection string without a password, as a URL or as libpq's `keyword=value` pairs; the
+    /// library's parameters, such as iam_region and iam_role_arn, may be in it
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: Option<String>,
 
@@ -16,15 +17,15 @@ pub(crate) struct Target {
     #[arg(long, requires = "user", required_unless_present = "url")]
     host: Option<String>,
 
-    /// The database's port
-    #[arg(long, default_value_t = 5432)]
-    port: u16,
+    /// The database's port, 5432 by default
+    #[arg(long, requires = "host")]
+    port: Option<u16>,
 
     /// The database user
     #[arg(long, requires = "host")]
     user: Option<String>,
 
-    /// The database; by default the one named like the user
+    /// The database; by default it has the user's name
     #[arg(long, requires = "host")]
     dbname: Option<String>,
 
@@ -35,69 +36,57 @@ pub(crate) struct Target {
     /// A profile of AWS's configuration files
     #[arg(long)]
     profile: Option<String>,
+
+    /// A PEM file with the roots to trust, or `system`; by default RDS's own for the region
+    #[arg(long)]
+    sslrootcert: Option<String>,
 }
 
 impl Target {
-    /// A manager for the database. It logs in with IAM, or by password where the connection string
-    /// has one, so that a script serves a laptop and the cloud.
+    /// What opens connections to it. Nothing is asked or dialled yet.
     pub(crate) fn manager(&self) -> Result<PgConnectionManager, Error> {
-        let parts = match (&self.host, &self.user) {
-            (Some(host), Some(user)) => {
-                let mut parts = format!(
-                    "host={} port={} user={}",
-                    quoted(host),
-                    self.port,
-                    quoted(user)
-                );
-                if let Some(dbname) = &self.dbname {
-                    parts += &format!(" dbname={}", quoted(dbname));
-                }
-                Some(parts)
-            }
-            _ => self.url.clone(),
+        let mut builder = match &self.host {
+            Some(host) => PgConnectionManager::builder(&self.pairs(host)),
+            None => PgConnectionManager::builder(self.url.as_deref().unwrap_or_default()),
         };
-        let mut manager = PgConnectionManager::builder(&parts.unwrap_or_default());
-        if let Some(profile) = &self.profile {
-            manager = manager.auth(IamAuth::builder().profile(profile).build()?);
-        }
         if let Some(region) = &self.region {
-            manager = manager.region(region);
+            builder = builder.region(region);
         }
-        manager.build()
+        if let Some(profile) = &self.profile {
+            builder = builder.profile(profile);
+        }
+        if let Some(path) = &self.sslrootcert {
+            builder = builder.sslrootcert(path);
+        }
+        builder.build()
     }
 
-    /// The endpoint, and a token for it that is good now.
-    pub(crate) fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
-        let mut auth = IamAuth::builder();
-        if let Some(profile) = &self.profile {
-            auth = auth.profile(profile);
-        }
-        match (&self.url, &self.host, &self.user) {
-            (_, Some(host), Some(user)) => {
-                let mut endpoint = Endpoint::new(host, self.port, user)?;
-                if let Some(region) = &self.region {
-                    endpoint = endpoint.with_region(region)?;
-                }
-                let token = auth.build()?.source(&endpoint).token()?;
-                Ok((endpoint, token))
-            }
-            (url, ..) => {
-                let mut manager =
-                    PgConnectionManager::builder(url.as_deref().unwrap_or_default()).require_iam();
-                // A profile in the string is read by the library, unless an option is given.
-                if self.profile.is_some() {
-                    manager = manager.auth(auth.build()?);
-                }
-                if let Some(region) = &self.region {
-                    manager = manager.region(region);
-                }
-                manager.build()?.token()
-            }
-        }
+    /// The parts as a connection string.
+    fn pairs(&self, host: &str) -> String {
+        let port = self.port.map(|port| port.to_string());
+        [
+            ("host", Some(host)),
+            ("port", port.as_deref()),
+            ("user", self.user.as_deref()),
+            ("dbname", self.dbname.as_deref()),
+        ]
+        .into_iter()
+        .filter_map(|(keyword, value)| {
+            let value = value?.replace('\\', r"\\").replace('\'', r"\'");
+            Some(format!("{keyword}='{value}'"))
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
     }
 }
 
-/// As libpq reads a value.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+/// Without the connection string, which may hold a password by mistake.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,6 +1,8 @@
 //! `rds-iam token`.
 
+use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -23,8 +25,8 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let (endpoint, token) = arguments.target.token()?;
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let (endpoint, token) = arguments.target.manager()?.token()?;
     let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
     let mut output = io::stdout().lock();
     if arguments.json {
@@ -41,5 +43,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error
     } else {
         writeln!(output, "{}", token.expose_secret())?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

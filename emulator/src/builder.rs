@@ -1,5 +1,6 @@
 //! How an emulator is set up.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
@@ -8,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 
 /// Settings of an [`Emulator`]. Made by [`Emulator::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing runs until `start`"]
 pub struct Builder {
     pub(crate) engine: Engine,
@@ -23,6 +24,7 @@ pub struct Builder {
     pub(crate) expired_certificate: bool,
     pub(crate) certificate_names: Option<Vec<String>>,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) upstream: Option<String>,
 }
 
 impl Default for Builder {
@@ -40,6 +42,7 @@ impl Default for Builder {
             expired_certificate: false,
             certificate_names: None,
             settings: Vec::new(),
+            upstream: None,
         }
     }
 }
@@ -132,6 +135,18 @@ impl Builder {
         self
     }
 
+    /// Stands in front of the PostgreSQL at this URL instead of one of its own. It is reached without
+    /// TLS, and needs no PostgreSQL on this machine. Default: none.
+    ///
+    /// The URL's user has to be a superuser: each session is opened as that user and then goes on as
+    /// the one whose token was verified (`SET SESSION AUTHORIZATION`, which `RESET` takes back: this
+    /// keeps nobody in). The role `rds_iam` is made there if it is missing, and stays. What stops,
+    /// starts or fails over PostgreSQL is an error then.
+    pub fn upstream(mut self, url: impl Into<String>) -> Builder {
+        self.upstream = Some(url.into());
+        self
+    }
+
     /// Starts the emulator and its PostgreSQL, and returns when both take connections.
     ///
     /// The first start on a machine makes a template cluster, which takes a second or two; later
@@ -159,6 +174,19 @@ impl Builder {
             ));
         }
         Emulator::start(self)
+    }
+}
+
+/// Without the upstream's URL, which may hold a password.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("engine", &self.engine)
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .field("port", &self.port)
+            .field("token_lifetime", &self.token_lifetime)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::gate::{self, Refusal};
 use crate::packet::{self, Initial, Malformed, Startup};
 use crate::server::Server;
 use crate::sessions::Ending;
+use crate::upstream::NotOpened;
 use crate::wire::{Wire, WireHandle};
 
 /// The first byte of a TLS handshake. No start-up packet is long enough to begin with it.
@@ -102,7 +103,7 @@ async fn converse(
     let stream = &mut client.stream;
     let authenticated = authenticate(server, stream, client.encrypted, startup, handle, peer);
     match before(deadline, handle, authenticated).await {
-        Some(Ok(())) => converse_with_postgres(server, client, handle).await,
+        Some(Ok(verified)) => converse_with_postgres(server, client, verified, handle).await,
         Some(Err(end)) => refuse(server, stream, end).await,
         None => refuse(server, stream, End::Refused(Refusal::too_slow(server))).await,
     }
@@ -126,14 +127,31 @@ async fn before<T>(
 async fn converse_with_postgres(
     server: &Server,
     mut client: Client,
+    verified: bool,
     handle: &WireHandle,
 ) -> io::Result<()> {
     let _open = server.sessions.open();
-    let Ok(mut postgres) = UnixStream::connect(server.upstream()).await else {
-        let end = End::Refused(Refusal::shutting_down(server));
-        return refuse(server, &mut client.stream, end).await;
+    let mut postgres = match &server.other {
+        Some(other) if verified => match other.open(&client.packet).await {
+            Ok(opened) => {
+                client.stream.write_all(&opened.greeting).await?;
+                client.stream.flush().await?;
+                opened.stream
+            }
+            Err(NotOpened::Refused(last_word)) => {
+                client.stream.write_all(&last_word).await?;
+                return refuse(server, &mut client.stream, End::HangUp).await;
+            }
+            Err(NotOpened::Io) => return no_postgres(server, client).await,
+        },
+        _ => match dial(server).await {
+            Ok(mut postgres) => {
+                postgres.write_all(&client.packet).await?;
+                postgres
+            }
+            Err(_) => return no_postgres(server, client).await,
+        },
     };
-    postgres.write_all(&client.packet).await?;
     misbehave(server, Stage::Data, handle, &mut client.stream).await?;
     handle.session_begins();
     let splice = copy_bidirectional_with_sizes(&mut client.stream, &mut postgres, BUFFER, BUFFER);
@@ -147,6 +165,19 @@ async fn converse_with_postgres(
         }
     }
     Ok(())
+}
+
+async fn no_postgres(server: &Server, mut client: Client) -> io::Result<()> {
+    let end = End::Refused(Refusal::shutting_down(server));
+    refuse(server, &mut client.stream, end).await
+}
+
+/// The PostgreSQL behind, with nothing said yet.
+async fn dial(server: &Server) -> io::Result<Box<dyn Stream>> {
+    match &server.other {
+        Some(other) => other.connect().await,
+        None => Ok(Box::new(UnixStream::connect(server.upstream()).await?)),
+    }
 }
 
 /// Reads what the client wants, after it has got the encryption that it asks for. `None`: it left.
@@ -223,7 +254,7 @@ async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, I
     Ok(([header.as_slice(), &body].concat(), initial))
 }
 
-/// Decides whether PostgreSQL is asked to open the session.
+/// Decides whether PostgreSQL is asked to open the session; true where a token was verified for it.
 async fn authenticate(
     server: &Server,
     stream: &mut Box<dyn Stream>,
@@ -231,9 +262,9 @@ async fn authenticate(
     startup: &Startup,
     handle: &WireHandle,
     peer: SocketAddr,
-) -> Result<(), End> {
+) -> Result<bool, End> {
     if !gate::wants_token(server, startup, encrypted, peer).await? {
-        return Ok(());
+        return Ok(false);
     }
     stream.write_all(&packet::password_request()).await?;
     stream.flush().await?;
@@ -249,7 +280,8 @@ async fn authenticate(
     stream.read_exact(&mut body).await?;
     let password = packet::parse_password(&body)?;
     misbehave(server, Stage::Login, handle, stream).await?;
-    gate::judge(server, startup, password).map_err(End::Refused)
+    gate::judge(server, startup, password).map_err(End::Refused)?;
+    Ok(true)
 }
 
 /// Does what a test wants to go wrong at this stage; an error ends the connection.
@@ -289,7 +321,7 @@ async fn refuse(server: &Server, stream: &mut (impl Stream + ?Sized), end: End) 
 
 /// Passes a request to cancel on; PostgreSQL closes when it has carried it out, and so do we.
 async fn cancel(server: &Server, packet: &[u8]) -> io::Result<()> {
-    let mut postgres = UnixStream::connect(server.upstream()).await?;
+    let mut postgres = dial(server).await?;
     postgres.write_all(packet).await?;
     let mut nothing = [0; 1];
     let _ = tokio::time::timeout(Duration::from_secs(10), postgres.read(&mut nothing)).await;

@@ -8,7 +8,7 @@ use crate::emulator::Emulator;
 use crate::error::{Error, ErrorKind};
 use crate::faults::Fault;
 use crate::language::Language;
-use crate::postgres::cluster;
+use crate::postgres::cluster::{self, Cluster};
 use crate::sessions::Ending;
 
 /// A PostgreSQL of the emulator.
@@ -128,8 +128,9 @@ impl Emulator {
     ///
     /// If PostgreSQL does not stop.
     pub fn stop_postgres(&self) -> Result<(), Error> {
+        let cluster = self.own_cluster()?;
         self.close_door()?;
-        self.cluster.stop()?;
+        cluster.stop()?;
         self.drop_sessions();
         Ok(())
     }
@@ -140,7 +141,7 @@ impl Emulator {
     ///
     /// If PostgreSQL does not start.
     pub fn start_postgres(&self) -> Result<(), Error> {
-        self.cluster.start_again()?;
+        self.own_cluster()?.start_again()?;
         self.open_door()
     }
 
@@ -152,11 +153,12 @@ impl Emulator {
     ///
     /// If one of the two does not stop or start.
     pub fn fail_over(&self) -> Result<(), Error> {
+        let cluster = self.own_cluster()?;
         self.close_door()?;
         self.drop_sessions();
-        self.cluster.fail_over()?;
+        cluster.fail_over()?;
         let server = Arc::clone(&self.server);
-        let writer = self.cluster.writer();
+        let writer = cluster.writer();
         self.threads.wait(async move {
             server.admin.switch_to(&writer).await;
             server.set_upstream(cluster::socket(&writer));
@@ -172,9 +174,10 @@ impl Emulator {
     ///
     /// If there was no [`fail_over`](Emulator::fail_over) yet, and so is no reader.
     pub fn route_to(&self, node: Node) -> Result<(), Error> {
+        let cluster = self.own_cluster()?;
         let folder = match node {
-            Node::Writer => self.cluster.writer(),
-            Node::Reader => self.cluster.reader().ok_or_else(|| {
+            Node::Writer => cluster.writer(),
+            Node::Reader => cluster.reader().ok_or_else(|| {
                 Error::new(
                     ErrorKind::Setting,
                     "there is no reader to route to before the first fail_over",
@@ -183,6 +186,16 @@ impl Emulator {
         };
         self.server.set_upstream(cluster::socket(&folder));
         Ok(())
+    }
+
+    fn own_cluster(&self) -> Result<&Cluster, Error> {
+        self.cluster.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Setting,
+                "the PostgreSQL behind this emulator is somebody else's: leave upstream out for one \
+                 that can be stopped",
+            )
+        })
     }
 
     fn open_door(&self) -> Result<(), Error> {

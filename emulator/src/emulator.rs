@@ -27,6 +27,9 @@ const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// How PostgreSQL's refusal of a database that exists ends: with its SQLSTATE.
+const DUPLICATE_DATABASE: &str = "(42P04)";
+
 /// A running emulator. Everything that it started and made is gone when it is dropped.
 ///
 /// Its methods may be called from any thread, inside an async runtime too; those that wait for
@@ -42,7 +45,8 @@ pub struct Emulator {
     pub(crate) ca_path: PathBuf,
     // Dropped in this order: first what talks to PostgreSQL, then PostgreSQL, then its folder.
     pub(crate) threads: Threads,
-    pub(crate) cluster: Cluster,
+    /// None in front of somebody else's PostgreSQL.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) _folder: tempfile::TempDir,
 }
 
@@ -101,23 +105,32 @@ impl Emulator {
     /// A libpq URL without password for `user` and the database `postgres`, which verifies the
     /// server in full.
     pub fn url(&self, user: &str) -> String {
+        self.url_of(user, "postgres")
+    }
+
+    /// The same for another database.
+    pub fn url_of(&self, user: &str, database: &str) -> String {
         format!(
-            "postgres://{}@{}:{}/postgres?hostaddr={}&sslmode=verify-full&sslrootcert={}",
+            "postgres://{}@{}:{}/{}?hostaddr={}&sslmode=verify-full&sslrootcert={}",
             utf8_percent_encode(user, NON_ALPHANUMERIC),
             self.host(),
             self.port(),
+            utf8_percent_encode(database, NON_ALPHANUMERIC),
             self.address.ip(),
             utf8_percent_encode(&self.ca_path.to_string_lossy(), NOT_IN_PATHS),
         )
     }
 
-    /// A libpq connection string for PostgreSQL itself, past the emulator, as its superuser.
+    /// A libpq connection string for PostgreSQL itself, past the emulator, as its superuser; empty
+    /// in front of somebody else's, whose URL the caller has.
     pub fn superuser_url(&self) -> String {
-        format!(
-            "host='{}' user={} dbname=postgres",
-            self.cluster.writer().display(),
-            template::SUPERUSER,
-        )
+        self.cluster.as_ref().map_or(String::new(), |cluster| {
+            format!(
+                "host='{}' user={} dbname=postgres",
+                cluster.writer().display(),
+                template::SUPERUSER,
+            )
+        })
     }
 
     /// AWS's own endpoints beside the database, for clients that fetch their credentials.
@@ -132,6 +145,24 @@ impl Emulator {
     /// If PostgreSQL refuses the name, for instance because there is such a user.
     pub fn create_iam_user(&self, name: &str) -> Result<(), Error> {
         self.execute_format("CREATE ROLE %1$I LOGIN; GRANT rds_iam TO %1$I", &[name])
+    }
+
+    /// Lets `name` log in with a token: creates that user where there is none, and makes it a member
+    /// of `rds_iam`.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL refuses the name.
+    pub fn ensure_iam_user(&self, name: &str) -> Result<(), Error> {
+        self.execute_format(
+            "DO $ensure$ BEGIN \
+                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %1$L) THEN \
+                     CREATE ROLE %1$I LOGIN; \
+                 END IF; \
+             END $ensure$; \
+             GRANT rds_iam TO %1$I",
+            &[name],
+        )
     }
 
     /// Creates a database user who logs in with a password.
@@ -150,6 +181,18 @@ impl Emulator {
     /// If PostgreSQL refuses the name, or there is no such owner.
     pub fn create_database(&self, name: &str, owner: &str) -> Result<(), Error> {
         self.execute_format("CREATE DATABASE %I OWNER %I", &[name, owner])
+    }
+
+    /// Creates a database that belongs to `owner`, unless there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_database`](Emulator::create_database).
+    pub fn ensure_database(&self, name: &str, owner: &str) -> Result<(), Error> {
+        match self.create_database(name, owner) {
+            Err(error) if error.to_string().ends_with(DUPLICATE_DATABASE) => Ok(()),
+            result => result,
+        }
     }
 
     /// Runs statements, separated by semicolons, as the superuser in the database `postgres`.

@@ -34,6 +34,7 @@
 //!   drop sessions, stop PostgreSQL or fail over.
 //! * **Where credentials come from**, for clients that fetch them: [`AwsEndpoints`].
 //! * **RDS Proxy and Aurora DSQL**: [`Engine`].
+//! * **In front of a PostgreSQL of yours** instead of its own: [`Builder::upstream`].
 
 #![forbid(unsafe_code)]
 
@@ -62,6 +63,7 @@ mod sigv4;
 mod start;
 mod threads;
 mod token;
+mod upstream;
 mod verify;
 mod wire;
 

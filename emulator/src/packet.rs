@@ -86,6 +86,24 @@ pub fn unsupported(packet: &[u8]) -> Malformed {
     }
 }
 
+/// The names and values in a whole start-up packet, in their order; what is no UTF-8 is left out.
+pub fn parameters(packet: &[u8]) -> Vec<(String, String)> {
+    let body = packet.get(8..).unwrap_or_default();
+    let mut parts = body
+        .split(|byte| *byte == 0)
+        .map(|part| std::str::from_utf8(part).ok());
+    let mut parameters = Vec::new();
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+        if name == Some("") {
+            break;
+        }
+        if let (Some(name), Some(value)) = (name, value) {
+            parameters.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    parameters
+}
+
 /// How many bytes of password message follow these five.
 ///
 /// # Errors

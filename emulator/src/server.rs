@@ -21,6 +21,7 @@ use crate::login::LoginLog;
 use crate::policy::Policy;
 use crate::postgres::admin::Admin;
 use crate::sessions::Sessions;
+use crate::upstream::Upstream;
 
 /// Connections that wait to be taken in: a burst of clients shall not see their SYNs dropped.
 const BACKLOG: u32 = 1024;
@@ -47,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) sessions: Sessions,
     pub(crate) admin: Admin,
     pub(crate) upstream: RwLock<PathBuf>,
+    /// Somebody else's PostgreSQL, in the place of that one.
+    pub(crate) other: Option<Upstream>,
 }
 
 /// A span of time that can be changed while it is in use.

@@ -19,12 +19,13 @@ use crate::language::CurrentLanguage;
 use crate::login::LoginLog;
 use crate::policy::Policy;
 use crate::postgres::account::Account;
-use crate::postgres::admin::Admin;
+use crate::postgres::admin::{self, Admin};
 use crate::postgres::binaries::Binaries;
 use crate::postgres::cluster::{self, Cluster};
 use crate::server::{Door, Millis, Port, Server};
 use crate::sessions::Sessions;
 use crate::threads::Threads;
+use crate::upstream::Upstream;
 
 /// The access key that is accepted where no other was given.
 const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
@@ -32,19 +33,38 @@ const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
 /// Its secret, which opens nothing but emulators.
 const SECRET_KEY: &str = "rds/iam/emulator/EXAMPLE/secret/key+0123";
 
+/// The role whose members log in with tokens.
+const MAKE_RDS_IAM: &str = "\
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_iam') THEN
+        CREATE ROLE rds_iam;
+    END IF;
+END $$";
+
 impl Emulator {
     pub(crate) fn start(builder: Builder) -> Result<Emulator, Error> {
         raise_descriptor_limit();
-        let account = Account::choose()?;
-        let binaries = Binaries::find()?;
-        let folder = temporary_folder(account)?;
-        let cluster = Cluster::start(
-            folder.path(),
-            builder.engine.hba(),
-            binaries,
-            account,
-            builder.settings,
-        )?;
+        let other = builder
+            .upstream
+            .as_deref()
+            .map(Upstream::parse)
+            .transpose()?;
+        let (folder, cluster) = match other {
+            Some(_) => (temporary_folder(Account::Own)?, None),
+            None => {
+                let account = Account::choose()?;
+                let binaries = Binaries::find()?;
+                let folder = temporary_folder(account)?;
+                let cluster = Cluster::start(
+                    folder.path(),
+                    builder.engine.hba(),
+                    binaries,
+                    account,
+                    builder.settings,
+                )?;
+                (folder, Some(cluster))
+            }
+        };
 
         let threads = Threads::start()?;
         let inside = threads.enter();
@@ -87,7 +107,11 @@ impl Emulator {
             Arc::clone(&keyring),
             builder.region.clone(),
         )?;
-        let writer = cluster.writer();
+        let writer = cluster.as_ref().map(Cluster::writer).unwrap_or_default();
+        let admin = match &other {
+            Some(other) => other.config().clone(),
+            None => admin::config(&writer),
+        };
         let server = Arc::new(Server {
             engine: builder.engine,
             region: builder.region,
@@ -105,8 +129,9 @@ impl Emulator {
             logins: LoginLog::default(),
             faults: Faults::default(),
             sessions: Sessions::default(),
-            admin: Admin::new(&writer),
+            admin: Admin::new(admin),
             upstream: cluster::socket(&writer).into(),
+            other,
         });
         let door = Door::build(Arc::clone(&server), port);
         drop(inside);
@@ -122,7 +147,11 @@ impl Emulator {
             cluster,
             _folder: folder,
         };
-        emulator.execute("SELECT")?;
+        // Its own has that role from the start.
+        emulator.execute(match emulator.cluster {
+            Some(_) => "SELECT",
+            None => MAKE_RDS_IAM,
+        })?;
         let door = emulator.door.clone();
         emulator.threads.wait(async move { door.open().await })?;
         Ok(emulator)

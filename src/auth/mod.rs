@@ -22,7 +22,8 @@ use self::source::Shared;
 pub use self::source::TokenSource;
 pub(crate) use self::source::{Offer, Provenance};
 use crate::clock::Clock;
-use crate::endpoint::Endpoint;
+use crate::credentials::CredentialsInfo;
+use crate::endpoint::{Endpoint, RegionSource};
 use crate::error::Error;
 use crate::event::{Events, Stats};
 
@@ -76,6 +77,49 @@ impl IamAuth {
         let source = TokenSource::new(Arc::new(fetch), self.0.shared.clone());
         sources.insert(endpoint.clone(), source.clone());
         source
+    }
+
+    /// The region that tokens for `endpoint` are signed for, and where it was found. Waits for the
+    /// AWS configuration where the endpoint names none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) without a region.
+    pub fn region(&self, endpoint: &Endpoint) -> Result<(String, RegionSource), Error> {
+        let (signer, endpoint) = (self.0.signer.clone(), endpoint.clone());
+        self.0
+            .shared
+            .wait_for(async move { signer.region(&endpoint).await })
+    }
+
+    /// Which credentials a token for `endpoint` is signed with at present. They are fetched if none
+    /// are held.
+    ///
+    /// ```no_run
+    /// # use diesel_rds_iam::{Endpoint, IamAuth};
+    /// let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+    /// let credentials = IamAuth::new().credentials(&Endpoint::new(host, 5432, "app")?)?;
+    /// println!("{}, from {}", credentials.access_key_id, credentials.source);
+    /// # Ok::<(), diesel_rds_iam::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TokenSource::token`].
+    pub fn credentials(&self, endpoint: &Endpoint) -> Result<CredentialsInfo, Error> {
+        let (signer, endpoint) = (self.0.signer.clone(), endpoint.clone());
+        self.0
+            .shared
+            .wait_for(async move { signer.credentials_info(&endpoint).await })
+    }
+
+    /// By how many seconds AWS's clock is ahead of this machine's, or behind if negative, by the
+    /// `Date` of the last answer that credentials came in. `None` where there was no such answer:
+    /// long-lived keys are not fetched, and a provider of the caller's is not looked into.
+    ///
+    /// AWS refuses what was signed more than five minutes away from its own time.
+    pub fn aws_clock_ahead(&self) -> Option<i64> {
+        self.0.signer.identity.aws_clock().seconds_ahead()
     }
 
     /// How often what happened so far, over all endpoints.

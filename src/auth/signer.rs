@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::source::{FetchFuture, FetchToken, Fetched, Provenance};
 use crate::cache::{Answer, Cache};
 use crate::clock::{Clock, Moment};
-use crate::credentials::{HeldCredentials, Identity, origin};
-use crate::endpoint::Endpoint;
+use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
+use crate::endpoint::{Endpoint, RegionSource};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Degradation, Recovered};
 use crate::runtime;
@@ -55,10 +55,7 @@ impl Signer {
     }
 
     async fn sign(&self, endpoint: &Endpoint, current: Option<&Token>) -> Fetched {
-        let region = match endpoint.region() {
-            Some(region) => region.to_owned(),
-            None => self.configured_region(endpoint).await?,
-        };
+        let (region, _) = self.region(endpoint).await?;
         let (held, failure) = self.credentials(&region).await?;
         let now = self.clock.now();
         let token = self.presign(endpoint, &region, &held, &now)?;
@@ -95,6 +92,30 @@ impl Signer {
         let schedule = Schedule::new(self.refresh_ahead);
         let lifetime = self.token_lifetime;
         sign::presign(endpoint, region, &held.credentials, now, lifetime, schedule)
+    }
+
+    /// The region to sign for, and where it was found.
+    pub(super) async fn region(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<(String, RegionSource), Error> {
+        match endpoint.region() {
+            Some(region) => Ok((region.to_owned(), endpoint.region_source())),
+            None => {
+                let region = self.configured_region(endpoint).await?;
+                Ok((region, RegionSource::AwsConfiguration))
+            }
+        }
+    }
+
+    /// What a token for `endpoint` is signed with at present.
+    pub(super) async fn credentials_info(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<CredentialsInfo, Error> {
+        let (region, _) = self.region(endpoint).await?;
+        let (held, _) = self.credentials(&region).await?;
+        Ok(CredentialsInfo::of(&held.credentials))
     }
 
     /// The region of the AWS configuration, for a host whose name carries none.
@@ -244,7 +265,7 @@ impl FetchToken for SignFor {
     }
 }
 
-fn timed_out(limit: Duration) -> Error {
+pub(super) fn timed_out(limit: Duration) -> Error {
     Error::new(
         ErrorKind::CredentialsTimeout,
         format!(

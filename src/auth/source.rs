@@ -4,18 +4,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::backoff::Backoff;
+use super::signer::timed_out;
 use crate::cache::{Abandoned, Answer, Cache, Flight, Freshness, Perishable};
 use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, RefreshFailed, StaleServed, TokenSigned};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::token::Token;
 
 /// After a refusal a token is dropped before its time no more often than this, however many threads
@@ -72,6 +73,24 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Runs `work` on the signing thread, and waits for it.
+    pub(super) fn wait_for<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let limit = self.refresh_timeout;
+        self.runtime()?.spawn(async move {
+            let done = runtime::within(limit, work).await;
+            // Whoever waited may have given up.
+            let _ = sender.send(done.unwrap_or_else(|| Err(timed_out(limit))));
+        });
+        let limit = limit + GRACE;
+        receiver
+            .recv_timeout(limit)
+            .map_err(|_| thread_is_stuck(limit))?
+    }
+
     fn runtime(&self) -> Result<Arc<Runtime>, Error> {
         let mut held = self.runtime.lock();
         if let Some(runtime) = held.as_ref()

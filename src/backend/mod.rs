@@ -1,22 +1,42 @@
 //! How one kind of connection is opened, pinged and judged broken.
 
 #[cfg(feature = "diesel")]
-mod answer;
-#[cfg(feature = "diesel")]
 mod diesel;
+#[cfg(any(feature = "diesel", feature = "postgres"))]
+mod password;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "diesel", feature = "postgres"))]
+mod verdict;
 
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresTls;
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
 use crate::roots::Roots;
 
-/// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open:
-/// diesel's `PgConnection`, which needs libpq 14 or later: older ones cut a token off at 320 bytes,
-/// so a login with one is refused. With it, what libpq's environment variables and files in the home
-/// folder say is overruled in a login with IAM or [`Password`](crate::Password), but for PGSERVICE,
-/// PGTZ, PGDATESTYLE and PGGEQO, which it has no way to overrule.
+/// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open.
+///
+/// With the feature `diesel`, diesel's `PgConnection`, which needs libpq 14 or later: older ones cut a
+/// token off at 320 bytes, so a login with one is refused. With it, what libpq's environment variables
+/// and files in the home folder say is overruled in a login with IAM or
+/// [`Password`](crate::Password), but for PGSERVICE, PGTZ, PGDATESTYLE and PGGEQO, which it has no way
+/// to overrule.
+///
+/// With the feature `postgres`, the crate `postgres`'s `Client`, over native-tls. It reads none of those
+/// variables and files. It knows fewer of libpq's keywords, and what it does not know is refused by
+/// name when the manager is built. `sslrootcert` is read then as well, and not again. An open connection
+/// that does not answer within 5 s when a pool checks it is given up.
+///
+/// Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous code. There,
+/// to open one is an [`Internal`](crate::ErrorKind::Internal) error that says so, also as the first of a
+/// pool; one that is taken from a pool there is not tried, with a word in the log. To use it and to drop
+/// it are up to the application: inside `spawn_blocking`, or on a thread of its own. A pool that is
+/// dropped there with several of them ends the process, since they panic one after the other: keep a
+/// clone where nothing is asynchronous, such as in `main`.
 ///
 /// It cannot be implemented outside this crate.
 pub trait Backend: sealed::Backend {}

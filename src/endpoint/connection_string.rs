@@ -142,10 +142,12 @@ impl ConnectionString {
             "iam_host" => self.iam.host = Some(not_empty(keyword, value)?),
             "iam_port" => self.iam.port = Some(port_number(keyword, &value)?),
             _ if keyword.starts_with("iam_") => {
-                return Err(Error::configuration(format!(
-                    "{keyword} is not a parameter: there are iam, iam_region, iam_profile, \
-                     iam_role_arn, iam_external_id, iam_session_name, iam_host and iam_port"
-                )));
+                // Not quoted: behind a stray `?` or `&` of a password stands a piece of it.
+                return Err(Error::configuration(
+                    "a parameter that begins with iam_ is not known: there are iam, iam_region, \
+                     iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host and \
+                     iam_port",
+                ));
             }
             "host" | "hostaddr" | "port" if value.contains(',') => {
                 return Err(grammar::several_hosts());
@@ -193,10 +195,6 @@ impl ConnectionString {
                 _ => (keyword, value),
             })
             .chain(port)
-    }
-
-    pub(crate) fn database(&self) -> Option<&str> {
-        self.get("dbname")
     }
 
     /// The user's own limit of a connect; none if it is missing or 0, which is without limit.

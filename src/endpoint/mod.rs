@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
-#[cfg(feature = "diesel")]
+#[cfg(any(feature = "diesel", feature = "postgres"))]
 pub(crate) use keyword::is_keyword_of_libpq;
 pub use ssl_mode::SslMode;
 
@@ -25,6 +25,18 @@ pub enum Engine {
     Rds,
     /// Aurora DSQL: the token names the host, and the action says whether the user is `admin`.
     Dsql,
+}
+
+/// Where the region of a token was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegionSource {
+    /// It was set: [`Endpoint::with_region`], `iam_region`, or a builder's setter.
+    Set,
+    /// The host name carries it.
+    HostName,
+    /// The AWS configuration names it: `AWS_REGION`, a profile, or the instance's metadata.
+    AwsConfiguration,
 }
 
 /// What a token is signed for: host, port and user of a database, and the region it is in.
@@ -140,6 +152,14 @@ impl Endpoint {
     /// RDS or Aurora DSQL.
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// Where the region was found that this endpoint has, if it has one.
+    pub(crate) fn region_source(&self) -> RegionSource {
+        match self.host_name().region == self.region() {
+            true => RegionSource::HostName,
+            false => RegionSource::Set,
+        }
     }
 
     /// What the host name itself says, apart from any region that was set.

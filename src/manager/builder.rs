@@ -76,6 +76,12 @@ impl<C: Backend> ManagerBuilder<C> {
         self.set(|target| target.iam.region = Some(region.into()))
     }
 
+    /// A profile of AWS's configuration files to take credentials from; `iam_profile` of the
+    /// connection string. Not looked at where [`auth`](ManagerBuilder::auth) is set.
+    pub fn profile(self, name: impl Into<String>) -> Self {
+        self.set(|target| target.iam.profile = Some(name.into()))
+    }
+
     /// The database's real name, to sign for, where another is dialled: behind a CNAME, a tunnel or
     /// a load balancer. `iam_host` and `iam_port` of the connection string.
     pub fn sign_for(self, host: impl Into<String>, port: u16) -> Self {
@@ -149,7 +155,11 @@ impl<C: Backend> ManagerBuilder<C> {
         let passwords = match target.login() {
             Login::Iam => {
                 let endpoint = target.endpoint()?;
-                Passwords::Iam(auth.source(&endpoint), endpoint)
+                Passwords::Iam {
+                    source: auth.source(&endpoint),
+                    auth,
+                    endpoint,
+                }
             }
             Login::Supplied => match &self.password {
                 Some(password) => {
@@ -177,11 +187,21 @@ impl<C: Backend> ManagerBuilder<C> {
             Some(source) => source.backoff(&whereto),
             None => Arc::default(),
         };
+        let sslmode = target.sslmode()?;
+        let mut parameters: Vec<_> = target
+            .parameters()
+            .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
+            .collect();
+        if let Some(mode) = sslmode {
+            parameters.push(("sslmode".to_owned(), mode.as_str().to_owned()));
+        }
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
                 connector: C::prepare(&target, roots.as_ref())?,
+                parameters,
+                roots,
                 passwords,
-                sslmode: target.sslmode()?,
+                sslmode,
                 backoff,
                 health: Health::default(),
                 clock,

@@ -18,13 +18,14 @@ use parking_lot::Mutex;
 pub use self::builder::ManagerBuilder;
 use self::health::{Failed, Health};
 use self::passwords::Passwords;
-use crate::auth::{Backoff, Offer, Provenance};
+use crate::auth::{Backoff, IamAuth, Offer, Provenance};
 use crate::backend::Backend;
 use crate::clock::{Clock, Moment};
 use crate::endpoint::{Endpoint, SslMode};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectFailed, ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
 use crate::lifetime::{self, Lifetimes};
+use crate::roots::Roots;
 use crate::token::Token;
 
 /// With less time left than this, a second attempt would only hide the answer to the first.
@@ -50,6 +51,9 @@ pub struct RdsConnectionManager<C: Backend> {
 
 struct Inner<C: Backend> {
     connector: C::Connector,
+    /// What is dialled, for whoever asks.
+    parameters: Vec<(String, String)>,
+    roots: Option<Roots>,
     passwords: Passwords,
     sslmode: Option<SslMode>,
     /// Shared with all who log in to the same database with the same source of passwords.
@@ -96,8 +100,9 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// Opens one connection, in or outside a pool.
     ///
     /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
-    /// [`connect_timeout`](ManagerBuilder::connect_timeout), give or take a second, in which libpq
-    /// counts, for each address that the host name has.
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout) and the time that the system takes to look
+    /// the host name up; with libpq, give or take a second, in which it counts, for each address that
+    /// the name has.
     ///
     /// Where logins are refused again and again, or throttled, most of these calls fail at once with
     /// the last refusal, and the server is not asked: over all threads and pools of an identity in
@@ -136,7 +141,8 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.inner.health.last_failure()
     }
 
-    /// The token that a connection opened now would log in with, and whom it is for.
+    /// The token that a connection opened now would log in with, and whom it is for; its region is
+    /// the one that was signed for, also where that came from the AWS configuration.
     ///
     /// For handing it to another program; connections of this manager have theirs without it.
     ///
@@ -146,7 +152,15 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// [`TokenSource::token`](crate::TokenSource::token).
     pub fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
         match &self.inner.passwords {
-            Passwords::Iam(source, endpoint) => Ok((endpoint.clone(), source.token()?)),
+            Passwords::Iam {
+                auth,
+                source,
+                endpoint,
+            } => {
+                let token = source.token()?;
+                let (region, _) = auth.region(endpoint)?;
+                Ok((endpoint.clone().with_region(&region)?, token))
+            }
             _ => Err(Error::configuration(
                 "there is no token where login is not by iam; leave out the password and iam=off",
             )),
@@ -156,6 +170,34 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// What tokens are signed for; none where no token is used.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.inner.passwords.endpoint()
+    }
+
+    /// The identity that signs this manager's tokens; none where no token is used.
+    pub fn auth(&self) -> Option<&IamAuth> {
+        match &self.inner.passwords {
+            Passwords::Iam { auth, .. } => Some(auth),
+            _ => None,
+        }
+    }
+
+    /// What is dialled and how, by libpq's keywords: what the connection string and the builder
+    /// said, decoded, without the password, the `iam` parameters and `sslrootcert`, which is
+    /// [`roots`](RdsConnectionManager::roots). With IAM there are always `host`, `port`, `user` and
+    /// `sslmode`.
+    ///
+    /// For handing a connection to another program, together with
+    /// [`token`](RdsConnectionManager::token).
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner
+            .parameters
+            .iter()
+            .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
+    }
+
+    /// What the server's certificate must go back to; `None` where `sslmode` does not verify it, or
+    /// where that is left to the TLS library.
+    pub fn roots(&self) -> Option<&Roots> {
+        self.inner.roots.as_ref()
     }
 
     /// How often what happened so far, over all managers of this one's identity.
@@ -189,6 +231,15 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     pub(crate) fn is_writer(&self) -> bool {
         self.inner.is_writer
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl RdsConnectionManager<postgres::Client> {
+    /// What [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) needs to reach the
+    /// server as this manager's connections do.
+    pub fn tls(&self) -> crate::backend::PostgresTls {
+        self.inner.connector.tls()
     }
 }
 
@@ -348,7 +399,9 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RdsConnectionManager");
         match &self.inner.passwords {
-            Passwords::Iam(_, endpoint) => debug.field("login", &"iam").field("endpoint", endpoint),
+            Passwords::Iam { endpoint, .. } => {
+                debug.field("login", &"iam").field("endpoint", endpoint)
+            }
             Passwords::Fixed(_) => debug.field("login", &"password"),
             Passwords::Rotating(_) => debug.field("login", &"rotating password"),
             Passwords::Libpq => debug.field("login", &"libpq"),

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Offer, Password, PasswordKind, Provenance, TokenSource};
+use crate::auth::{IamAuth, Offer, Password, PasswordKind, Provenance, TokenSource};
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::{Error, ErrorKind};
 use crate::token::Token;
 
 pub(super) enum Passwords {
-    Iam(TokenSource, Endpoint),
+    Iam {
+        auth: IamAuth,
+        source: TokenSource,
+        endpoint: Endpoint,
+    },
     Rotating(TokenSource),
     Fixed(Arc<Token>),
     /// What libpq finds, or none.
@@ -18,7 +22,7 @@ pub(super) enum Passwords {
 impl Passwords {
     pub(super) fn offer(&self) -> Result<Option<Offer>, Error> {
         match self {
-            Passwords::Iam(source, _) | Passwords::Rotating(source) => source.offer().map(Some),
+            Passwords::Iam { source, .. } | Passwords::Rotating(source) => source.offer().map(Some),
             Passwords::Fixed(token) => Ok(Some(Offer {
                 token: token.clone(),
                 is_cached: false,
@@ -30,7 +34,7 @@ impl Passwords {
     /// Where another comes from when one is refused.
     pub(super) fn source(&self) -> Option<&TokenSource> {
         match self {
-            Passwords::Iam(source, _) | Passwords::Rotating(source) => Some(source),
+            Passwords::Iam { source, .. } | Passwords::Rotating(source) => Some(source),
             Passwords::Fixed(_) | Passwords::Libpq => None,
         }
     }
@@ -38,7 +42,7 @@ impl Passwords {
     /// What is signed for, where something is signed.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         match self {
-            Passwords::Iam(_, endpoint) => Some(endpoint),
+            Passwords::Iam { endpoint, .. } => Some(endpoint),
             _ => None,
         }
     }
@@ -46,9 +50,9 @@ impl Passwords {
     /// The error for a refusal that no new password cures, with what to do about it.
     pub(super) fn refused_for_good(&self, cause: Error) -> Error {
         let message = match self {
-            Passwords::Iam(source, endpoint) => {
-                refused_token(endpoint, source.provenance(), &cause.to_string())
-            }
+            Passwords::Iam {
+                source, endpoint, ..
+            } => refused_token(endpoint, source.provenance(), &cause.to_string()),
             _ => {
                 "login was refused with the password that its source gives at present; check that \
                   it is this user's, and that the user is no member of rds_iam"

@@ -237,6 +237,36 @@ fn credentials_that_have_ended_or_are_about_to_sign_nothing() {
     assert!(sign_until(Some(now.wall + Duration::from_secs(61)), &now).is_ok());
 }
 
+/// FAULTS.md row 26.
+#[test]
+fn a_session_token_of_any_length_is_signed_or_refused() {
+    let endpoint = Endpoint::new(HOST, 5432, "app").unwrap();
+    let now = ManualClock::new().clock().now();
+    let sign_with = |length: usize| {
+        let session = "a".repeat(length);
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some(session), None, "test");
+        let lifetime = Duration::from_secs(900);
+        let schedule = Schedule::new(false);
+        presign(
+            &endpoint,
+            "eu-west-1",
+            &credentials,
+            &now,
+            lifetime,
+            schedule,
+        )
+    };
+    // Every length about those at which PostgreSQL and aws-sigv4 draw the line, and one far beyond.
+    let mut longest = 0;
+    for length in (65_140..65_260).chain([200_000]) {
+        match sign_with(length) {
+            Ok(token) => longest = token.expose_secret().len(),
+            Err(error) => assert!(error.to_string().contains("65,530"), "{error}"),
+        }
+    }
+    assert!((65_530..65_650).contains(&longest), "{longest}");
+}
+
 #[test]
 fn the_date_is_cut_to_the_second() {
     let now = at(date("20250101T000000Z") + Duration::from_millis(999));

@@ -1,8 +1,44 @@
 //! The examples, as a reader would run them.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use crate::support::example;
+use rds_iam_emulator::{Emulator, Node, Verdict};
+
+use crate::support::child::forget_aws_and_postgresql;
+use crate::support::database::{emulator, emulator_with, refused};
+use crate::support::{PATIENCE, example};
+
+/// An example with a database and keys in its environment, and nothing else of AWS.
+fn command(name: &str, emulator: &Emulator) -> Command {
+    let mut command = Command::new(example(name));
+    forget_aws_and_postgresql(&mut command);
+    command
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_ACCESS_KEY_ID", emulator.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", emulator.secret_key())
+        .env("DATABASE_URL", emulator.url("app"));
+    command
+}
+
+/// Its exit status, and what it says.
+fn run(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+fn run_well(command: &mut Command) -> String {
+    let (is_well, text) = run(command);
+    assert!(is_well, "{text}");
+    text
+}
 
 #[test]
 fn the_quickstart_rotates_and_loses_nothing() {
@@ -14,13 +50,172 @@ fn the_quickstart_rotates_and_loses_nothing() {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}{complaint}");
     let last = shown.lines().last().unwrap();
-    let figure = |name: &str| -> u64 {
-        let pair = last
-            .split(' ')
-            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        pair.unwrap().parse().unwrap()
+    assert!(figure(last, "rotations") >= 3, "{last}");
+    assert!(
+        figure(last, "logins") > 0 && figure(last, "queries") > 0,
+        "{last}"
+    );
+    assert_eq!(
+        (figure(last, "refused"), figure(last, "errors")),
+        (0, 0),
+        "{last}"
+    );
+}
+
+/// The number in `name=number`.
+fn figure(line: &str, name: &str) -> u64 {
+    let pair = line
+        .split(' ')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    pair.unwrap().parse().unwrap()
+}
+
+/// FAULTS.md row 18.
+#[test]
+fn the_batch_job_goes_on_past_the_end_of_its_tokens() {
+    let emulator = emulator_with(Duration::from_secs(5));
+    let shown = run_well(command("batch_job", &emulator).args(["8", "1", "5"]));
+    let last = shown.lines().last().unwrap();
+    assert_eq!(figure(last, "batches"), 8, "{shown}");
+    assert!(figure(last, "tokens") >= 2, "{shown}");
+    assert!(refused(&emulator).is_empty());
+    assert_eq!(emulator.login_count(), 9, "one to read, and one for each");
+}
+
+#[test]
+fn the_same_binary_logs_in_with_a_password_or_a_token() {
+    let emulator = emulator();
+    emulator.create_password_user("bob", "secret").unwrap();
+    let shown = run_well(&mut command("local_and_cloud", &emulator));
+    assert_eq!(shown, "logged in as app with a token\n");
+    let local = emulator.url("bob").replace("bob@", "bob:secret@");
+    let shown = run_well(
+        command("local_and_cloud", &emulator)
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env("DATABASE_URL", local),
+    );
+    assert_eq!(shown, "logged in as bob with a password\n");
+    let logins = emulator.logins();
+    let of_bob = logins.iter().filter(|login| login.user() == "bob");
+    assert!(of_bob.clone().count() > 0);
+    assert!(
+        of_bob
+            .into_iter()
+            .all(|login| *login.verdict() == Verdict::Password)
+    );
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_crate_postgres_logs_in_too() {
+    let emulator = emulator();
+    let shown = run_well(&mut command("postgres_client", &emulator));
+    assert_eq!(
+        shown,
+        "logged in as app\n1: water the tomatoes\n2: open the roof\n"
+    );
+}
+
+#[test]
+fn the_split_writes_to_a_writer_only() {
+    let emulator = emulator();
+    let split = || {
+        let mut command = command("read_write_split", &emulator);
+        command.env("READER_URL", emulator.url("app"));
+        run(&mut command)
     };
-    assert!(figure("rotations") >= 3, "{last}");
-    assert!(figure("logins") > 0 && figure("queries") > 0, "{last}");
-    assert_eq!((figure("refused"), figure("errors")), (0, 0), "{last}");
+    let (is_well, shown) = split();
+    assert!(is_well && shown.contains("2 orders written"), "{shown}");
+
+    // The writer's name leads to the old writer, as a client sees it whose DNS is behind.
+    emulator.fail_over().unwrap();
+    emulator.route_to(Node::Reader).unwrap();
+    let (is_well, shown) = split();
+    assert!(
+        !is_well && shown.contains("session is read-only"),
+        "{shown}"
+    );
+    assert!(!shown.contains("written"), "{shown}");
+
+    emulator.route_to(Node::Writer).unwrap();
+    let (is_well, shown) = split();
+    assert!(is_well && shown.contains("2 orders written"), "{shown}");
+}
+
+/// What a server answers to one request.
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A service that is gone when the test is.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_web_service_serves_and_stops() {
+    let emulator = emulator();
+    emulator.create_database("notes", "app").unwrap();
+    let url = emulator.url("app").replace("/postgres?", "/notes?");
+    let service = command("web", &emulator)
+        .env("DATABASE_URL", url)
+        .arg("127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut service = Service(service.unwrap());
+    let mut lines = BufReader::new(service.0.stdout.take().unwrap()).lines();
+    let listening = lines.next().unwrap().unwrap();
+    let address = listening.strip_prefix("listening on ").unwrap();
+
+    let note = r#"{"text": "water the tomatoes"}"#;
+    let head = "Host: localhost\r\nConnection: close\r\n";
+    let length = note.len();
+    let added = ask(
+        address,
+        &format!(
+            "POST /notes HTTP/1.1\r\n{head}Content-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{note}"
+        ),
+    );
+    assert!(added.starts_with("HTTP/1.1 201 "), "{added}");
+    let list = format!("GET /notes HTTP/1.1\r\n{head}\r\n");
+    let listed = ask(address, &list);
+    assert!(listed.starts_with("HTTP/1.1 200 "), "{listed}");
+    assert!(
+        listed.ends_with(r#"[{"id":1,"text":"water the tomatoes"}]"#),
+        "{listed}"
+    );
+
+    let service_id = service.0.id().to_string();
+    let told = Command::new("kill").args(["-TERM", &service_id]).status();
+    assert!(told.unwrap().success());
+    assert_eq!(lines.next().unwrap().unwrap(), "stopped");
+    assert!(service.0.wait().unwrap().success());
+    emulator.wait_for_sessions(0, PATIENCE).unwrap();
+}
+
+/// `script/soak`, as long as it takes to see that it works. It finds nothing wrong before its first
+/// fault.
+#[test]
+fn a_soak_without_faults_counts_its_writes() {
+    let output = Command::new(example("soak"))
+        .args(["0", "1"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown}{complaint}");
+    let last = shown.lines().last().unwrap();
+    assert!(last.starts_with("soak: ok seed=1 "), "{last}");
+    assert!(!last.contains("writes=0 "), "{last}");
 }

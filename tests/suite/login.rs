@@ -1,32 +1,24 @@
 //! One login, as a real PostgreSQL sees it.
 
-use diesel::prelude::*;
-use diesel::sql_query;
-use diesel::sql_types::Text;
-use diesel_rds_iam::{ErrorKind, PgConnectionManager};
+use diesel::PgConnection;
+use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager, RdsConnectionManager};
 
-use crate::support::database::{auth_builder, emulator, manager, shared_emulator};
-
-#[derive(QueryableByName)]
-struct Name {
-    #[diesel(sql_type = Text)]
-    name: String,
-}
-
-fn current_user(connection: &mut PgConnection) -> String {
-    let query = sql_query("SELECT current_user::text AS name");
-    query.get_result::<Name>(connection).unwrap().name
-}
+use crate::support::database::{Ask, auth_builder, emulator, manager, shared_emulator};
 
 #[test]
 fn a_token_opens_a_session_as_its_user() {
     let mut connection = manager(shared_emulator()).try_connect().unwrap();
-    assert_eq!(current_user(&mut connection), "app");
+    assert_eq!(connection.ask("current_user"), "app");
 }
 
 /// FAULTS.md row 14.
 #[test]
 fn any_user_name_is_signed_and_sent_as_it_is() {
+    fn assert_is<C: Ask>(user: &str, url: &str, auth: &IamAuth) {
+        let manager = RdsConnectionManager::<C>::builder(url).auth(auth.clone());
+        let mut connection = manager.build().unwrap().try_connect().unwrap();
+        assert_eq!(connection.ask("current_user"), user);
+    }
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     for user in [
@@ -47,9 +39,9 @@ fn any_user_name_is_signed_and_sent_as_it_is() {
         "\"quoted\"",
     ] {
         emulator.create_iam_user(user).unwrap();
-        let manager = PgConnectionManager::builder(&emulator.url(user)).auth(auth.clone());
-        let mut connection = manager.build().unwrap().try_connect().unwrap();
-        assert_eq!(current_user(&mut connection), user);
+        assert_is::<PgConnection>(user, &emulator.url(user), &auth);
+        #[cfg(feature = "postgres")]
+        assert_is::<diesel_rds_iam::postgres::Client>(user, &emulator.url(user), &auth);
     }
 }
 

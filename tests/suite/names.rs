@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
+use diesel_rds_iam::{Backend, ErrorKind, IamAuth, PgConnectionManager, RdsConnectionManager};
 use rds_iam_emulator::{Emulator, Engine};
 
 use crate::support::child::{self, Child};
@@ -17,11 +17,27 @@ fn start(builder: rds_iam_emulator::Builder) -> Emulator {
     emulator
 }
 
+/// With every kind of connection, all of which must come to the same end.
 fn log_in(emulator: &Emulator, url: &str) -> Result<(), diesel_rds_iam::Error> {
+    let outcome = log_in_by::<diesel::PgConnection>(emulator, url);
+    #[cfg(feature = "postgres")]
+    {
+        let other = log_in_by::<diesel_rds_iam::postgres::Client>(emulator, url);
+        let kind = |outcome: &Result<(), diesel_rds_iam::Error>| {
+            outcome.as_ref().err().map(diesel_rds_iam::Error::kind)
+        };
+        assert_eq!(kind(&other), kind(&outcome), "{other:?} and {outcome:?}");
+    }
+    outcome
+}
+
+fn log_in_by<C: Backend>(emulator: &Emulator, url: &str) -> Result<(), diesel_rds_iam::Error> {
     let ca = emulator.ca_path().display();
     let url = format!("{url}&sslrootcert={ca}");
     let auth = auth_builder(emulator).build().unwrap();
-    let manager = PgConnectionManager::builder(&url).auth(auth).build()?;
+    let manager = RdsConnectionManager::<C>::builder(&url)
+        .auth(auth)
+        .build()?;
     manager.try_connect().map(drop)
 }
 

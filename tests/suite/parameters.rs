@@ -1,15 +1,16 @@
 //! What goes in reaches the server unchanged, or is refused before it leaves.
 
 use aws_credential_types::Credentials;
-use diesel::prelude::*;
-use diesel::sql_types::Text;
-use diesel_rds_iam::{ErrorKind, IamAuth, Password, PgConnectionManager};
+use diesel::PgConnection;
+use diesel_rds_iam::{
+    Backend, ErrorKind, IamAuth, Password, PgConnectionManager, RdsConnectionManager,
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use rds_iam_emulator::{Emulator, Fault, Verdict};
 use sha2::{Digest, Sha256};
 
-use crate::support::database::{auth_builder, emulator, refused, shared_emulator};
+use crate::support::database::{Ask, auth_builder, emulator, refused, shared_emulator};
 
 /// The longest password that PostgreSQL takes.
 const LONGEST: usize = 65_530;
@@ -44,12 +45,6 @@ fn name() -> impl Strategy<Value = String> {
         })
 }
 
-fn ask(connection: &mut PgConnection, expression: &str) -> String {
-    diesel::select(diesel::dsl::sql::<Text>(&format!("{expression}::text")))
-        .get_result(connection)
-        .unwrap()
-}
-
 /// As the emulator names what it was sent.
 fn fingerprint(secret: &str) -> String {
     let digest = Sha256::digest(secret.as_bytes());
@@ -63,25 +58,37 @@ fn fingerprint(secret: &str) -> String {
 /// FAULTS.md row 15.
 #[test]
 fn any_secret_reaches_the_server_byte_by_byte() {
-    let emulator = emulator();
-    proptest!(cases(64), |(secret in secret())| {
+    fn assert_reaches<C: Backend>(emulator: &Emulator, secret: &str) -> Result<(), TestCaseError> {
         // A member of rds_iam is asked for the text itself. What the emulator refuses because it was
         // told to, it names, whatever it is.
         emulator.fault(Fault::RefuseNext(1));
-        let manager = PgConnectionManager::builder(&emulator.url("app"))
-            .password(Password::fixed(&secret))
+        let manager = RdsConnectionManager::<C>::builder(&emulator.url("app"))
+            .password(Password::fixed(secret))
             .build()
             .unwrap();
         let error = manager.try_connect().err().unwrap();
         prop_assert_eq!(error.kind(), ErrorKind::LoginRefused, "{}", error);
         let logins = emulator.logins();
-        prop_assert_eq!(logins.last().unwrap().fingerprint(), fingerprint(&secret));
+        prop_assert_eq!(logins.last().unwrap().fingerprint(), fingerprint(secret));
+        Ok(())
+    }
+    let emulator = emulator();
+    proptest!(cases(64), |(secret in secret())| {
+        assert_reaches::<PgConnection>(&emulator, &secret)?;
+        #[cfg(feature = "postgres")]
+        assert_reaches::<diesel_rds_iam::postgres::Client>(&emulator, &secret)?;
     });
 }
 
 /// FAULTS.md row 15.
 #[test]
 fn any_password_in_a_connection_string_logs_in() {
+    fn log_in<C: Backend>(url: &str) {
+        RdsConnectionManager::<C>::new(url)
+            .unwrap()
+            .try_connect()
+            .unwrap();
+    }
     let emulator = emulator();
     emulator.create_password_user("bob", "-").unwrap();
     proptest!(cases(16), |(secret in secret())| {
@@ -89,7 +96,9 @@ fn any_password_in_a_connection_string_logs_in() {
         emulator.execute(&format!("ALTER ROLE bob PASSWORD E'{literal}'")).unwrap();
         let encoded = utf8_percent_encode(&secret, NON_ALPHANUMERIC).to_string();
         let url = emulator.url("bob").replace("bob@", &format!("bob:{encoded}@"));
-        PgConnectionManager::new(&url).unwrap().try_connect().unwrap();
+        log_in::<PgConnection>(&url);
+        #[cfg(feature = "postgres")]
+        log_in::<diesel_rds_iam::postgres::Client>(&url);
 
         let quoted = secret.replace('\\', r"\\").replace('\'', r"\'");
         let pairs = format!(
@@ -97,13 +106,25 @@ fn any_password_in_a_connection_string_logs_in() {
             emulator.host(),
             emulator.port(),
         );
-        PgConnectionManager::new(&pairs).unwrap().try_connect().unwrap();
+        log_in::<PgConnection>(&pairs);
     });
 }
 
 /// FAULTS.md row 15.
 #[test]
 fn any_user_and_database_are_the_ones_that_were_named() {
+    fn assert_are<C: Ask>(
+        url: &str,
+        auth: &IamAuth,
+        user: &str,
+        database: &str,
+    ) -> Result<(), TestCaseError> {
+        let manager = RdsConnectionManager::<C>::builder(url).auth(auth.clone());
+        let mut connection = manager.build().unwrap().try_connect().unwrap();
+        prop_assert_eq!(connection.ask("current_user"), user);
+        prop_assert_eq!(connection.ask("current_database()"), database);
+        Ok(())
+    }
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     proptest!(cases(12), |(user in name(), database in name())| {
@@ -112,29 +133,30 @@ fn any_user_and_database_are_the_ones_that_were_named() {
         let _ = emulator.create_database(&database, &user);
         let encoded = utf8_percent_encode(&database, NON_ALPHANUMERIC).to_string();
         let url = emulator.url(&user).replace("/postgres?", &format!("/{encoded}?"));
-        let manager = PgConnectionManager::builder(&url).auth(auth.clone()).build().unwrap();
-        let mut connection = manager.try_connect().unwrap();
-        prop_assert_eq!(ask(&mut connection, "current_user"), user);
-        prop_assert_eq!(ask(&mut connection, "current_database()"), database);
+        assert_are::<PgConnection>(&url, &auth, &user, &database)?;
+        #[cfg(feature = "postgres")]
+        assert_are::<diesel_rds_iam::postgres::Client>(&url, &auth, &user, &database)?;
     });
 }
 
 #[test]
 fn what_is_libpqs_goes_through() {
-    let emulator = shared_emulator();
-    let url = format!(
-        "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB",
-        emulator.url("app")
-    );
-    let auth = auth_builder(emulator).build().unwrap();
-    let manager = PgConnectionManager::builder(&url)
-        .auth(auth)
-        .build()
-        .unwrap();
-    let mut connection = manager.try_connect().unwrap();
-    let mut setting = |name| ask(&mut connection, &format!("current_setting('{name}')"));
-    assert_eq!(setting("application_name"), "web 'x'");
-    assert_eq!(setting("work_mem"), "123kB");
+    fn assert_goes_through<C: Ask>() {
+        let emulator = shared_emulator();
+        let url = format!(
+            "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB",
+            emulator.url("app")
+        );
+        let auth = auth_builder(emulator).build().unwrap();
+        let manager = RdsConnectionManager::<C>::builder(&url).auth(auth);
+        let mut connection = manager.build().unwrap().try_connect().unwrap();
+        let mut setting = |name| connection.ask(&format!("current_setting('{name}')"));
+        assert_eq!(setting("application_name"), "web 'x'");
+        assert_eq!(setting("work_mem"), "123kB");
+    }
+    assert_goes_through::<PgConnection>();
+    #[cfg(feature = "postgres")]
+    assert_goes_through::<diesel_rds_iam::postgres::Client>();
 }
 
 /// A manager whose tokens have so many bytes, or as few as there can be.

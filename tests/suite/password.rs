@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use diesel::prelude::*;
-use diesel::sql_types::Text;
 use diesel_rds_iam::{
     BoxError, ErrorKind, ManualClock, Password, PasswordBuilder, PgConnectionManager,
     RotatingPassword,
@@ -15,7 +13,7 @@ use parking_lot::Mutex;
 use rds_iam_emulator::Emulator;
 
 use crate::support::Recorder;
-use crate::support::database::{auth_builder, emulator, shared_emulator};
+use crate::support::database::{Ask, auth_builder, emulator, shared_emulator};
 
 #[path = "../../examples/command_password.rs"]
 #[allow(dead_code, reason = "its main is for those who run it")]
@@ -63,12 +61,6 @@ fn manager(emulator: &Emulator, user: &str, password: Password) -> PgConnectionM
     builder.build().unwrap()
 }
 
-fn current_user(connection: &mut PgConnection) -> String {
-    diesel::select(diesel::dsl::sql::<Text>("current_user::text"))
-        .get_result(connection)
-        .unwrap()
-}
-
 #[test]
 fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
     let emulator = emulator();
@@ -78,7 +70,7 @@ fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
         .password(Password::fixed("right: \\ '"))
         .build()
         .unwrap();
-    assert_eq!(current_user(&mut manager.try_connect().unwrap()), "bob");
+    assert_eq!(manager.try_connect().unwrap().ask("current_user"), "bob");
 }
 
 #[test]
@@ -243,7 +235,7 @@ fn a_cold_pool_asks_the_keeper_once() {
         }
     });
     let pool = manager.into_pool().unwrap();
-    assert_eq!(current_user(&mut pool.get().unwrap()), "bob");
+    assert_eq!(pool.get().unwrap().ask("current_user"), "bob");
     assert_eq!(keeper.calls(), 1);
 }
 

@@ -5,8 +5,10 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use diesel::PgConnection;
 use diesel_rds_iam::{
-    ErrorKind, HandleAuthEvent, IamAuth, LoginRefused, ManualClock, PgConnectionManager,
+    Backend, ErrorKind, HandleAuthEvent, IamAuth, LoginRefused, ManualClock, PgConnectionManager,
+    RdsConnectionManager,
 };
 use rds_iam_emulator::{Emulator, Fault};
 
@@ -15,20 +17,20 @@ use crate::support::database::{auth_builder, emulator, refused};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A manager whose clock is moved by hand, so that it is known which tokens are of the same second.
-struct Refusing {
+struct Refusing<C: Backend> {
     emulator: Emulator,
     time: ManualClock,
     auth: IamAuth,
-    manager: PgConnectionManager,
+    manager: RdsConnectionManager<C>,
 }
 
-impl Refusing {
-    fn new() -> Refusing {
+impl<C: Backend> Refusing<C> {
+    fn new() -> Refusing<C> {
         let emulator = emulator();
         // In the past, so that no token is from the future when the clock goes on.
         let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
         let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
-        let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth.clone());
+        let manager = RdsConnectionManager::builder(&emulator.url("app")).auth(auth.clone());
         Refusing {
             manager: manager.build().unwrap(),
             emulator,
@@ -41,7 +43,13 @@ impl Refusing {
 /// FAULTS.md row 7.
 #[test]
 fn a_cached_token_that_is_refused_is_replaced_inside_connect() {
-    let it = Refusing::new();
+    assert_is_replaced::<PgConnection>();
+    #[cfg(feature = "postgres")]
+    assert_is_replaced::<diesel_rds_iam::postgres::Client>();
+}
+
+fn assert_is_replaced<C: Backend>() {
+    let it = Refusing::<C>::new();
     drop(it.manager.try_connect().unwrap());
     it.time.advance(SECOND);
     it.emulator.fault(Fault::RefuseNext(1));
@@ -60,7 +68,13 @@ fn a_cached_token_that_is_refused_is_replaced_inside_connect() {
 /// FAULTS.md row 7.
 #[test]
 fn a_second_refusal_is_an_error_with_a_hint() {
-    let it = Refusing::new();
+    assert_hints::<PgConnection>();
+    #[cfg(feature = "postgres")]
+    assert_hints::<diesel_rds_iam::postgres::Client>();
+}
+
+fn assert_hints<C: Backend>() {
+    let it = Refusing::<C>::new();
     drop(it.manager.try_connect().unwrap());
     it.time.advance(SECOND);
     it.emulator.fault(Fault::RefuseNext(2));
@@ -135,7 +149,7 @@ fn a_connect_is_two_logins_at_the_most() {
 
 #[test]
 fn a_new_token_that_is_refused_is_not_tried_again() {
-    let it = Refusing::new();
+    let it = Refusing::<PgConnection>::new();
     it.emulator.fault(Fault::RefuseNext(1));
     let error = it.manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
@@ -150,7 +164,7 @@ fn a_new_token_that_is_refused_is_not_tried_again() {
 /// FAULTS.md row 7.
 #[test]
 fn a_refused_identity_costs_one_signature_a_second() {
-    let it = Refusing::new();
+    let it = Refusing::<PgConnection>::new();
     drop(it.manager.try_connect().unwrap());
     for seconds in 1..=3 {
         it.time.advance(SECOND);

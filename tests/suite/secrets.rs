@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{
-    AssumeRole, IamAuth, IamAuthBuilder, Password, PgConnectionManager, RotatingPassword,
+    AssumeRole, IamAuth, IamAuthBuilder, ManagerBuilder, Password, PgConnectionManager,
+    RotatingPassword,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rds_iam_emulator::Emulator;
 
 use crate::support::child::{self, Child};
-use crate::support::database::{emulator, manager_builder};
+use crate::support::database::{Ask, emulator, manager_builder};
 use crate::support::eavesdropper::Eavesdropper;
 use crate::support::{endpoint, keys};
 
@@ -37,7 +38,7 @@ fn marked_auth(emulator: &Emulator, heard: &Eavesdropper) -> IamAuthBuilder {
 }
 
 /// Builds, connects, pools and queries, and lets `heard` have what may be printed of all that.
-fn use_it(builder: diesel_rds_iam::ManagerBuilder<diesel::PgConnection>, heard: &Eavesdropper) {
+fn use_it<C: Ask>(builder: ManagerBuilder<C>, heard: &Eavesdropper) {
     heard.hear("builder", &builder);
     let manager = match builder.build() {
         Ok(manager) => manager,
@@ -56,9 +57,8 @@ fn use_it(builder: diesel_rds_iam::ManagerBuilder<diesel::PgConnection>, heard: 
     heard.hear("pool", &pool);
     match pool.get() {
         Ok(mut connection) => {
-            let query = diesel::sql_query("SELECT nonsense");
-            let error = diesel::RunQueryDsl::execute(query, &mut *connection).unwrap_err();
-            heard.hear_error(&error);
+            let error = connection.try_ask("nonsense").unwrap_err();
+            heard.hear_error(&*error);
         }
         Err(error) => heard.hear_error(&error),
     }
@@ -124,6 +124,24 @@ fn of_tokens() {
     // Refused, again and again.
     emulator.remove_credentials("AKIAMARKED");
     use_it(with(&url), &heard);
+
+    #[cfg(feature = "postgres")]
+    {
+        let with = |url: &str| {
+            let builder = diesel_rds_iam::PostgresConnectionManager::builder(url);
+            builder.auth(auth.clone())
+        };
+        // Refused still, and then not.
+        use_it(with(&url), &heard);
+        let auth = marked_auth(&emulator, &heard).build().unwrap();
+        use_it(with(&url).auth(auth), &heard);
+        let texts = heard.texts();
+        let is_its_own = |text: &String| text.contains("tokio_postgres");
+        assert!(
+            texts.iter().any(is_its_own),
+            "nothing was heard of postgres"
+        );
+    }
 
     // A token that is too long for PostgreSQL.
     let session = MARKER.repeat(11_000);

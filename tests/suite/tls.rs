@@ -4,33 +4,35 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use diesel_rds_iam::{Error, ErrorKind, IamAuth, ManagerBuilder, PgConnectionManager, SslMode};
+use diesel::PgConnection;
+use diesel_rds_iam::{
+    Backend, Error, ErrorKind, IamAuth, ManagerBuilder, PgConnectionManager, RdsConnectionManager,
+    SslMode,
+};
 use rds_iam_emulator::Emulator;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, shared_emulator};
 use crate::support::keys;
 
-type Builder = ManagerBuilder<diesel::PgConnection>;
-
 /// For `emulator`, without a word about TLS.
-fn builder(emulator: &Emulator) -> Builder {
+fn builder<C: Backend>(emulator: &Emulator) -> ManagerBuilder<C> {
     let url = emulator.url("app");
     let (url, _tls) = url.split_once("&sslmode").unwrap();
     let auth = auth_builder(emulator).build().unwrap();
-    PgConnectionManager::builder(url).auth(auth)
+    RdsConnectionManager::builder(url).auth(auth)
 }
 
 fn ca(emulator: &Emulator) -> &str {
     emulator.ca_path().to_str().unwrap()
 }
 
-fn log_in(builder: Builder) -> Result<(), Error> {
+fn log_in<C: Backend>(builder: ManagerBuilder<C>) -> Result<(), Error> {
     builder.build().unwrap().try_connect().map(drop)
 }
 
 /// What `builder` fails with for want of trust, before a token is sent to `emulator`.
-fn distrust(builder: Builder, emulator: &Emulator) -> String {
+fn distrust<C: Backend>(builder: ManagerBuilder<C>, emulator: &Emulator) -> String {
     let logins = emulator.login_count();
     let error = log_in(builder).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
@@ -41,22 +43,31 @@ fn distrust(builder: Builder, emulator: &Emulator) -> String {
 /// FAULTS.md row 9.
 #[test]
 fn a_certificate_from_a_strange_ca_is_not_trusted() {
-    let emulator = emulator();
-    let stranger = shared_emulator();
-    for builder in [
-        builder(&emulator).sslrootcert(ca(stranger)),
-        builder(&emulator)
-            .sslrootcert(ca(stranger))
-            .sslmode(SslMode::VerifyCa),
-        // The roots that the crate carries are RDS's, and not the emulator's.
-        builder(&emulator),
-        builder(&emulator).sslmode(SslMode::VerifyCa),
-    ] {
-        // What OpenSSL says behind that depends on the two CAs.
-        let error = distrust(builder, &emulator);
-        assert!(error.contains("sslrootcert"), "{error}");
+    fn assert_is<C: Backend>(emulator: &Emulator) {
+        let stranger = shared_emulator();
+        for builder in [
+            builder::<C>(emulator).sslrootcert(ca(stranger)),
+            builder(emulator)
+                .sslrootcert(ca(stranger))
+                .sslmode(SslMode::VerifyCa),
+            // With roots, libpq's `require` is its `verify-ca`.
+            builder(emulator)
+                .sslrootcert(ca(stranger))
+                .sslmode(SslMode::Require),
+            // The roots that the crate carries are RDS's, and not the emulator's.
+            builder(emulator),
+            builder(emulator).sslmode(SslMode::VerifyCa),
+        ] {
+            // What OpenSSL says behind that depends on the two CAs.
+            let error = distrust(builder, emulator);
+            assert!(error.contains("sslrootcert"), "{error}");
+        }
+        log_in(builder::<C>(emulator).sslmode(SslMode::Require)).unwrap();
     }
-    log_in(builder(&emulator).sslmode(SslMode::Require)).unwrap();
+    let emulator = emulator();
+    assert_is::<PgConnection>(&emulator);
+    #[cfg(feature = "postgres")]
+    assert_is::<diesel_rds_iam::postgres::Client>(&emulator);
 }
 
 /// FAULTS.md row 9.
@@ -67,10 +78,19 @@ fn a_certificate_for_another_host_is_not_trusted() {
         .start()
         .unwrap();
     emulator.create_iam_user("app").unwrap();
-    let builder = || builder(&emulator).sslrootcert(ca(&emulator));
+    let builder = || builder::<PgConnection>(&emulator).sslrootcert(ca(&emulator));
     let error = distrust(builder(), &emulator);
     assert!(error.contains("other.example"), "{error}");
     log_in(builder().sslmode(SslMode::VerifyCa)).unwrap();
+    #[cfg(feature = "postgres")]
+    {
+        let builder = || {
+            self::builder::<diesel_rds_iam::postgres::Client>(&emulator).sslrootcert(ca(&emulator))
+        };
+        let error = distrust(builder(), &emulator);
+        assert!(error.contains("check the host name"), "{error}");
+        log_in(builder().sslmode(SslMode::VerifyCa)).unwrap();
+    }
 }
 
 /// FAULTS.md row 9.
@@ -80,9 +100,16 @@ fn a_certificate_that_has_ended_is_not_trusted() {
         .expired_certificate(true)
         .start()
         .unwrap();
-    let error = distrust(builder(&emulator).sslrootcert(ca(&emulator)), &emulator);
+    let by_diesel = builder::<PgConnection>(&emulator).sslrootcert(ca(&emulator));
+    let error = distrust(by_diesel, &emulator);
     // What OpenSSL says of it, which libpq passes on or not, depends on its version.
     assert!(error.contains("certificate"), "{error}");
+    #[cfg(feature = "postgres")]
+    {
+        let by_postgres = builder::<diesel_rds_iam::postgres::Client>(&emulator);
+        let error = distrust(by_postgres.sslrootcert(ca(&emulator)), &emulator);
+        assert!(error.contains("certificate has expired"), "{error}");
+    }
 }
 
 /// FAULTS.md row 9.
@@ -102,7 +129,7 @@ fn a_file_of_roots_that_is_of_no_use_is_refused_before_anything_is_dialled() {
             std::fs::write(&path, contents).unwrap();
         }
         for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
-            let builder = builder(emulator).sslmode(mode);
+            let builder = builder::<PgConnection>(emulator).sslmode(mode);
             let error = builder.sslrootcert(path.to_str().unwrap()).build();
             let error = error.expect_err(name);
             assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
@@ -143,9 +170,9 @@ impl PlainServer {
         format!("postgres://app@{host}:{port}/app?hostaddr=127.0.0.1")
     }
 
-    fn builder(&self) -> Builder {
+    fn builder<C: Backend>(&self) -> ManagerBuilder<C> {
         let auth = IamAuth::builder().credentials_provider(keys()).build();
-        PgConnectionManager::builder(&self.url()).auth(auth.unwrap())
+        RdsConnectionManager::builder(&self.url()).auth(auth.unwrap())
     }
 
     /// What came before the client hung up.
@@ -157,11 +184,16 @@ impl PlainServer {
 /// FAULTS.md row 4.
 #[test]
 fn a_server_without_tls_is_sent_nothing() {
-    for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+    fn assert_is<C: Backend>(mode: SslMode) {
         let server = PlainServer::start();
-        let error = log_in(server.builder().sslmode(mode)).unwrap_err();
+        let error = log_in(server.builder::<C>().sslmode(mode)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         assert_eq!(server.received(), SSL_REQUEST, "{mode:?}");
+    }
+    for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+        assert_is::<PgConnection>(mode);
+        #[cfg(feature = "postgres")]
+        assert_is::<diesel_rds_iam::postgres::Client>(mode);
     }
 }
 
@@ -193,7 +225,7 @@ fn pgsslmode_does_not_get_a_token_sent_in_clear() {
     const TEST: &str = "pgsslmode_does_not_get_a_token_sent_in_clear";
     if child::is_running(module_path!(), TEST) {
         let server = PlainServer::start();
-        let error = log_in(server.builder()).unwrap_err();
+        let error = log_in(server.builder::<PgConnection>()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         assert_eq!(server.received(), SSL_REQUEST);
         return;

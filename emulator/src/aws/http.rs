@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -65,7 +65,7 @@ pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
 async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-        return respond(Reply::text(413, "the request is too large"));
+        return respond(state, Reply::text(413, "the request is too large"));
     };
     let whole = Whole {
         method: head.method.to_string(),
@@ -105,16 +105,20 @@ async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes
         parameters,
         status: reply.status,
     });
-    respond(reply)
+    respond(state, reply)
 }
 
-fn respond(reply: Reply) -> Response<Full<Bytes>> {
+fn respond(state: &State, reply: Reply) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    // By the server's clock, or else hyper adds one by this machine's.
+    if let Ok(date) = HeaderValue::from_str(&super::http_date(state.clock.now())) {
+        response.headers_mut().insert(DATE, date);
+    }
     if let Some(seconds) = reply.token_ttl {
         response
             .headers_mut()

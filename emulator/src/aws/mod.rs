@@ -285,6 +285,16 @@ fn timestamp(date: SystemTime) -> String {
         .unwrap_or_default()
 }
 
+/// `Wed, 01 Jan 2025 00:00:00 GMT`.
+fn http_date(date: SystemTime) -> String {
+    let format = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    OffsetDateTime::from(date)
+        .format(format)
+        .unwrap_or_default()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

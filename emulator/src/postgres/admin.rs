@@ -47,10 +47,10 @@ struct Session {
 }
 
 impl Admin {
-    pub(crate) fn new(socket_folder: &Path) -> Admin {
+    pub(crate) fn new(config: Config) -> Admin {
         Admin {
             state: Mutex::new(State {
-                config: config(socket_folder),
+                config,
                 session: None,
             }),
         }
@@ -133,7 +133,8 @@ impl Admin {
     }
 }
 
-fn config(socket_folder: &Path) -> Config {
+/// How to reach the emulator's own server.
+pub(crate) fn config(socket_folder: &Path) -> Config {
     let mut config = Config::new();
     config
         .host_path(socket_folder)

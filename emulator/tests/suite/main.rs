@@ -18,3 +18,4 @@ mod postgresql;
 mod protocol;
 mod refusal;
 mod tool;
+mod upstream;

@@ -119,7 +119,7 @@ impl Conninfo {
             }
         }
         // Or PGDATABASE would say which.
-        if let (None, Some(user)) = (target.database(), target.get("user")) {
+        if let (None, Some(user)) = (target.get("dbname"), target.get("user")) {
             self.push("dbname", user);
         }
     }

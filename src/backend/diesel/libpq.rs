@@ -4,7 +4,7 @@
 //! in the server's language. Which of the two it is shows in any language: libpq puts the severity,
 //! a colon and two spaces before what the server said, and has nothing of that form itself.
 
-use crate::backend::answer::{self, Judgement};
+use crate::backend::verdict::{self, Verdict};
 use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
@@ -86,16 +86,32 @@ const NO_PASSWORD: &str = "no password supplied";
 /// What libpq before 14 makes of a long token where the server asks for a password. [fe-auth-scram.c]
 const OUT_OF_MEMORY: &str = "out of memory";
 
+const UNREADABLE_SERVICE: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "PGSERVICE names a service that libpq cannot read; unset it",
+);
+
+const PASSWORD_WANTED: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "the server asks for a password and there is none; set one, or leave out iam=off",
+);
+
+const TOO_OLD: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "libpq has no memory, or is older than 14 and was asked for a password instead of a token; grant \
+     rds_iam to the user, and use libpq 14 or later",
+);
+
 /// The error for what libpq said of a failed connect.
 pub(super) fn judge(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
     }
-    let (kind, message) = match servers_words(text) {
-        Some(words) => answer::judge(words),
+    let verdict = match servers_words(text) {
+        Some(words) => verdict::of_words(words),
         None => judge_libpqs(text),
     };
-    Error::with_cause(kind, message, text.to_owned())
+    verdict.error(text.to_owned())
 }
 
 /// What the server said last, if it said anything: behind a severity in whatever language.
@@ -111,48 +127,25 @@ fn servers_words(text: &str) -> Option<&str> {
     starts.last().map(|(at, colon)| &text[at + colon.len()..])
 }
 
-fn judge_libpqs(text: &str) -> Judgement {
+fn judge_libpqs(text: &str) -> Verdict {
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
     if says(SERVICE) {
-        (
-            ErrorKind::Configuration,
-            "PGSERVICE names a service that libpq cannot read; unset it",
-        )
+        UNREADABLE_SERVICE
     } else if says(NETWORK) {
-        (
-            ErrorKind::Network,
-            "cannot reach the server; check host, port, security group and route",
-        )
+        verdict::NETWORK
     } else if says(TLS) {
-        (
-            ErrorKind::Tls,
-            "no TLS connection that could be trusted; check the host name and sslrootcert",
-        )
+        verdict::TLS
     } else if says(NOT_WANTED) {
-        (
-            ErrorKind::ServerUnavailable,
-            "the server is not what writer() or target_session_attrs asks for, as after a failover; \
-             its name leads to another soon, or set target_session_attrs otherwise",
-        )
+        verdict::NOT_WANTED
     } else if says(CONFIGURATION) {
-        (
-            ErrorKind::Configuration,
-            "a setting is not accepted; correct the connection string",
-        )
+        verdict::CONFIGURATION
     } else if text.contains(NO_PASSWORD) {
-        (
-            ErrorKind::Configuration,
-            "the server asks for a password and there is none; set one, or leave out iam=off",
-        )
+        PASSWORD_WANTED
     } else if text.contains(OUT_OF_MEMORY) {
-        (
-            ErrorKind::Configuration,
-            "libpq has no memory, or is older than 14 and was asked for a password instead of a \
-             token; grant rds_iam to the user, and use libpq 14 or later",
-        )
+        TOO_OLD
     } else {
         // A server that cannot even start a process for the connection gives no severity.
-        answer::judge(text)
+        verdict::of_words(text)
     }
 }
 
@@ -170,10 +163,7 @@ fn unknown_keyword(keyword: &str) -> Error {
              libpq 14 or later, such as the one of the feature bundled"
         ));
     }
-    Error::configuration(
-        "the connection string has a keyword that libpq does not know; correct it, or put single \
-         quotes around the value before it if that holds spaces",
-    )
+    verdict::unknown_keyword()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use diesel::sql_types::Text;
 use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
 
 use self::conninfo::{Conninfo, NO_FILE};
-use super::sealed;
+use super::{sealed, verdict};
 use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 use crate::private_file::PrivateFile;
@@ -114,7 +114,7 @@ impl sealed::Backend for PgConnection {
         let query = diesel::select(current_setting("transaction_read_only"));
         match query.get_result::<String>(self)?.as_str() {
             "off" => Ok(()),
-            _ => Err(read_only().into()),
+            _ => Err(verdict::read_only().into()),
         }
     }
 
@@ -127,13 +127,6 @@ impl From<Error> for diesel::r2d2::Error {
     fn from(error: Error) -> diesel::r2d2::Error {
         ConnectionError::BadConnection(error.to_string()).into()
     }
-}
-
-fn read_only() -> Error {
-    Error::new(
-        ErrorKind::ServerUnavailable,
-        "the server takes no writes: it is a standby, or default_transaction_read_only is on",
-    )
 }
 
 fn cannot_hand_over(cause: std::io::Error) -> Error {

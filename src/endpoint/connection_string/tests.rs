@@ -52,7 +52,7 @@ fn a_url_and_pairs_say_the_same() {
                 ("connect_timeout", "5"),
             ]
         );
-        assert_eq!(parsed.database(), Some("shop"));
+        assert_eq!(parsed.get("dbname"), Some("shop"));
         assert!(matches!(parsed.login(), Login::Iam));
         let endpoint = parsed.endpoint().unwrap();
         assert_eq!(
@@ -494,6 +494,20 @@ fn a_password_cannot_be_printed() {
         !text.contains("S3cr3t") && !text.contains("0th3r"),
         "{text}"
     );
+}
+
+/// FAULTS.md row 31: a password's own `?` or `&`, which nobody has encoded.
+#[test]
+fn a_piece_of_a_password_is_no_keyword_that_is_repeated() {
+    for input in [
+        "postgres://u:p@h?iam_S3cr3t=1",
+        "postgres://u@h/d?password=p&iam_S3cr3t=1",
+        "user=u host=h password=p iam_S3cr3t=1",
+    ] {
+        let text = refusal(input).to_string();
+        assert!(!text.contains("S3cr3t"), "{text}");
+        assert!(text.contains("iam_role_arn"), "{text}");
+    }
 }
 
 /// What libpq's URLs need escaped, wherever it stands, and no more.

@@ -4,10 +4,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
+use diesel::PgConnection;
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::Integer;
-use diesel_rds_iam::{IamAuth, IamAuthBuilder, ManagerBuilder, PgConnectionManager};
+use diesel::sql_types::{Integer, Text};
+use diesel_rds_iam::{
+    Backend, IamAuth, IamAuthBuilder, ManagerBuilder, PgConnectionManager, RdsConnectionManager,
+};
 use rds_iam_emulator::{Emulator, Login, Verdict};
 
 /// An emulator with a user `app` that may log in with IAM.
@@ -44,8 +47,13 @@ pub fn auth_builder(emulator: &Emulator) -> IamAuthBuilder {
 
 /// A manager for the user `app`, with that identity.
 pub fn manager_builder(emulator: &Emulator) -> ManagerBuilder<PgConnection> {
+    builder_of(emulator)
+}
+
+/// The same for any kind of connection.
+pub fn builder_of<C: Backend>(emulator: &Emulator) -> ManagerBuilder<C> {
     let auth = auth_builder(emulator).build().unwrap();
-    PgConnectionManager::builder(&emulator.url("app")).auth(auth)
+    RdsConnectionManager::builder(&emulator.url("app")).auth(auth)
 }
 
 pub fn manager(emulator: &Emulator) -> PgConnectionManager {
@@ -64,4 +72,29 @@ pub fn backend_pid(connection: &mut PgConnection) -> i32 {
     diesel::select(sql::<Integer>("pg_backend_pid()"))
         .get_result(connection)
         .unwrap()
+}
+
+/// A connection of any kind that can be asked for the value of an expression.
+pub trait Ask: Backend {
+    fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>>;
+
+    fn ask(&mut self, expression: &str) -> String {
+        self.try_ask(expression).unwrap()
+    }
+}
+
+impl Ask for PgConnection {
+    fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>> {
+        let expression = format!("({expression})::text");
+        let asked = diesel::select(sql::<Text>(&expression));
+        Ok(asked.get_result(self)?)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Ask for diesel_rds_iam::postgres::Client {
+    fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>> {
+        let row = self.query_one(&format!("SELECT ({expression})::text"), &[])?;
+        Ok(row.get(0))
+    }
 }

@@ -1,0 +1,165 @@
+//! `rds-iam emulate`: RDS's login on this machine.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use humantime::{format_duration, format_rfc3339_seconds};
+use rds_iam_emulator::{Emulator, Login};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rds-iam emulate --watch                         # and in another terminal, what it prints
+  rds-iam emulate --token-lifetime 60s --watch    # to see rotations soon
+  rds-iam emulate --upstream postgres://postgres:secret@localhost:5432/postgres --database shop
+  eval \"$(rds-iam emulate --shell &)\"             # in the background, like ssh-agent;
+  kill \"$RDS_IAM_EMULATOR_PID\"                    # ends it
+
+Its own PostgreSQL has to be installed (Debian: postgresql; Homebrew: postgresql@17), and is gone with
+all its data at the end: Ctrl-C, SIGTERM or SIGHUP. One that --upstream names stays, and so do the
+roles rds_iam and USER and the database, which are made in it where they are missing. It is reached
+without TLS; each session is opened as the user of that URL, who has to be a superuser, and goes on as
+the one who logged in. Only for tests: the keys that it prints open every emulator.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The port to listen on, at 127.0.0.1; 0 for any free one
+    #[arg(long, default_value_t = 5433)]
+    port: u16,
+
+    /// A database user who logs in with tokens; may be given more than once
+    #[arg(long = "user", value_name = "USER", default_value = "app")]
+    users: Vec<String>,
+
+    /// The database of the first user; by default it has that user's name
+    #[arg(long)]
+    database: Option<String>,
+
+    /// The region that tokens must be signed for
+    #[arg(long, default_value = "eu-west-1")]
+    region: String,
+
+    /// How long a token is accepted, such as 60s or 15m
+    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    token_lifetime: Duration,
+
+    /// The URL of a PostgreSQL to stand in front of, instead of one of its own
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RDS_IAM_EMULATOR_UPSTREAM",
+        hide_env_values = true
+    )]
+    upstream: Option<Secret>,
+
+    /// Prints each login as it happens: when, who, with which token, and what was answered
+    #[arg(long)]
+    watch: bool,
+
+    /// Prints nothing but lines for a shell to evaluate, then lets go of standard output
+    #[arg(long)]
+    shell: bool,
+}
+
+/// A URL that may hold a password.
+#[derive(Clone)]
+struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(text)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    // Before anything is started, so that whatever is started also ends.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let emulator = start(arguments)?;
+    let logins = arguments.watch.then(|| emulator.watch());
+    announce(arguments, &emulator)?;
+    let watching = logins.map(|logins| thread::spawn(move || print_all(&logins)));
+
+    signals.forever().next();
+    // PostgreSQL and its folder go with it.
+    drop(emulator);
+    if let Some(watching) = watching {
+        let _ = watching.join();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(arguments: &Arguments) -> Result<Emulator, Box<dyn Error>> {
+    let mut builder = Emulator::builder()
+        .port(arguments.port)
+        .region(&arguments.region)
+        .token_lifetime(arguments.token_lifetime);
+    if let Some(Secret(url)) = &arguments.upstream {
+        builder = builder.upstream(url);
+    }
+    let emulator = builder.start()?;
+    for user in &arguments.users {
+        emulator.ensure_iam_user(user)?;
+    }
+    let (user, database) = first_of(arguments);
+    emulator.ensure_database(database, user)?;
+    Ok(emulator)
+}
+
+fn first_of(arguments: &Arguments) -> (&str, &str) {
+    let user = arguments.users.first().map_or("app", String::as_str);
+    (user, arguments.database.as_deref().unwrap_or(user))
+}
+
+fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Error>> {
+    let (user, database) = first_of(arguments);
+    let mut output = io::stdout().lock();
+    if !arguments.shell {
+        writeln!(
+            output,
+            "# RDS's login on port {}, for tokens of {} that live {}; Ctrl-C ends it. To use it:",
+            emulator.port(),
+            emulator.region(),
+            format_duration(arguments.token_lifetime),
+        )?;
+    }
+    // One from elsewhere would be signed with these keys.
+    writeln!(output, "unset AWS_SESSION_TOKEN")?;
+    for (name, value) in [
+        ("DATABASE_URL", emulator.url_of(user, database).as_str()),
+        ("AWS_ACCESS_KEY_ID", emulator.access_key()),
+        ("AWS_SECRET_ACCESS_KEY", emulator.secret_key()),
+        ("AWS_REGION", emulator.region()),
+    ] {
+        writeln!(output, "export {name}='{}'", value.replace('\'', r"'\''"))?;
+    }
+    if arguments.shell {
+        writeln!(output, "export RDS_IAM_EMULATOR_PID={}", std::process::id())?;
+        output.flush()?;
+        // The shell reads until nobody can write there any more.
+        rustix::stdio::dup2_stdout(io::stderr())?;
+    }
+    Ok(())
+}
+
+fn print_all(logins: &Receiver<Login>) {
+    for login in logins {
+        // Where nobody reads it, there is nobody to tell.
+        let _ = writeln!(
+            io::stdout(),
+            "{} {login}",
+            format_rfc3339_seconds(login.at())
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `rds-iam emulate`, with the other commands as its clients.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{PATIENCE, clean, rds_iam, run, shared_emulator, text};
+
+/// A running `rds-iam emulate --port 0`.
+struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// What it says to put into the environment.
+    environment: HashMap<String, String>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Running {
+        let mut child = rds_iam()
+            .args(["emulate", "--port", "0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut running = Running {
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+            environment: HashMap::new(),
+        };
+        while running.environment.len() < 4 {
+            let line = running.line();
+            if let Some(pair) = line.strip_prefix("export ") {
+                let (name, value) = pair.trim_end().split_once('=').unwrap();
+                let value = value.trim_matches('\'').to_owned();
+                running.environment.insert(name.to_owned(), value);
+            } else {
+                assert!(line.starts_with(['#', 'u']), "{line:?}");
+            }
+        }
+        running
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// The command in the environment that was printed.
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = rds_iam();
+        command.args(arguments).envs(&self.environment);
+        command
+    }
+
+    /// The folder of all that it made.
+    fn folder(&self) -> &Path {
+        let (_, path) = self.environment["DATABASE_URL"]
+            .split_once("sslrootcert=")
+            .unwrap();
+        Path::new(path).parent().unwrap()
+    }
+
+    fn end(mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert!(
+            !self.folder().exists(),
+            "{:?} is still there",
+            self.folder()
+        );
+    }
+}
+
+/// Where an assertion fails on the way.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_prints_what_to_set_shows_each_login_and_ends_without_a_trace() {
+    let mut running = Running::start(&["--watch", "--user", "shop owner", "--database", "shop"]);
+    assert!(running.folder().exists());
+    let query = "select current_user || ' of ' || current_database()";
+    let psql = ["exec", "--", "psql", "--no-psqlrc", "-Atc", query];
+    assert_eq!(
+        text(run(&mut running.client(&psql))),
+        "shop owner of shop\n"
+    );
+    let line = running.line();
+    assert!(line.ends_with(" s old: accepted\n"), "{line}");
+    assert!(line.contains("user \"shop owner\", token "), "{line}");
+
+    let mut wrong = running.client(&psql);
+    let ran = run(wrong.env("AWS_SECRET_ACCESS_KEY", "wrong"));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let line = running.line();
+    assert!(line.contains(": refused, the signature is wrong"), "{line}");
+    running.end(Signal::INT);
+}
+
+#[test]
+fn tokens_live_as_long_as_they_are_told_to() {
+    let running = Running::start(&["--token-lifetime", "1s"]);
+    let script = "sleep 2; psql --no-psqlrc -Atc 'select 1'";
+    let ran = run(&mut running.client(&["exec", "--", "sh", "-c", script]));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("PAM authentication failed"), "{ran:?}");
+    running.end(Signal::TERM);
+}
+
+#[test]
+fn a_shell_can_evaluate_it_and_go_on() {
+    let script = r#"
+        eval "$("$RDS_IAM" emulate --port 0 --shell &)"
+        "$RDS_IAM" doctor; status=$?
+        kill "$RDS_IAM_EMULATOR_PID"
+        exit $status
+    "#;
+    let mut shell = clean(Command::new("sh"));
+    shell
+        .args(["-c", script])
+        .env("RDS_IAM", env!("CARGO_BIN_EXE_rds-iam"));
+    let shown = text(run(&mut shell));
+    assert_eq!(shown.lines().count(), 11, "{shown}");
+}
+
+#[test]
+fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
+    let behind = shared_emulator();
+    let url = behind.superuser_url();
+    let running = Running::start(&["--upstream", &url, "--user", "in_front"]);
+    let query = "select session_user, current_database()";
+    let psql = ["exec", "--", "psql", "--no-psqlrc", "-Atc", query];
+    assert_eq!(text(run(&mut running.client(&psql))), "in_front|in_front\n");
+    running.end(Signal::TERM);
+    behind.execute("SELECT").unwrap();
+}
+
+#[test]
+fn what_cannot_be_started_is_one_line() {
+    let taken = shared_emulator().port().to_string();
+    let before = Instant::now();
+    for arguments in [
+        &[
+            "--port",
+            taken.as_str(),
+            "--upstream",
+            "postgres://a:hunter2@127.0.0.1:1/",
+        ][..],
+        &[
+            "--upstream",
+            "postgres://a:hunter2@127.0.0.1:1/?sslmode=require",
+        ],
+        &[
+            "--port",
+            "0",
+            "--upstream",
+            "postgres://a:hunter2@127.0.0.1:1/",
+        ],
+    ] {
+        let ran = run(rds_iam().arg("emulate").args(arguments));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+        assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
+    }
+    assert!(before.elapsed() < PATIENCE);
+}

@@ -1,0 +1,121 @@
+//! A small web service: axum is asynchronous and diesel blocks, so whatever has to do with the pool
+//! happens inside `spawn_blocking`.
+//!
+//! ```sh
+//! DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app \
+//!     cargo run --example web -- 127.0.0.1:3000
+//! curl --json '{"text": "water the tomatoes"}' localhost:3000/notes
+//! curl localhost:3000/notes
+//! ```
+
+#![allow(missing_docs, reason = "diesel's macro makes items that are public")]
+
+use std::error::Error;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use diesel::prelude::*;
+use diesel_rds_iam::{PgConnectionManager, PgPool};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+
+diesel::table! {
+    notes (id) {
+        id -> Integer,
+        text -> Text,
+    }
+}
+
+#[derive(Serialize, Queryable)]
+struct Note {
+    id: i32,
+    text: String,
+}
+
+#[derive(Deserialize, Insertable)]
+#[diesel(table_name = notes)]
+struct NewNote {
+    text: String,
+}
+
+type Failure = (StatusCode, String);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
+    let address = std::env::args().nth(1);
+    let address = address.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    // Before anything is asynchronous: this waits for the first connection.
+    let pool = PgConnectionManager::new(&url)?.into_pool()?;
+    diesel::sql_query(
+        "CREATE TABLE IF NOT EXISTS notes (id serial PRIMARY KEY, text text NOT NULL)",
+    )
+    .execute(&mut pool.get()?)?;
+    serve(&address, pool)
+}
+
+#[tokio::main]
+async fn serve(address: &str, pool: PgPool) -> Result<(), Box<dyn Error>> {
+    let service = Router::new()
+        .route("/notes", get(list).post(add))
+        .with_state(pool);
+    let listener = TcpListener::bind(address).await?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    println!("listening on {}", listener.local_addr()?);
+    // Requests that are under way are answered first.
+    axum::serve(listener, service)
+        .with_graceful_shutdown(async move {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        })
+        .await?;
+    println!("stopped");
+    Ok(())
+}
+
+async fn list(State(pool): State<PgPool>) -> Result<Json<Vec<Note>>, Failure> {
+    let listed = query(pool, |connection| {
+        notes::table.order(notes::id).load(connection)
+    });
+    Ok(Json(listed.await?))
+}
+
+async fn add(
+    State(pool): State<PgPool>,
+    Json(note): Json<NewNote>,
+) -> Result<(StatusCode, Json<Note>), Failure> {
+    let added = query(pool, move |connection| {
+        diesel::insert_into(notes::table)
+            .values(note)
+            .get_result(connection)
+    });
+    Ok((StatusCode::CREATED, Json(added.await?)))
+}
+
+/// Takes a connection and uses it where blocking is allowed. 503 if there is none, 500 if the query
+/// fails; what went wrong is for the log, and not for whoever asked.
+async fn query<T: Send + 'static>(
+    pool: PgPool,
+    work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let work = spawn_blocking(move || {
+        let mut connection = pool.get().map_err(|error| {
+            eprintln!("no connection: {error}");
+            let message = "the database is not available".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, message)
+        })?;
+        work(&mut connection).map_err(|error| {
+            eprintln!("a query failed: {error}");
+            let message = "the database did not answer as it should".to_owned();
+            (StatusCode::INTERNAL_SERVER_ERROR, message)
+        })
+    });
+    let panicked = |_| (StatusCode::INTERNAL_SERVER_ERROR, "a bug".to_owned());
+    work.await.map_err(panicked)?
+}

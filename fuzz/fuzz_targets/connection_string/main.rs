@@ -1,0 +1,96 @@
+//! Any text as a connection string: no panic, no secret repeated, and what is accepted means to this
+//! crate what it means to libpq.
+
+#![no_main]
+
+mod libpq;
+
+use diesel_rds_iam::config::{ConnectionSettings, Connections};
+use diesel_rds_iam::diesel::PgConnection;
+use diesel_rds_iam::{Endpoint, Error, PgConnectionManager};
+use libfuzzer_sys::fuzz_target;
+
+/// Stands for a secret, wherever the fuzzer puts it.
+const MARKER: &str = "marker";
+
+/// The one thing of a connection string that an error repeats, and no part of a URL can become by
+/// a stray `@` or `/`.
+const NAMES_THE_REGION: &str = "no root certificates are carried for the region";
+
+fuzz_target!(|text: &str| {
+    if text.starts_with('[') {
+        return try_settings(text);
+    }
+    let builder = PgConnectionManager::builder(text);
+    assert_silent(&format!("{builder:?}"));
+    let built = builder.build();
+    let configured = ConnectionSettings::new(text).manager::<PgConnection>();
+    match (&built, &configured) {
+        (Ok(manager), Ok(same)) => {
+            assert_eq!(manager.endpoint(), same.endpoint());
+            compare_with_libpq(text, manager.endpoint());
+        }
+        (Err(error), Err(same)) => {
+            assert_eq!(error.to_string(), same.to_string());
+            assert_error_is_silent(error);
+        }
+        _ => panic!("builder and settings disagree: {built:?}, {configured:?}"),
+    }
+});
+
+/// As an application's settings, which hold several connection strings and what is set beside them.
+fn try_settings(text: &str) {
+    let Ok(connections) = toml::from_str::<Connections>(text) else {
+        return;
+    };
+    for settings in connections.connections.values() {
+        assert_silent(&format!("{:?} {:?}", settings.url, settings.password));
+        if let Err(error) = settings.manager::<PgConnection>() {
+            assert_error_is_silent(&error);
+        }
+    }
+}
+
+fn compare_with_libpq(text: &str, endpoint: Option<&Endpoint>) {
+    let options = match libpq::parse(text) {
+        Ok(options) => options,
+        // It knows neither our parameters nor those of its own successors.
+        Err(error) => {
+            return assert!(
+                error.contains("invalid connection option")
+                    || error.contains("invalid URI query parameter"),
+                "libpq: {error}"
+            );
+        }
+    };
+    let option = |name: &str| options.get(name).map_or("", String::as_str);
+    let Some(endpoint) = endpoint else {
+        assert_ne!(option("password"), "", "libpq sees no password");
+        return;
+    };
+    assert_eq!(option("password"), "", "libpq sees a password");
+    assert_eq!(endpoint.user(), option("user"));
+    let host = option("host");
+    let host = host.strip_suffix('.').unwrap_or(host);
+    assert_eq!(endpoint.host(), host.to_ascii_lowercase());
+    let port = match option("port").trim() {
+        "" => 5432,
+        port => port.parse().expect("a port that was accepted"),
+    };
+    assert_eq!(endpoint.port(), port);
+}
+
+fn assert_error_is_silent(error: &Error) {
+    let text = error.to_string();
+    if !text.contains(NAMES_THE_REGION) {
+        assert_silent(&text);
+        assert_silent(&format!("{error:?}"));
+    }
+}
+
+fn assert_silent(text: &str) {
+    assert!(
+        !text.to_ascii_lowercase().contains(MARKER),
+        "a secret is in: {text}"
+    );
+}

@@ -1,0 +1,25 @@
+//! What PostgreSQL takes as a password.
+
+use crate::error::Error;
+
+/// PostgreSQL hangs up without a word on a longer one.
+const LONGEST: usize = 65_530;
+
+/// # Errors
+///
+/// If PostgreSQL could not take the password.
+pub(super) fn check(password: &str) -> Result<(), Error> {
+    if password.len() > LONGEST {
+        return Err(Error::configuration(format!(
+            "the password has {} bytes, and PostgreSQL takes {LONGEST} at the most; a shorter \
+             session token or password is needed",
+            password.len()
+        )));
+    }
+    if password.contains('\0') {
+        return Err(Error::configuration(
+            "the password holds a zero byte, which PostgreSQL cannot take; change it",
+        ));
+    }
+    Ok(())
+}

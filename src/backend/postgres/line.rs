@@ -1,0 +1,181 @@
+//! A TCP connection that gives up when its login takes too long. The crate `postgres` is made of
+//! tokio, so this file and `runtime` are the two that name it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use postgres::Socket;
+use postgres::tls::ChannelBinding;
+use postgres_native_tls::TlsStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
+
+/// The length of this packet, and its code. [protocol-message-formats of PostgreSQL's manual]
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// What is known of a line by who waits for its login.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    is_over: AtomicBool,
+    is_broken: AtomicBool,
+}
+
+impl Watch {
+    /// The login is over, and nothing is limited any more.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the line failed, or ran out of time, during the login.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Line {
+    socket: Socket,
+    watch: Arc<Watch>,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Line {
+    pub(super) fn new(socket: Socket, watch: Arc<Watch>, deadline: Instant) -> Line {
+        Line {
+            socket,
+            watch,
+            alarm: Some(Box::pin(sleep_until(deadline.into()))),
+        }
+    }
+
+    /// Asks whether the server has TLS: `S` if it has, `N` if not.
+    pub(super) async fn ask_for_tls(&mut self) -> io::Result<u8> {
+        self.write_all(&SSL_REQUEST).await?;
+        self.read_u8().await
+    }
+
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(alarm) = &mut self.alarm else {
+            return work(Pin::new(&mut self.socket), cx);
+        };
+        if self.watch.is_over.load(Ordering::Relaxed) {
+            self.alarm = None;
+            return work(Pin::new(&mut self.socket), cx);
+        }
+        let done = if alarm.as_mut().poll(cx).is_ready() {
+            let message = "the server did not answer within connect_timeout";
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        } else {
+            ready!(work(Pin::new(&mut self.socket), cx))
+        };
+        if done.is_err() {
+            self.watch.is_broken.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(done)
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let line = self.get_mut();
+        let filled = buffer.filled().len();
+        ready!(line.poll(cx, |socket, cx| socket.poll_read(cx, buffer)))?;
+        if line.alarm.is_some() && buffer.filled().len() == filled {
+            // It hung up, which TLS may call by another name.
+            line.watch.is_broken.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .poll(cx, |socket, cx| socket.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll(cx, |socket, cx| socket.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut()
+            .poll(cx, |socket, cx| socket.poll_shutdown(cx))
+    }
+}
+
+/// The line with TLS around it, or without.
+#[expect(
+    missing_debug_implementations,
+    reason = "that of postgres-native-tls has none"
+)]
+pub enum Stream {
+    Plain(Line),
+    Encrypted(Box<TlsStream<Line>>),
+}
+
+impl postgres::tls::TlsStream for Stream {
+    fn channel_binding(&self) -> ChannelBinding {
+        match self {
+            Stream::Plain(_) => ChannelBinding::none(),
+            Stream::Encrypted(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(line) => Pin::new(line).poll_read(cx, buffer),
+            Stream::Encrypted(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(line) => Pin::new(line).poll_write(cx, bytes),
+            Stream::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(line) => Pin::new(line).poll_flush(cx),
+            Stream::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(line) => Pin::new(line).poll_shutdown(cx),
+            Stream::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

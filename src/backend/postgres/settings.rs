@@ -1,0 +1,212 @@
+//! What a connection string says, in the words of the crate `postgres`. What that cannot do is refused
+//! by name. It reads none of libpq's environment variables, so none has to be overruled.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postgres::Config;
+use postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
+
+use crate::backend::verdict;
+use crate::endpoint::{self, ConnectionString};
+use crate::error::Error;
+
+/// Keywords of libpq whose values say no more than what is done here anyway.
+const AS_IT_IS: &[(&str, &[&str])] = &[
+    ("client_encoding", &["UTF8", "utf8", "UTF-8", "utf-8"]),
+    ("gssencmode", &["disable", "prefer"]),
+    ("load_balance_hosts", &["disable"]),
+    ("max_protocol_version", &["3.0"]),
+    ("min_protocol_version", &["3.0"]),
+    ("ssl_min_protocol_version", &["TLSv1.2"]),
+    ("sslcertmode", &["allow", "disable"]),
+    ("sslcompression", &["0"]),
+    ("sslnegotiation", &["postgres"]),
+    ("sslsni", &["1"]),
+];
+
+/// What is said at a login, and where.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) place: Place,
+    /// The user's own limit.
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+/// Where the server is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The folder of a Unix socket.
+    Socket(PathBuf),
+    Server {
+        /// The name in the certificate.
+        host: String,
+        port: u16,
+        /// The same, or the address that is dialled in its place.
+        dialled: String,
+    },
+}
+
+impl Settings {
+    /// # Errors
+    ///
+    /// If the crate `postgres` cannot do what `target` says.
+    pub(super) fn new(target: &ConnectionString) -> Result<Settings, Error> {
+        let place = place(target)?;
+        let mut config = Config::new();
+        match place {
+            Place::Socket(_) => config.ssl_mode(SslMode::Disable),
+            // Has `postgres` leave to us, from the first byte on, whether there is to be TLS.
+            Place::Server { .. } => config
+                .ssl_mode(SslMode::Require)
+                .ssl_negotiation(SslNegotiation::Direct),
+        };
+        if let Place::Socket(_) = place
+            && let Some(port) = port(target)?
+        {
+            config.port(port);
+        }
+        if let Some(name) = target.get("fallback_application_name") {
+            config.application_name(name);
+        }
+        for (keyword, value) in target.parameters() {
+            if !value.is_empty() {
+                apply(&mut config, keyword, value)?;
+            }
+        }
+        Ok(Settings {
+            config,
+            place,
+            connect_timeout: target.connect_timeout()?,
+        })
+    }
+}
+
+fn place(target: &ConnectionString) -> Result<Place, Error> {
+    // Without the dot at its end that a name may have.
+    let host = target.parameters().find(|(keyword, _)| *keyword == "host");
+    let host = host.map(|(_, host)| host).filter(|host| !host.is_empty());
+    let address = target.get("hostaddr");
+    match (host, address) {
+        (Some(host), None) if host.starts_with('/') => Ok(Place::Socket(host.into())),
+        (Some(host), _) if host.starts_with(['/', '@']) => Err(Error::configuration(
+            "host names a Unix socket of a kind that the crate postgres cannot dial: set it to the \
+             socket's folder, without hostaddr",
+        )),
+        (None, None) => Err(Error::configuration(
+            "the connection string names no host, and the crate postgres has no default: set host \
+             to the server's name, or to the folder of its Unix socket",
+        )),
+        (host, address) => {
+            if address.is_some_and(|address| address.parse::<IpAddr>().is_err()) {
+                return Err(Error::configuration(
+                    "hostaddr is not an IP address: set host for a name",
+                ));
+            }
+            Ok(Place::Server {
+                host: host.or(address).unwrap_or_default().to_owned(),
+                port: port(target)?.unwrap_or(5432),
+                dialled: address.or(host).unwrap_or_default().to_owned(),
+            })
+        }
+    }
+}
+
+fn port(target: &ConnectionString) -> Result<Option<u16>, Error> {
+    target
+        .get("port")
+        .map(|port| number("port", port))
+        .transpose()
+}
+
+fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
+    let seconds = || number(keyword, value).map(Duration::from_secs);
+    match keyword {
+        // Taken by others.
+        "host" | "hostaddr" | "port" | "connect_timeout" | "fallback_application_name" => {}
+        "user" => {
+            config.user(value);
+        }
+        "dbname" => {
+            config.dbname(value);
+        }
+        "application_name" => {
+            config.application_name(value);
+        }
+        "options" => {
+            config.options(value);
+        }
+        // The system's default, by libpq's manual; the system itself would not take it.
+        "keepalives_idle" | "keepalives_interval" | "keepalives_count" | "tcp_user_timeout"
+            if number::<u64>(keyword, value)? == 0 => {}
+        "keepalives" => {
+            config.keepalives(number::<u64>(keyword, value)? != 0);
+        }
+        "keepalives_idle" => {
+            config.keepalives_idle(seconds()?);
+        }
+        "keepalives_interval" => {
+            config.keepalives_interval(seconds()?);
+        }
+        "keepalives_count" => {
+            config.keepalives_retries(number(keyword, value)?);
+        }
+        "tcp_user_timeout" => {
+            config.tcp_user_timeout(Duration::from_millis(number(keyword, value)?));
+        }
+        "target_session_attrs" => {
+            config.target_session_attrs(one_of(
+                keyword,
+                value,
+                &[
+                    ("any", TargetSessionAttrs::Any),
+                    ("read-write", TargetSessionAttrs::ReadWrite),
+                    ("read-only", TargetSessionAttrs::ReadOnly),
+                ],
+            )?);
+        }
+        "channel_binding" => {
+            config.channel_binding(one_of(
+                keyword,
+                value,
+                &[
+                    ("disable", ChannelBinding::Disable),
+                    ("prefer", ChannelBinding::Prefer),
+                    ("require", ChannelBinding::Require),
+                ],
+            )?);
+        }
+        _ if AS_IT_IS
+            .iter()
+            .any(|(known, values)| *known == keyword && values.contains(&value)) => {}
+        _ if endpoint::is_keyword_of_libpq(keyword) => {
+            return Err(Error::configuration(format!(
+                "{keyword} is not supported by the crate postgres: leave it out of the connection \
+                 string, or use diesel's connections, which are libpq's"
+            )));
+        }
+        _ => return Err(verdict::unknown_keyword()),
+    }
+    Ok(())
+}
+
+fn number<N: std::str::FromStr>(keyword: &str, value: &str) -> Result<N, Error> {
+    value.trim().parse().map_err(|_| {
+        Error::configuration(format!(
+            "{keyword} is not a whole number, or is out of range: correct it"
+        ))
+    })
+}
+
+fn one_of<T: Copy>(keyword: &str, value: &str, known: &[(&str, T)]) -> Result<T, Error> {
+    let meant = known.iter().find(|(name, _)| *name == value);
+    meant.map(|(_, meant)| *meant).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        Error::configuration(format!(
+            "{keyword} has a value that the crate postgres does not know: it can be {}",
+            names.join(", ")
+        ))
+    })
+}

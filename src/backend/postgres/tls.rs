@@ -1,0 +1,180 @@
+//! TLS as a connection string asks for it, by native-tls.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use native_tls::{Certificate, TlsConnector};
+use postgres::Socket;
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+
+use super::line::{Line, Stream, Watch};
+use crate::backend::verdict;
+use crate::clock::Clock;
+use crate::endpoint::{ConnectionString, SslMode};
+use crate::error::{Error, ErrorKind};
+use crate::roots::Roots;
+
+/// How long a request to cancel may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(9);
+
+/// TLS with the roots and the `sslmode` of a manager, to cancel queries with.
+///
+/// A request to cancel travels in a connection of its own, for which
+/// [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) has to be given a TLS
+/// implementation. Connections of this crate's need this one, from
+/// [`RdsConnectionManager::tls`](crate::RdsConnectionManager::tls): another would begin with TLS
+/// where the server expects to be asked for it.
+#[derive(Clone)]
+pub struct PostgresTls {
+    mode: SslMode,
+    /// None without TLS.
+    connector: Option<TlsConnector>,
+    watch: Arc<Watch>,
+    deadline: Option<Instant>,
+}
+
+impl PostgresTls {
+    pub(super) fn new(
+        target: &ConnectionString,
+        roots: Option<&Roots>,
+    ) -> Result<PostgresTls, Error> {
+        let mode = target.sslmode()?.unwrap_or(match roots {
+            // The defaults of libpq.
+            Some(Roots::System) => SslMode::VerifyFull,
+            _ => SslMode::Prefer,
+        });
+        let connector = match mode {
+            SslMode::Disable => None,
+            SslMode::Allow => {
+                return Err(Error::configuration(
+                    "sslmode=allow is not supported by the crate postgres: set sslmode to prefer, \
+                     or to verify-full",
+                ));
+            }
+            SslMode::VerifyCa if roots.is_none() => {
+                return Err(Error::configuration(
+                    "sslmode=verify-ca would trust every public certificate for every name: name \
+                     a file in sslrootcert, or set sslmode to verify-full",
+                ));
+            }
+            _ => Some(connector(mode, roots)?),
+        };
+        Ok(PostgresTls {
+            mode,
+            connector,
+            watch: Arc::default(),
+            deadline: None,
+        })
+    }
+
+    /// For one login, which has to be over by then.
+    pub(super) fn until(&self, deadline: Instant) -> PostgresTls {
+        PostgresTls {
+            watch: Arc::default(),
+            deadline: Some(deadline),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn watch(&self) -> Arc<Watch> {
+        self.watch.clone()
+    }
+}
+
+impl fmt::Debug for PostgresTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresTls")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As libpq has it: a certificate is verified if that is asked for or roots are given, and its name
+/// with `verify-full` only.
+fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<TlsConnector, Error> {
+    let failed = |cause| {
+        let message = "TLS cannot be set up with these roots; check sslrootcert";
+        Error::with_cause(ErrorKind::Configuration, message, cause)
+    };
+    let mut builder = TlsConnector::builder();
+    if let Some(certificates) = roots.map(Roots::certificates).transpose()?.flatten() {
+        builder.disable_built_in_roots(true);
+        for der in certificates {
+            builder.add_root_certificate(Certificate::from_der(&der).map_err(failed)?);
+        }
+    }
+    builder
+        .danger_accept_invalid_certs(roots.is_none() && !mode.verifies())
+        .danger_accept_invalid_hostnames(mode != SslMode::VerifyFull)
+        .build()
+        .map_err(failed)
+}
+
+impl MakeTlsConnect<Socket> for PostgresTls {
+    type Stream = Stream;
+    type TlsConnect = Handshake;
+    type Error = Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Error> {
+        let in_time = || Clock::default().now().monotonic + CANCEL_LIMIT;
+        Ok(Handshake {
+            deadline: self.deadline.unwrap_or_else(in_time),
+            host: host.to_owned(),
+            tls: self.clone(),
+        })
+    }
+}
+
+/// TLS that is about to be negotiated, with a server of this name.
+#[derive(Debug)]
+pub struct Handshake {
+    host: String,
+    deadline: Instant,
+    tls: PostgresTls,
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = Stream;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
+
+    fn connect(self, socket: Socket) -> Self::Future {
+        Box::pin(self.negotiate(socket))
+    }
+}
+
+impl Handshake {
+    async fn negotiate(self, socket: Socket) -> Result<Stream, Error> {
+        let watch = self.tls.watch;
+        let mut line = Line::new(socket, watch.clone(), self.deadline);
+        let Some(connector) = self.tls.connector else {
+            return Ok(Stream::Plain(line));
+        };
+        let answer = line
+            .ask_for_tls()
+            .await
+            .map_err(|cause| verdict::NETWORK.error(cause))?;
+        match answer {
+            b'S' => {
+                let handshake = postgres_native_tls::TlsConnector::new(connector, &self.host);
+                let stream = handshake.connect(line).await.map_err(|cause| {
+                    // Whatever TLS makes of that.
+                    let verdict = if watch.is_broken() {
+                        verdict::NETWORK
+                    } else {
+                        verdict::TLS
+                    };
+                    verdict.error(cause)
+                })?;
+                Ok(Stream::Encrypted(Box::new(stream)))
+            }
+            b'N' if self.tls.mode == SslMode::Prefer => Ok(Stream::Plain(line)),
+            b'N' => Err(verdict::TLS.error("the server does not support TLS")),
+            _ => {
+                Err(verdict::NETWORK.error("whoever answers does not speak PostgreSQL's protocol"))
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a failed login means, and what is said of it, alike for every backend: by the server's SQLSTATE
+//! where the backend is told it, or else by its words.
+//!
+//! The words are known in English only, since nobody can know all of them. What is not among them
+//! counts as a refusal: the price of that mistake is one signature and one more login, and then the
+//! pauses of a refusal.
+
+use std::error::Error as StdError;
+
+use crate::error::{Error, ErrorKind};
+
+/// The kind of a failure, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    kind: ErrorKind,
+    message: &'static str,
+}
+
+impl Verdict {
+    pub(super) const fn new(kind: ErrorKind, message: &'static str) -> Verdict {
+        Verdict { kind, message }
+    }
+
+    /// The error for a login that failed in this way.
+    pub(super) fn error(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::with_cause(self.kind, self.message, cause)
+    }
+}
+
+pub(super) const NETWORK: Verdict = Verdict::new(
+    ErrorKind::Network,
+    "cannot reach the server; check host, port, security group and route",
+);
+
+pub(super) const TLS: Verdict = Verdict::new(
+    ErrorKind::Tls,
+    "no TLS connection that could be trusted; check the host name and sslrootcert",
+);
+
+pub(super) const NOT_WANTED: Verdict = Verdict::new(
+    ErrorKind::ServerUnavailable,
+    "the server is not what writer() or target_session_attrs asks for, as after a failover; its name \
+     leads to another soon, or set target_session_attrs otherwise",
+);
+
+pub(super) const CONFIGURATION: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "a setting is not accepted; correct the connection string",
+);
+
+const THROTTLED: Verdict = Verdict::new(
+    ErrorKind::Throttled,
+    "the server takes no more logins at this rate; open fewer connections at a time",
+);
+
+const UNAVAILABLE: Verdict = Verdict::new(
+    ErrorKind::ServerUnavailable,
+    "the server takes no logins at the moment",
+);
+
+const NOT_ENCRYPTED: Verdict = Verdict::new(
+    ErrorKind::Tls,
+    "the server takes encrypted connections only; set sslmode=verify-full",
+);
+
+const NO_DATABASE: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "the server has no database of that name; correct it in the connection string",
+);
+
+const SETTING: Verdict = Verdict::new(
+    ErrorKind::Configuration,
+    "the server does not accept a setting; correct the connection string (options among them), or \
+     PGTZ, PGDATESTYLE and PGGEQO, which libpq sends to it",
+);
+
+const REFUSED: Verdict = Verdict::new(ErrorKind::LoginRefused, "the server refused the login");
+
+const IN_DOUBT: Verdict = Verdict::new(
+    ErrorKind::LoginRefused,
+    "the server let nobody in, in words that are not known here, so it may as well be full or \
+     starting as have refused the login",
+);
+
+/// RDS Proxy, and RDS itself in front of PostgreSQL.
+const THROTTLED_WORDS: &[&str] = &[
+    "too many competing requests",
+    "Rate of connection to proxy exceeded",
+];
+
+/// [postmaster.c, proc.c, postinit.c, auth.c; RDS Proxy]
+const UNAVAILABLE_WORDS: &[&str] = &[
+    "the database system is",
+    "too many clients already",
+    "remaining connection slots",
+    "too many connections for",
+    "not currently accepting connections",
+    "canceling authentication due to timeout",
+    "terminating connection",
+    "could not fork new process",
+    "out of memory",
+    "waiting to acquire database connection",
+];
+
+/// [auth.c; `SSL off` before PostgreSQL 14; RDS Proxy]
+const NOT_ENCRYPTED_WORDS: &[&str] = &["no encryption", "SSL off", "only with SSL connections"];
+
+/// [guc.c, postinit.c; RDS Proxy]
+const SETTING_WORDS: &[&str] = &[
+    "invalid value for parameter",
+    "unrecognized configuration parameter",
+    "requires a Boolean value",
+    "requires a numeric value",
+    "RDS Proxy currently",
+];
+
+/// [auth.c, miscinit.c, postinit.c; RDS Proxy; Aurora DSQL]
+const REFUSED_WORDS: &[&str] = &[
+    "authentication failed",
+    "rejects connection",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "not permitted to log in",
+    "permission denied",
+    "access denied",
+    "no credentials for the role",
+    "is wrong",
+];
+
+/// `words` is what the server said, without its severity.
+pub(super) fn of_words(words: &str) -> Verdict {
+    let words = without_names(words);
+    let says = |list: &[&str]| list.iter().any(|it| words.contains(it));
+    if says(THROTTLED_WORDS) {
+        THROTTLED
+    } else if says(UNAVAILABLE_WORDS) {
+        UNAVAILABLE
+    } else if says(NOT_ENCRYPTED_WORDS) {
+        NOT_ENCRYPTED
+    } else if says(SETTING_WORDS) {
+        SETTING
+    } else if words.trim_start().starts_with("database ") && words.contains("does not exist") {
+        NO_DATABASE
+    } else if says(REFUSED_WORDS) {
+        REFUSED
+    } else {
+        IN_DOUBT
+    }
+}
+
+/// `state` is the SQLSTATE; `words` tell what RDS Proxy and `pg_hba.conf` mean, which have one for all.
+#[cfg(feature = "postgres")]
+pub(super) fn of_state(state: &str, words: &str) -> Verdict {
+    let by_words = of_words(words);
+    if by_words == THROTTLED || by_words == NOT_ENCRYPTED {
+        return by_words;
+    }
+    match (state.get(..2), state) {
+        // Connection exceptions; too few resources; stopping, starting, too slow.
+        (Some("08"), _) => NETWORK,
+        (Some("53" | "57"), _) => UNAVAILABLE,
+        (Some("3D"), _) => NO_DATABASE,
+        // Nothing that RDS Proxy can do; a parameter's value; no such parameter.
+        (Some("0A" | "22"), _) | (_, "42704") => SETTING,
+        (Some("28"), _) => REFUSED,
+        _ => by_words,
+    }
+}
+
+/// For a connection of a writer's pool.
+pub(super) fn read_only() -> Error {
+    Error::new(
+        ErrorKind::ServerUnavailable,
+        "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+    )
+}
+
+/// For a keyword that must not be repeated: it may be a piece of a password that was not quoted.
+pub(super) fn unknown_keyword() -> Error {
+    Error::configuration(
+        "the connection string has a keyword that libpq does not know; correct it, or put single \
+         quotes around the value before it if that holds spaces",
+    )
+}
+
+/// What stands in quotes is the name of a user or a database, and may be any words.
+fn without_names(words: &str) -> String {
+    words.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_has_its_kind() {
+        for (words, kind) in [
+            // RDS and PostgreSQL.
+            (
+                "PAM authentication failed for user \"app\"",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "password authentication failed for user \"app\"",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "no pg_hba.conf entry for host \"10.0.0.1\", user \"app\", database \"db\", SSL on",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \
+                 \"db\", no encryption",
+                ErrorKind::Tls,
+            ),
+            ("role \"app\" does not exist", ErrorKind::LoginRefused),
+            (
+                "permission denied for database \"db\"\nDETAIL:  User does not have CONNECT \
+                 privilege.",
+                ErrorKind::LoginRefused,
+            ),
+            ("database \"db\" does not exist", ErrorKind::Configuration),
+            (
+                "sorry, too many clients already",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "too many connections for role \"app\"",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "the database system is not accepting connections\nDETAIL:  Hot standby mode is \
+                 disabled.",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "canceling authentication due to timeout",
+                ErrorKind::ServerUnavailable,
+            ),
+            (
+                "could not fork new process for connection: Cannot allocate memory",
+                ErrorKind::ServerUnavailable,
+            ),
+            // RDS Proxy.
+            (
+                "The IAM authentication failed for the role app. Check the IAM token for this \
+                 role and try again.",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "The IAM authentication failed because of too many competing requests.",
+                ErrorKind::Throttled,
+            ),
+            (
+                "Rate of connection to proxy exceeded 100.",
+                ErrorKind::Throttled,
+            ),
+            ("IAM is allowed only with SSL connections.", ErrorKind::Tls),
+            (
+                "This RDS proxy has no credentials for the role app. Check the credentials for \
+                 this role and try again.",
+                ErrorKind::LoginRefused,
+            ),
+            (
+                "Feature not supported: RDS Proxy currently doesn't support command-line options.",
+                ErrorKind::Configuration,
+            ),
+            (
+                "Timed-out waiting to acquire database connection",
+                ErrorKind::ServerUnavailable,
+            ),
+            // Aurora DSQL.
+            (
+                "unable to accept connection, access denied",
+                ErrorKind::LoginRefused,
+            ),
+        ] {
+            let verdict = of_words(words);
+            assert_eq!(verdict.kind, kind, "{words}: {verdict:?}");
+            assert_ne!(verdict, IN_DOUBT, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_no_answer() {
+        for name in ["the database system is", "no encryption", "out of memory"] {
+            let words = format!("PAM authentication failed for user \"{name}\"");
+            assert_eq!(of_words(&words), REFUSED);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_counts_as_a_refusal_and_says_so() {
+        assert_eq!(
+            of_words("lo siento, ya tenemos demasiados clientes"),
+            IN_DOUBT
+        );
+        assert_eq!(of_words(""), IN_DOUBT);
+    }
+}

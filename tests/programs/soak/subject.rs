@@ -1,0 +1,246 @@
+//! The application that is soaked, as seen from outside: a process of its own, told by lines on its
+//! standard input what to do, and telling by lines on its standard output what it does.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rds_iam_emulator::Emulator;
+use tempfile::TempDir;
+
+use super::footprint::Footprint;
+use super::ledger::Ledger;
+use super::{AnyError, USER};
+
+/// What makes this program the application.
+pub const ARGUMENT: &str = "--application";
+
+pub const URL: &str = "DATABASE_URL";
+pub const FOLDER: &str = "SOAK_FOLDER";
+pub const SEED: &str = "SOAK_SEED";
+
+/// Asks for its footprint.
+pub const MEASURE: &str = "measure";
+
+/// How long it may take to come to rest, or to end: longer than any of its transactions.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+/// What it has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Writes that were acknowledged.
+    pub written: u64,
+    /// Connections that could not be had.
+    pub gets_failed: u64,
+    /// Transactions that failed.
+    pub transactions_failed: u64,
+}
+
+/// What it says.
+pub enum Line {
+    Progress(Progress),
+    Footprint(Footprint),
+    /// Its last word.
+    Stats(String),
+}
+
+pub struct Subject {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    progress: Arc<Mutex<Progress>>,
+    footprints: Receiver<Footprint>,
+    stats: Receiver<String>,
+    folder: TempDir,
+    last_line: Instant,
+}
+
+impl Subject {
+    pub fn start(emulator: &Emulator, seed: u64) -> Result<Subject, AnyError> {
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("AWS_") || text.starts_with("PG") {
+                command.env_remove(&name);
+            }
+        }
+        let aws = emulator.aws();
+        let mut process = command
+            .arg(ARGUMENT)
+            .env("HOME", "/dev/null/none")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                aws.container_credentials_url(),
+            )
+            .env(
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+                aws.container_authorization_token(),
+            )
+            .env(URL, emulator.url(USER))
+            .env(FOLDER, folder.path())
+            .env(SEED, seed.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().ok_or("no standard output")?;
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let (footprints_in, footprints) = channel();
+        let (stats_in, stats) = channel();
+        let heard = Arc::clone(&progress);
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                hear(&line, &heard, &footprints_in, &stats_in);
+            }
+        });
+        Ok(Subject {
+            process,
+            stdin,
+            progress,
+            footprints,
+            stats,
+            folder,
+            last_line: Instant::now(),
+        })
+    }
+
+    pub fn progress(&self) -> Progress {
+        *self.progress.lock()
+    }
+
+    /// Whether it is time to tell the progress; at most every 10 s.
+    pub fn is_due_for_a_line(&mut self) -> bool {
+        let is_due = self.last_line.elapsed() >= BETWEEN_LINES;
+        if is_due {
+            self.last_line = Instant::now();
+        }
+        is_due
+    }
+
+    /// Fails if it has ended.
+    pub fn check(&mut self) -> Result<(), AnyError> {
+        match self.process.try_wait()? {
+            Some(status) => Err(format!("the application has ended: {status}").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What it takes up at rest, with all of its connections open and idle.
+    pub fn footprint(&mut self) -> Result<Footprint, AnyError> {
+        let stdin = self
+            .stdin
+            .as_mut()
+            .ok_or("the application has been stopped")?;
+        writeln!(stdin, "{MEASURE}")?;
+        let footprint = self.footprints.recv_timeout(PATIENCE);
+        footprint
+            .map_err(|_| format!("the application did not come to rest in {PATIENCE:?}").into())
+    }
+
+    /// Has it end, and returns its last word.
+    pub fn stop(&mut self) -> Result<String, AnyError> {
+        self.stdin = None;
+        let stats = self.stats.recv_timeout(PATIENCE);
+        let stats = stats.map_err(|_| format!("the application did not end in {PATIENCE:?}"))?;
+        let status = self.process.wait()?;
+        match status.success() {
+            true => Ok(stats),
+            false => Err(format!("the application ended with {status}").into()),
+        }
+    }
+
+    /// What it has written down of its writes, after it has ended.
+    pub fn ledger(&self) -> Result<Ledger, AnyError> {
+        Ledger::read(self.folder.path())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // It has ended, or nothing that it does matters any more.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn hear(
+    line: &str,
+    progress: &Mutex<Progress>,
+    footprints: &Sender<Footprint>,
+    stats: &Sender<String>,
+) {
+    // Nobody may be listening any more.
+    match Line::parse(line) {
+        Some(Line::Progress(heard)) => *progress.lock() = heard,
+        Some(Line::Footprint(heard)) => drop(footprints.send(heard)),
+        Some(Line::Stats(heard)) => drop(stats.send(heard)),
+        None => println!("the application says: {line}"),
+    }
+}
+
+impl Progress {
+    pub fn errors(&self) -> u64 {
+        self.gets_failed + self.transactions_failed
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "writes={} gets_failed={} transactions_failed={}",
+            self.written, self.gets_failed, self.transactions_failed
+        )
+    }
+}
+
+impl Line {
+    fn parse(line: &str) -> Option<Line> {
+        let (kind, rest) = line.split_once(' ')?;
+        if kind == "stats" {
+            return Some(Line::Stats(rest.to_owned()));
+        }
+        let numbers: Vec<u64> = rest
+            .split(' ')
+            .map(|number| number.parse().ok())
+            .collect::<Option<_>>()?;
+        match (kind, numbers.as_slice()) {
+            ("progress", &[written, gets_failed, transactions_failed]) => {
+                Some(Line::Progress(Progress {
+                    written,
+                    gets_failed,
+                    transactions_failed,
+                }))
+            }
+            ("footprint", &[kibibytes, threads, descriptors]) => Some(Line::Footprint(Footprint {
+                kibibytes,
+                threads,
+                descriptors,
+            })),
+            _ => None,
+        }
+    }
+
+    /// Says it, in the application.
+    pub fn say(&self) {
+        match self {
+            Line::Progress(progress) => println!(
+                "progress {} {} {}",
+                progress.written, progress.gets_failed, progress.transactions_failed
+            ),
+            Line::Footprint(footprint) => println!(
+                "footprint {} {} {}",
+                footprint.kibibytes, footprint.threads, footprint.descriptors
+            ),
+            Line::Stats(stats) => println!("stats {stats}"),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the manifests say of the packages.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A version of Rust as it stands in a manifest, with parts that may be left out.
+fn version(text: &str) -> [u32; 3] {
+    let mut parts = text.split('.').map(|part| part.parse().unwrap());
+    std::array::from_fn(|_| parts.next().unwrap_or(0))
+}
+
+/// Rust's version is checked by building with it, for which it has to be installed
+/// (`script/check-release rust`); this needs no more than the lock file, and clippy looks after
+/// the standard library.
+#[test]
+fn no_dependency_asks_for_a_newer_rust_than_is_stated() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stated = version(env!("CARGO_PKG_RUST_VERSION"));
+    let packages = metadata["packages"].as_array().unwrap();
+    let asks = |package: &&Value| {
+        let wanted = package["rust_version"].as_str();
+        wanted.is_some_and(|wanted| version(wanted) > stated)
+    };
+    let newer: Vec<_> = packages
+        .iter()
+        .filter(asks)
+        .map(|package| &package["id"])
+        .collect();
+    assert!(packages.len() > 100, "only {} packages", packages.len());
+    assert!(newer.is_empty(), "newer than {stated:?}: {newer:?}");
+}
