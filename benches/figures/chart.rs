@@ -29,7 +29,7 @@ fn svg(all: &[Series]) -> String {
         .map(|point| point.0)
         .fold(f64::MAX, f64::min)
         .floor();
-    let end = points().map(|point| point.0).fold(0.0, f64::max).ceil();
+    let end = points().map(|point| point.0).fold(0.0, f64::max);
     // Whole powers of ten around what there is.
     let least = points().map(|point| point.1).filter(|value| *value > 0.0);
     let least = least.fold(f64::MAX, f64::min).log10().floor();

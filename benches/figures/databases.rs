@@ -238,22 +238,29 @@ fn presign(endpoint: &Endpoint, credentials: &Credentials, now: SystemTime) -> S
 
 /// A pool for each, on the same few threads.
 fn shared_workers(bench: &Bench, database: &Database) {
-    let before = process::threads().len();
+    let named = |name: &str| {
+        let names = process::threads();
+        names
+            .iter()
+            .filter(|thread| thread.starts_with(name))
+            .count()
+    };
     let stock: Vec<Pool<ConnectionManager<PgConnection>>> = (0..DATABASES)
         .map(|_| {
-            Pool::builder()
-                .min_idle(Some(0))
-                .build_unchecked(database.stock())
+            let builder = Pool::builder().min_idle(Some(0));
+            builder.build_unchecked(database.stock())
         })
         .collect();
-    let own_workers = process::threads().len() - before;
+    // A thread has its name only when it runs.
+    thread::sleep(Duration::from_millis(500));
+    let own_workers = named("r2d2-worker");
     drop(stock);
     wait_until("the stock pools' threads to end", || {
-        process::threads().len() <= before
+        named("r2d2-worker") == 0
     });
 
     let auth = database.auth();
-    let workers = Arc::new(ScheduledThreadPool::new(WORKERS));
+    let workers = Arc::new(ScheduledThreadPool::with_name("shared-{}", WORKERS));
     let pools: Vec<_> = (0..DATABASES)
         .map(|_| pool(database.manager(auth.clone()), &workers, 1))
         .collect();
@@ -262,8 +269,7 @@ fn shared_workers(bench: &Bench, database: &Database) {
     for pool in pools.iter().take(served) {
         drop(pool.get().unwrap());
     }
-    let named = |name: &&String| name.as_str() != "rds-iam-signer";
-    let shared = process::threads().iter().filter(named).count() - before;
+    let shared = named("shared-") + named("r2d2-worker");
     let what = "worker threads of 1,000 pools";
     let figure = Figure::new("thousand_pools", what, "threads", shared as f64)
         .against(own_workers as f64)

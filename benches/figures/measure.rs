@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A round in which the machine lost more than this part of its time to others says nothing.
-const MOST_STEAL: f64 = 0.05;
+/// A round in which others had more than this part of the machine's time says nothing.
+const MOST_LOST: f64 = 0.05;
 
-/// What an even machine would show more often than this is looked for no longer.
+/// Where rounds are disturbed again and again, no more than so many times as many are run.
 const MOST_TRIES: usize = 2;
 
 /// What rounds brought, and which of them were left out.
@@ -20,20 +20,20 @@ pub(crate) struct Rounds<T> {
 /// Runs `round` until it has `wanted` results that were not disturbed, or twice as many altogether.
 pub(crate) fn rounds<T>(wanted: usize, mut round: impl FnMut() -> T) -> Rounds<T> {
     let mut results = Vec::new();
-    let is_quiet = |steal: &f64| *steal <= MOST_STEAL;
-    while results.iter().filter(|(steal, _)| is_quiet(steal)).count() < wanted
+    let is_quiet = |lost: &f64| *lost <= MOST_LOST;
+    while results.iter().filter(|(lost, _)| is_quiet(lost)).count() < wanted
         && results.len() < wanted * MOST_TRIES
     {
         let before = CpuTime::now();
         let result = round();
-        results.push((CpuTime::now().stolen_since(&before), result));
+        results.push((CpuTime::now().lost_since(&before), result));
     }
     let all = results.len();
     results.sort_by(|one, other| f64::total_cmp(&one.0, &other.0));
     results.truncate(wanted);
     Rounds {
         dropped: all - results.len(),
-        disturbed: results.iter().filter(|(steal, _)| !is_quiet(steal)).count(),
+        disturbed: results.iter().filter(|(lost, _)| !is_quiet(lost)).count(),
         kept: results.into_iter().map(|(_, result)| result).collect(),
     }
 }
@@ -96,40 +96,45 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The machine's processor time, in ticks, since it started.
+/// The machine's processor time since it started, in ticks. All zeros where there is no `/proc`.
 struct CpuTime {
     all: u64,
-    stolen: u64,
+    /// What the machine under this one gave to others, and what other programs used here.
+    others: u64,
 }
 
 impl CpuTime {
-    /// All zeros where there is no `/proc`.
     fn now() -> CpuTime {
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        // cpu user nice system idle iowait irq softirq steal guest guest_nice; guests are in user.
         let ticks: Vec<u64> = stat
             .lines()
             .next()
             .unwrap_or_default()
             .split_whitespace()
-            .skip(1)
-            .take(8)
             .filter_map(|ticks| ticks.parse().ok())
             .collect();
+        // Guests are in user already.
+        let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = &ticks[..] else {
+            return CpuTime { all: 0, others: 0 };
+        };
+        let used = user + nice + system;
         CpuTime {
-            all: ticks.iter().sum(),
-            stolen: ticks.get(7).copied().unwrap_or_default(),
+            all: used + idle + iowait + irq + softirq + steal,
+            others: (used + steal).saturating_sub(process::ticks_of_family()),
         }
     }
 
-    fn stolen_since(&self, earlier: &CpuTime) -> f64 {
+    /// The part of all that others had since `earlier`; a tick or two are the kernel's rounding.
+    fn lost_since(&self, earlier: &CpuTime) -> f64 {
         let all = self.all.saturating_sub(earlier.all).max(1);
-        self.stolen.saturating_sub(earlier.stolen) as f64 / all as f64
+        let others = self.others.saturating_sub(earlier.others + 2);
+        others as f64 / all as f64
     }
 }
 
 /// This process as the kernel sees it.
 pub(crate) mod process {
+    use std::collections::HashMap;
     use std::fs;
 
     /// The names of its threads.
@@ -157,13 +162,53 @@ pub(crate) mod process {
     /// The processor time of the children that have ended, and of theirs, in seconds, in steps of a
     /// hundredth.
     pub(crate) fn cpu_time_of_children() -> f64 {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        // After the name, which may have spaces: these are fields 16 and 17 of all.
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let ticks = rest.split_whitespace().skip(16 - 3).take(2);
-        ticks
-            .map(|ticks| ticks.parse::<f64>().unwrap())
-            .sum::<f64>()
-            / 100.0
+        let own = Process::read("self").unwrap();
+        own.ticks_of_children as f64 / 100.0
+    }
+
+    /// The processor time of this process and of all that it started, in ticks.
+    pub(crate) fn ticks_of_family() -> u64 {
+        let Ok(all) = fs::read_dir("/proc") else {
+            return 0;
+        };
+        let all: HashMap<u32, Process> = all
+            .filter_map(|entry| {
+                let id = entry.ok()?.file_name().to_str()?.to_owned();
+                Some((id.parse().ok()?, Process::read(&id)?))
+            })
+            .collect();
+        let belongs = |mut id: u32| {
+            while id != std::process::id() {
+                match all.get(&id) {
+                    Some(process) => id = process.parent,
+                    None => return false,
+                }
+            }
+            true
+        };
+        let family = all.iter().filter(|(id, _)| belongs(**id));
+        family
+            .map(|(_, process)| process.ticks + process.ticks_of_children)
+            .sum()
+    }
+
+    struct Process {
+        parent: u32,
+        ticks: u64,
+        ticks_of_children: u64,
+    }
+
+    impl Process {
+        fn read(id: &str) -> Option<Process> {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+            // After the name, which may have spaces and ends with a parenthesis, from field 3 on.
+            let (_, rest) = stat.rsplit_once(')')?;
+            let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse().ok();
+            Some(Process {
+                parent: u32::try_from(field(4)?).ok()?,
+                ticks: field(14)? + field(15)?,
+                ticks_of_children: field(16)? + field(17)?,
+            })
+        }
     }
 }
