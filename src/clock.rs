@@ -40,6 +40,19 @@ impl Clock {
             Source::Manual(moment) => *moment.lock(),
         }
     }
+
+    /// The time by the monotonic clock alone, for spans that nothing outside this process measures.
+    #[inline]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads time"
+    )]
+    pub(crate) fn monotonic(&self) -> Instant {
+        match &self.0 {
+            Source::System => Instant::now(),
+            Source::Manual(moment) => moment.lock().monotonic,
+        }
+    }
 }
 
 impl fmt::Debug for Clock {

@@ -25,7 +25,7 @@ use crate::endpoint::{Endpoint, Engine, SslMode};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Degradation, Recovered};
 use crate::lifetime::{LifetimeHandler, Lifetimes};
-use crate::manager::{Pooled, RdsConnectionManager};
+use crate::manager::{Lookout, Pooled, RdsConnectionManager};
 use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
@@ -137,14 +137,18 @@ impl<C: Backend> PoolBuilder<C> {
 
     /// For how long `get` waits. 10 s by default.
     ///
-    /// r2d2 waits for up to half of this between attempts to connect, so with its own default of
-    /// 30 s a pool takes up to 15 s to notice that a server is back.
+    /// r2d2 waits for up to half of this between attempts to connect. That a server is back is seen
+    /// within a second all the same, unless the workers are [shared](PoolBuilder::thread_pool): one of
+    /// them keeps trying.
     pub fn connection_timeout(mut self, connection_timeout: Duration) -> Self {
         self.connection_timeout = connection_timeout;
         self
     }
 
     /// The threads on which connections are opened. By default each pool has three of its own.
+    ///
+    /// None of these is kept busy by one pool whose server is away, so that pool takes up to half of
+    /// `connection_timeout` to see that it is back.
     pub fn thread_pool(mut self, thread_pool: Arc<ScheduledThreadPool>) -> Self {
         self.thread_pool = Some(thread_pool);
         self
@@ -265,6 +269,10 @@ impl<C: Backend> PoolBuilder<C> {
                 self.max_size,
                 self.connection_timeout,
             )),
+            lookout: match self.thread_pool {
+                Some(_) => None,
+                None => Some(Lookout::new(self.connection_timeout / 2)),
+            },
             process: process::id(),
         }
     }

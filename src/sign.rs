@@ -4,7 +4,6 @@
 //! token knows its end, which is never later than that of its credentials, no region is made up,
 //! and nothing here can print a secret.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -77,8 +76,8 @@ pub(crate) fn presign(
     ));
     secret.push_str(&unsigned);
     for (name, value) in instructions.params() {
-        // Writing to a string cannot fail.
-        let _ = write!(secret, "&{name}={}", utf8_percent_encode(value, UNRESERVED));
+        secret.extend(["&", name, "="]);
+        secret.extend(utf8_percent_encode(value, UNRESERVED));
     }
 
     let token = Token::new(secret, issued, lifetime, credentials.expiry(), schedule);

@@ -57,17 +57,8 @@ impl Signer {
     async fn sign(&self, endpoint: &Endpoint, current: Option<&Token>) -> Fetched {
         let (region, _) = self.region(endpoint).await?;
         let (held, failure) = self.credentials(&region).await?;
-        let schedule = Schedule::new(self.refresh_ahead);
         let now = self.clock.now();
-        let lifetime = self.token_lifetime;
-        let token = sign::presign(
-            endpoint,
-            &region,
-            &held.credentials,
-            &now,
-            lifetime,
-            schedule,
-        )?;
+        let token = self.presign(endpoint, &region, &held, &now)?;
         match (failure, current) {
             // Signed with the credentials of before, it ends no later than the one there is.
             (Some(failure), Some(current)) if token.usable_until() <= current.usable_until() => {
@@ -81,6 +72,26 @@ impl Signer {
             }
             (None, _) => Ok(token),
         }
+    }
+
+    /// Signs if credentials are at hand that outlast a token, and the region is known.
+    fn sign_at_once(&self, endpoint: &Endpoint) -> Option<Fetched> {
+        let region = endpoint.region()?;
+        let now = self.clock.now();
+        let held = self.credentials.fresh_at(&now)?;
+        Some(self.presign(endpoint, region, &held, &now))
+    }
+
+    fn presign(
+        &self,
+        endpoint: &Endpoint,
+        region: &str,
+        held: &HeldCredentials,
+        now: &Moment,
+    ) -> Fetched {
+        let schedule = Schedule::new(self.refresh_ahead);
+        let lifetime = self.token_lifetime;
+        sign::presign(endpoint, region, &held.credentials, now, lifetime, schedule)
     }
 
     /// The region to sign for, and where it was found.
@@ -224,6 +235,10 @@ impl FetchToken for SignFor {
                 .await
                 .unwrap_or_else(|| Err(timed_out(limit)))
         })
+    }
+
+    fn fetch_at_once(&self) -> Option<Fetched> {
+        self.signer.sign_at_once(&self.endpoint)
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {

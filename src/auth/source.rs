@@ -35,6 +35,11 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
     /// Gets one that is better than `current`. Called on the signing thread; bounds itself in time.
     fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture;
 
+    /// Gets one where nothing has to be waited for, on any thread.
+    fn fetch_at_once(&self) -> Option<Fetched> {
+        None
+    }
+
     /// Whom it is for, where that is known.
     fn endpoint(&self) -> Option<&Endpoint>;
 
@@ -177,7 +182,10 @@ impl TokenSource {
             }
             Answer::Wait(landing, flight) => {
                 if let Some(flight) = flight {
-                    self.launch(flight, *now);
+                    match self.0.fetch.fetch_at_once() {
+                        Some(fetched) => self.ground().land(flight, fetched, now),
+                        None => self.launch(flight, *now),
+                    }
                 }
                 let limit = self.0.shared.refresh_timeout + GRACE;
                 let token = landing
@@ -265,41 +273,61 @@ impl TokenSource {
                 return;
             }
         };
-        // The task must not hold what holds the thread, or neither would ever end.
-        let cache = self.0.cache.clone();
-        let fetch = self.0.fetch.clone();
-        let clock = self.0.shared.clock.clone();
-        let events = self.0.shared.events.clone();
+        let ground = self.ground();
         runtime.spawn(async move {
-            let fetched = fetch.clone().fetch(cache.peek()).await;
-            let now = clock.now();
-            let endpoint = fetch.endpoint();
-            let failure = match &fetched {
-                Ok(token) => {
-                    events.token_signed(&TokenSigned {
-                        token,
-                        endpoint,
-                        took: now.since(&started),
-                    });
-                    None
-                }
-                Err(error) => Some(error.clone()),
-            };
-            let landed = flight.land(fetched, &now);
-            match failure {
-                Some(error) => {
-                    let stale = cache.peek().filter(|token| token.is_usable_at(&now));
-                    let event = RefreshFailed {
-                        error: &error,
-                        stale: stale.as_deref(),
-                        endpoint,
-                    };
-                    events.refresh_failed(&event, landed.setbacks == 0);
-                }
-                None if landed.setbacks > 0 => events.refresh_works(endpoint, landed.setbacks),
-                None => {}
-            }
+            let fetched = ground.fetch.clone().fetch(ground.cache.peek()).await;
+            ground.land(flight, fetched, &started);
         });
+    }
+
+    fn ground(&self) -> Ground {
+        Ground {
+            cache: self.0.cache.clone(),
+            fetch: self.0.fetch.clone(),
+            clock: self.0.shared.clock.clone(),
+            events: self.0.shared.events.clone(),
+        }
+    }
+}
+
+/// What a flight lands on. It does not hold the signing thread: a task there that did would keep it,
+/// and itself, for ever.
+struct Ground {
+    cache: Arc<Cache<Token, Error>>,
+    fetch: Arc<dyn FetchToken>,
+    clock: Clock,
+    events: Events,
+}
+
+impl Ground {
+    fn land(&self, flight: Flight<Token, Error>, fetched: Fetched, started: &Moment) {
+        let now = self.clock.now();
+        let endpoint = self.fetch.endpoint();
+        let failure = match &fetched {
+            Ok(token) => {
+                self.events.token_signed(&TokenSigned {
+                    token,
+                    endpoint,
+                    took: now.since(started),
+                });
+                None
+            }
+            Err(error) => Some(error.clone()),
+        };
+        let landed = flight.land(fetched, &now);
+        match failure {
+            Some(error) => {
+                let stale = self.cache.peek().filter(|token| token.is_usable_at(&now));
+                let event = RefreshFailed {
+                    error: &error,
+                    stale: stale.as_deref(),
+                    endpoint,
+                };
+                self.events.refresh_failed(&event, landed.setbacks == 0);
+            }
+            None if landed.setbacks > 0 => self.events.refresh_works(endpoint, landed.setbacks),
+            None => {}
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl HandleEvent for LifetimeHandler {
     fn handle_acquire(&self, event: AcquireEvent) {
         let id = event.connection_id();
         self.pass_on(|inner| inner.handle_acquire(event));
-        let now = self.clock.now().monotonic;
+        let now = self.clock.monotonic();
         self.lifetimes.opened_at(id, ROUND.get(), now);
     }
 
@@ -136,7 +136,7 @@ impl HandleEvent for LifetimeHandler {
         let id = event.connection_id();
         self.pass_on(|inner| inner.handle_checkin(event));
         // Last, so that a pool that the inner handler used on this thread has taken its own verdict.
-        let retired = self.lifetimes.judge_at(id, self.clock.now().monotonic);
+        let retired = self.lifetimes.judge_at(id, self.clock.monotonic());
         IS_RETIRED.set(retired.is_some());
         if let Some((age, reason)) = retired {
             let event = ConnectionRetired { id, age, reason };

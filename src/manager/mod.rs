@@ -4,6 +4,7 @@
 
 mod builder;
 mod health;
+mod lookout;
 mod passwords;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 
 pub use self::builder::ManagerBuilder;
 use self::health::{Failed, Health};
+pub(crate) use self::lookout::Lookout;
 use self::passwords::Passwords;
 use crate::auth::{Backoff, IamAuth, Offer, Provenance};
 use crate::backend::Backend;
@@ -72,6 +74,8 @@ pub(crate) struct Pooled<C> {
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
+    /// `None` where the workers are other pools' as well.
+    pub(crate) lookout: Option<Lookout>,
     /// The pool is of no use in a child that is forked later.
     pub(crate) process: u32,
 }
@@ -261,7 +265,15 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
                 return Ok(first);
             }
         }
-        Ok(self.try_connect()?)
+        let lookout = self
+            .pooled
+            .as_ref()
+            .and_then(|pooled| pooled.lookout.as_ref());
+        let connection = match lookout {
+            Some(lookout) => lookout.keep(&self.inner.clock, || self.try_connect()),
+            None => self.try_connect(),
+        };
+        Ok(connection?)
     }
 
     fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {

@@ -1,0 +1,31 @@
+//! The emulator's own figures.
+
+use std::process::{Command, Stdio};
+
+use crate::Bench;
+use crate::figure::Figure;
+
+pub(crate) fn run(bench: &Bench) {
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "bench",
+        "--locked",
+        "--quiet",
+        "-p",
+        "rds-iam-emulator",
+        "--",
+        "--json",
+    ]);
+    if bench.is_quick {
+        cargo.arg("--quick");
+    }
+    let output = cargo
+        .current_dir(crate::ROOT)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "the emulator's: {}", output.status);
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        bench.results.add(Figure::parse(line));
+    }
+}

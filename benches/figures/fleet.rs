@@ -1,0 +1,131 @@
+//! A day of many instances that were started in the same second, played through: how many new
+//! connections per second their one database sees.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Bench;
+use crate::figure::Figure;
+use crate::lives::Lifetimes;
+
+const INSTANCES: usize = 1_000;
+const SIZE: u32 = 10;
+/// This crate's `min_idle`.
+const KEPT_IDLE: u32 = 2;
+
+const DAY: u64 = 24 * 3600;
+const MAX_LIFETIME: Duration = Duration::from_secs(14 * 60);
+
+/// From when a connection is given up until there is another.
+const REPLACED_WITHIN: Duration = Duration::from_millis(50);
+
+/// The first minute is that of the start itself.
+const START: u64 = 60;
+
+/// What AWS advises to stay below.
+const ADVISED: f64 = 200.0;
+
+pub(crate) fn run(bench: &Bench) {
+    let ours = day(busy);
+    let unspread = day(|instance, opened| reaped(SIZE, instance, opened));
+    let idle = day(|instance, opened| reaped(KEPT_IDLE, instance, opened));
+    let peak = |opened: &[u32]| f64::from(*opened[START as usize..].iter().max().unwrap());
+    let total = |opened: &[u32]| opened.iter().map(|count| u64::from(*count)).sum::<u64>();
+    let baseline = peak(&unspread);
+    let what = "the most connections opened in a second by 1,000 busy pools of 10 in a day";
+    let figure = Figure::new("fleet", what, "connections/s", peak(&ours))
+        .against(baseline)
+        .with("opened in all", total(&ours))
+        .with("opened in all by the baseline", total(&unspread));
+    let met = peak(&ours) < ADVISED && figure.number("ratio") <= 0.05;
+    bench.results.add(figure.target("< 200, ≤ 0.05 ×", met));
+    let what = "the same with idle pools, of which r2d2 keeps two connections each";
+    let figure = Figure::new("fleet_idle", what, "connections/s", peak(&idle)).against(baseline);
+    bench.results.add(figure);
+}
+
+/// The connections that all instances open, second by second.
+fn day(instance: impl Fn(&mut fastrand::Rng, &mut [u32]) + Sync) -> Vec<u32> {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let part = |worker: usize| {
+        let mut random = fastrand::Rng::new();
+        let mut opened = vec![0; DAY as usize + 3600];
+        for _ in (worker..INSTANCES).step_by(workers) {
+            instance(&mut random, &mut opened);
+        }
+        opened
+    };
+    thread::scope(|scope| {
+        let part = &part;
+        let parts: Vec<_> = (0..workers)
+            .map(|worker| scope.spawn(move || part(worker)))
+            .collect();
+        let parts = parts.into_iter().map(|part| part.join().unwrap());
+        parts
+            .reduce(|one, other| {
+                one.iter()
+                    .zip(other)
+                    .map(|(one, other)| one + other)
+                    .collect()
+            })
+            .unwrap()
+    })
+}
+
+/// A pool of this crate's: each connection is checked in once a second, and the library decides
+/// whether that was the last time.
+fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
+    let origin = some_instant();
+    let start = Duration::from_secs_f64(random.f64());
+    let lifetimes = Lifetimes::new(Some(MAX_LIFETIME), SIZE, Duration::from_secs(10));
+    let mut open = |id: u64, at: Duration| {
+        lifetimes.opened_at(id, lifetimes.round(), origin + at);
+        opened[at.as_secs() as usize] += 1;
+    };
+    let mut next_id = 0;
+    let mut connections: Vec<(u64, Duration)> = Vec::new();
+    for _ in 0..SIZE {
+        open(next_id, start);
+        connections.push((next_id, start));
+        next_id += 1;
+    }
+    let phases: Vec<_> = connections
+        .iter()
+        .map(|_| Duration::from_secs_f64(random.f64()))
+        .collect();
+    for second in 1..DAY {
+        for ((id, born), phase) in connections.iter_mut().zip(&phases) {
+            let now = Duration::from_secs(second) + *phase;
+            // Nobody is given up in the first half of his life, and asking takes time.
+            if now < *born + MAX_LIFETIME / 2 || lifetimes.judge_at(*id, origin + now).is_none() {
+                continue;
+            }
+            lifetimes.closed(*id);
+            (*id, *born) = (next_id, now + REPLACED_WITHIN);
+            open(*id, *born);
+            next_id += 1;
+        }
+    }
+}
+
+/// A pool that leaves it to r2d2, whose reaper looks every 30 s, and gives up at once all that are
+/// too old and idle.
+fn reaped(size: u32, random: &mut fastrand::Rng, opened: &mut [u32]) {
+    const REAPER: Duration = Duration::from_secs(30);
+    let start = Duration::from_secs_f64(random.f64());
+    let mut born = start;
+    opened[0] += SIZE;
+    let mut now = start;
+    while now < Duration::from_secs(DAY) {
+        now += REAPER;
+        if now - born >= MAX_LIFETIME {
+            born = now + REPLACED_WITHIN;
+            opened[born.as_secs() as usize] += size;
+        }
+    }
+}
+
+/// To count from; nothing waits for it.
+fn some_instant() -> Instant {
+    Instant::now()
+}

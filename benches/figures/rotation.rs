@@ -1,0 +1,247 @@
+//! Whether a pool whose connections and tokens are replaced under load is felt by those who use it.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::PgConnection;
+use diesel::r2d2::ConnectionManager;
+use diesel_rds_iam::PgPool;
+use diesel_rds_iam::r2d2::{ManageConnection, Pool};
+
+use crate::Bench;
+use crate::chart::{self, Series};
+use crate::database::{Database, emulator};
+use crate::figure::{Figure, rounded};
+use crate::measure::{median, quantile, rounds, wait_until};
+
+const THREADS: usize = 16;
+const SIZE: u32 = 10;
+
+/// What a user of the pool does: holds a connection for this long, and then has no need of one.
+const HOLD: Duration = Duration::from_millis(2);
+const THINK: Duration = Duration::from_millis(12);
+
+/// For how long connections live. The scale is 1 to 84: their ends are spread over a second, which
+/// are 84 s of 14 minutes.
+const MAX_LIFETIME: Duration = Duration::from_secs(10);
+
+/// With this life, tokens are replaced as often as connections are.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(15);
+
+/// One `get`: when it began, and how long it took, in seconds.
+#[derive(Clone, Copy)]
+struct Get {
+    at: f64,
+    took: f64,
+}
+
+/// What the users of four pools saw in one round.
+struct Round {
+    rotating: Vec<Get>,
+    lasting: Vec<Get>,
+    null: Vec<Get>,
+    ending_at_once: Vec<Get>,
+}
+
+pub(crate) fn run(bench: &Bench) {
+    let emulator = emulator();
+    let database = Database::of(&emulator);
+    let rotations = bench.pick(1, 2);
+    let rounds = rounds(3, || one_round(&database, rotations));
+    let tail = |gets: fn(&Round) -> &Vec<Get>| -> Vec<f64> {
+        let tail_of = |round| {
+            let mut times: Vec<f64> = gets(round).iter().map(|get| get.took * 1e3).collect();
+            quantile(&mut times, 0.999)
+        };
+        rounds.kept.iter().map(tail_of).collect()
+    };
+    let rotating = tail(|round| &round.rotating);
+    let lasting = tail(|round| &round.lasting);
+    let null = tail(|round| &round.null);
+    let ending_at_once = tail(|round| &round.ending_at_once);
+    let ratio = |ours: &[f64], theirs: &[f64]| {
+        let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+        rounded(median(ratios))
+    };
+    let to_first = ratio(&rotating, &lasting);
+    let to_second = ratio(&rotating, &ending_at_once);
+
+    let what = "99.9 % of `get()` take at most this, beside a pool that never rotates";
+    let figure = Figure::new("rotation_stall", what, "ms", median(rotating.clone()))
+        .against(median(lasting.clone()))
+        .with("ratio", to_first)
+        .with("null", ratio(&null, &lasting))
+        .rounds(rounds.dropped, rounds.disturbed)
+        .ratio_at_most(1.3);
+    bench.results.add(figure);
+    let what = "the same beside a pool whose connections all end at the maximum";
+    let figure = Figure::new("rotation_stall_at_once", what, "ms", median(rotating))
+        .against(median(ending_at_once))
+        .with("ratio", to_second)
+        .target("< 1 ×", to_second < 1.0);
+    bench.results.add(figure);
+
+    draw(
+        rounds.kept.last().unwrap(),
+        &bench.output("docs/rotation.svg"),
+    );
+}
+
+/// Until after so many rotations of the pools that have any.
+fn one_round(database: &Database, rotations: u32) -> Round {
+    let never = || lasting(database);
+    let (lasting, null) = (never(), never());
+    // Last, so that all of their lives begin with the round.
+    let at_once = filled(stock_builder().build(Ageing(database.stock())).unwrap());
+    let rotating = filled(rotating(database));
+
+    let span = MAX_LIFETIME * rotations + MAX_LIFETIME / 2;
+    let barrier = Barrier::new(4 * THREADS);
+    thread::scope(|scope| {
+        let users = [
+            spawn_users(scope, &rotating, &barrier, span),
+            spawn_users(scope, &lasting, &barrier, span),
+            spawn_users(scope, &null, &barrier, span),
+            spawn_users(scope, &at_once, &barrier, span),
+        ];
+        let [rotating, lasting, null, ending_at_once] = users.map(|users| {
+            let gets = users.into_iter().flat_map(|user| user.join().unwrap());
+            gets.collect()
+        });
+        Round {
+            rotating,
+            lasting,
+            null,
+            ending_at_once,
+        }
+    })
+}
+
+/// A pool of this crate's. Its settings of r2d2 are those of the others but for the lifetime.
+fn rotating(database: &Database) -> PgPool {
+    let manager = database.manager(database.auth_living(TOKEN_LIFETIME));
+    let builder = manager.pool_builder().max_size(SIZE).min_idle(None);
+    let builder = builder.max_lifetime(Some(MAX_LIFETIME)).idle_timeout(None);
+    builder.build().unwrap()
+}
+
+fn lasting(database: &Database) -> Pool<ConnectionManager<PgConnection>> {
+    filled(stock_builder().build(database.stock()).unwrap())
+}
+
+fn stock_builder<M: ManageConnection>() -> diesel_rds_iam::r2d2::Builder<M> {
+    Pool::builder()
+        .max_size(SIZE)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connection_timeout(Duration::from_secs(10))
+}
+
+fn filled<M: ManageConnection>(pool: Pool<M>) -> Pool<M> {
+    wait_until("a full pool", || pool.state().idle_connections == SIZE);
+    pool
+}
+
+type Users<'a> = Vec<thread::ScopedJoinHandle<'a, Vec<Get>>>;
+
+fn spawn_users<'scope, 'env, M: ManageConnection>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    pool: &'env Pool<M>,
+    barrier: &'env Barrier,
+    span: Duration,
+) -> Users<'scope> {
+    let user = move |number: usize| {
+        barrier.wait();
+        let start = Instant::now();
+        // They do not come in step.
+        thread::sleep(THINK * u32::try_from(number).unwrap() / THREADS as u32);
+        let mut gets = Vec::with_capacity(4_000);
+        while start.elapsed() < span {
+            let asked = Instant::now();
+            let connection = pool.get().unwrap();
+            gets.push(Get {
+                at: (asked - start).as_secs_f64(),
+                took: asked.elapsed().as_secs_f64(),
+            });
+            thread::sleep(HOLD);
+            drop(connection);
+            thread::sleep(THINK);
+        }
+        gets
+    };
+    (0..THREADS)
+        .map(|number| scope.spawn(move || user(number)))
+        .collect()
+}
+
+/// Gives up each connection at the first check-in after its end, which is the same for all.
+#[derive(Debug)]
+struct Ageing(ConnectionManager<PgConnection>);
+
+struct Aged {
+    connection: PgConnection,
+    opened: Instant,
+}
+
+impl ManageConnection for Ageing {
+    type Connection = Aged;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> Result<Aged, Self::Error> {
+        Ok(Aged {
+            connection: self.0.connect()?,
+            opened: Instant::now(),
+        })
+    }
+
+    fn is_valid(&self, aged: &mut Aged) -> Result<(), Self::Error> {
+        self.0.is_valid(&mut aged.connection)
+    }
+
+    fn has_broken(&self, aged: &mut Aged) -> bool {
+        aged.opened.elapsed() >= MAX_LIFETIME || self.0.has_broken(&mut aged.connection)
+    }
+}
+
+/// The slowest `get` of every twentieth of a second, from before the first rotation until after it.
+fn draw(round: &Round, path: &Path) {
+    const BIN: f64 = 0.05;
+    let begin = MAX_LIFETIME.as_secs_f64() * 0.9 - 1.0;
+    let end = MAX_LIFETIME.as_secs_f64() + 1.5;
+    let bins = ((end - begin) / BIN).round() as usize;
+    let slowest = |gets: &[Get]| -> Vec<(f64, f64)> {
+        let mut bins = vec![0.0_f64; bins];
+        for get in gets.iter().filter(|get| get.at >= begin) {
+            if let Some(bin) = bins.get_mut(((get.at - begin) / BIN) as usize) {
+                *bin = bin.max(get.took * 1e3);
+            }
+        }
+        let at = |bin: usize| begin + (bin as f64 + 0.5) * BIN;
+        bins.iter()
+            .enumerate()
+            .map(|(bin, took)| (at(bin), *took))
+            .collect()
+    };
+    chart::draw(
+        path,
+        &[
+            Series {
+                label: "all connections end at the maximum",
+                colour: "#c2410c",
+                points: slowest(&round.ending_at_once),
+            },
+            Series {
+                label: "never rotates",
+                colour: "#737373",
+                points: slowest(&round.lasting),
+            },
+            Series {
+                label: "diesel-rds-iam",
+                colour: "#1d4ed8",
+                points: slowest(&round.rotating),
+            },
+        ],
+    );
+}

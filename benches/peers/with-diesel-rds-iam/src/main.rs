@@ -1,0 +1,12 @@
+//! An application that logs in with IAM, by this library.
+
+use std::error::Error;
+
+use diesel::{RunQueryDsl, sql_query};
+use diesel_rds_iam::PgConnectionManager;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let pool = PgConnectionManager::new(&std::env::var("DATABASE_URL")?)?.into_pool()?;
+    sql_query("SELECT 1").execute(&mut pool.get()?)?;
+    Ok(())
+}
