@@ -1,26 +1,12 @@
 //! `rds-iam migrate`, as a deployment would use it.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a test that cannot go on panics"
-)]
-
 use std::fs;
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Stdio};
 
-use rds_iam_emulator::Emulator;
+use serde_json::json;
 use tempfile::TempDir;
 
-static EMULATOR: LazyLock<Emulator> = LazyLock::new(|| {
-    let emulator = Emulator::builder().start().unwrap();
-    emulator.create_iam_user("app").unwrap();
-    emulator.create_password_user("local", "hunter2").unwrap();
-    emulator
-});
+use crate::support::{Ran, clean, rds_iam_to, run, shared_emulator, text};
 
 /// A database and a folder of two migrations.
 struct Deployment {
@@ -30,10 +16,11 @@ struct Deployment {
 
 impl Deployment {
     fn new(database: &str, user: &str) -> Deployment {
-        EMULATOR.create_database(database, user).unwrap();
+        let emulator = shared_emulator();
+        emulator.create_database(database, user).unwrap();
         let deployment = Deployment {
             folder: TempDir::new().unwrap(),
-            url: format!("{}&dbname={database}", EMULATOR.url(user)),
+            url: format!("{}&dbname={database}", emulator.url(user)),
         };
         deployment.write("1_plants", "CREATE TABLE plants ()", "DROP TABLE plants");
         deployment.write("2_beds", "CREATE TABLE beds ()", "DROP TABLE beds");
@@ -47,80 +34,64 @@ impl Deployment {
         fs::write(folder.join("down.sql"), down).unwrap();
     }
 
-    /// `rds-iam migrate` with these arguments and nothing of AWS in its environment but keys.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rds-iam"));
-        for (name, _) in std::env::vars() {
-            if name.starts_with("AWS_") || name.starts_with("PG") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = rds_iam_to(shared_emulator(), "app");
         command
             .arg("migrate")
             .args(arguments)
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_ACCESS_KEY_ID", EMULATOR.access_key())
-            .env("AWS_SECRET_ACCESS_KEY", EMULATOR.secret_key())
             .env("MIGRATION_DIRECTORY", self.folder.path())
-            .env("DATABASE_URL", &self.url)
-            .stdin(Stdio::null());
+            .env("DATABASE_URL", &self.url);
         command
     }
 
-    /// Exit status, standard output with times left out, and standard error.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(arguments).output().unwrap();
-        let shown = String::from_utf8(stdout).unwrap();
-        let shown = shown.lines().map(|line| {
+    /// With times left out of what it shows.
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut ran = run(&mut self.command(arguments));
+        let shown = ran.stdout.lines().map(|line| {
             let end = line.find(" in ").unwrap_or(line.len());
             line[..end].to_owned() + "\n"
         });
-        let said = String::from_utf8(stderr).unwrap();
-        (status.code().unwrap(), shown.collect(), said)
+        ran.stdout = shown.collect();
+        ran
     }
 }
 
 #[test]
 fn a_deployment_goes_all_its_ways() {
     let deployment = Deployment::new("all_ways", "app");
-    let stdout = |arguments: &[&str], expected_status| {
-        let (status, stdout, stderr) = deployment.run(arguments);
-        assert_eq!(status, expected_status, "{arguments:?}: {stderr}");
-        stdout
-    };
-    assert_eq!(stdout(&["pending"], 6), "1_plants\n2_beds\n");
-    assert_eq!(stdout(&["list"], 0), "[ ] 1_plants\n[ ] 2_beds\n");
+    let shown = |arguments: &[&str]| text(deployment.run(arguments));
+    let pending = deployment.run(&["pending"]);
+    assert_eq!(
+        (pending.code, &*pending.stdout),
+        (Some(6), "1_plants\n2_beds\n"),
+        "{pending:?}"
+    );
+    assert_eq!(shown(&["list"]), "[ ] 1_plants\n[ ] 2_beds\n");
 
-    let (status, shown, said) = deployment.run(&["run", "--statement-timeout", "1m"]);
-    assert_eq!(status, 0, "{said}");
-    assert_eq!(shown, "applied 1_plants\napplied 2_beds\n");
+    let ran = deployment.run(&["run", "--statement-timeout", "1m"]);
+    assert_eq!(ran.stdout, "applied 1_plants\napplied 2_beds\n", "{ran:?}");
     // There is no terminal, so it says what it does in lines.
-    assert_eq!(said, "applying 1_plants\napplying 2_beds\n");
+    assert_eq!(ran.stderr, "applying 1_plants\napplying 2_beds\n");
+    assert_eq!(ran.code, Some(0));
 
-    assert_eq!(stdout(&["run"], 0), "nothing to do\n");
-    assert_eq!(stdout(&["pending"], 0), "");
-    assert_eq!(stdout(&["redo"], 0), "reverted 2_beds\napplied 2_beds\n");
-    assert_eq!(stdout(&["revert"], 0), "reverted 2_beds\n");
-    let json: serde_json::Value = serde_json::from_str(&stdout(&["list", "--json"], 0)).unwrap();
+    assert_eq!(shown(&["run"]), "nothing to do\n");
+    assert_eq!(shown(&["pending"]), "");
+    assert_eq!(shown(&["redo"]), "reverted 2_beds\napplied 2_beds\n");
+    assert_eq!(shown(&["revert"]), "reverted 2_beds\n");
+    let json: serde_json::Value = serde_json::from_str(&shown(&["list", "--json"])).unwrap();
     assert_eq!(json[0]["name"], "1_plants");
     humantime::parse_rfc3339(json[0]["applied_at"].as_str().unwrap()).unwrap();
     assert_eq!(
         json[1],
-        serde_json::json!({"version": "2", "name": "2_beds", "applied_at": null})
+        json!({"version": "2", "name": "2_beds", "applied_at": null})
     );
-    assert_eq!(stdout(&["run"], 0), "applied 2_beds\n");
+    assert_eq!(shown(&["run"]), "applied 2_beds\n");
     assert_eq!(
-        stdout(&["redo", "--number", "2"], 0),
+        shown(&["redo", "--number", "2"]),
         "reverted 2_beds\nreverted 1_plants\napplied 1_plants\napplied 2_beds\n"
     );
     assert_eq!(
-        stdout(&["revert", "--all"], 0),
+        shown(&["revert", "--all"]),
         "reverted 2_beds\nreverted 1_plants\n"
     );
 }
@@ -129,34 +100,32 @@ fn a_deployment_goes_all_its_ways() {
 fn each_failure_has_its_status_and_one_line() {
     let deployment = Deployment::new("failures", "app");
     let fails = |arguments: &[&str], expected, says: &[&str]| {
-        let (status, shown, said) = deployment.run(arguments);
-        assert_eq!(status, expected, "{arguments:?}: {said}");
-        assert_eq!(shown, "");
-        let last = said.lines().last().unwrap();
-        assert!(last.starts_with("rds-iam: "), "{said}");
-        for text in says {
-            assert!(last.contains(text), "{said}");
-        }
-        said
+        let ran = deployment.run(arguments);
+        assert_eq!((ran.code, &*ran.stdout), (Some(expected), ""), "{ran:?}");
+        let last = ran.stderr.lines().last().unwrap();
+        assert!(last.starts_with("rds-iam: "), "{ran:?}");
+        assert!(says.iter().all(|text| last.contains(text)), "{ran:?}");
+        ran.stderr
     };
     fails(&["run", "--dir", "/nowhere"], 2, &["/nowhere"]);
     fails(&["run", "--url", "host=a,b user=app"], 2, &["host"]);
-    let nobody = EMULATOR.url("nobody");
+    let emulator = shared_emulator();
+    let nobody = emulator.url("nobody");
     fails(&["run", "--url", &nobody], 3, &["nobody", "rds_iam"]);
 
     // Somebody else is at it.
     let lock = "SELECT pg_advisory_lock(8242840071689561970), pg_sleep(600)";
-    let superuser = EMULATOR
+    let superuser = emulator
         .superuser_url()
         .replace("dbname=postgres", "dbname=failures");
-    let mut holder = Command::new("psql")
+    let mut holder = clean(Command::new("psql"))
         .args(["--no-psqlrc", "-c", lock, &superuser])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let is_held = "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
                    WHERE locktype = 'advisory' AND datname = 'failures') = 1; END $$";
-    while EMULATOR.execute(is_held).is_err() {
+    while emulator.execute(is_held).is_err() {
         assert!(holder.try_wait().unwrap().is_none());
     }
     let said = fails(&["run", "--lock-wait", "0s"], 5, &["lock_wait"]);
@@ -168,7 +137,7 @@ fn each_failure_has_its_status_and_one_line() {
     holder.wait().unwrap();
     let end =
         "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = 'failures'";
-    EMULATOR.execute(end).unwrap();
+    emulator.execute(end).unwrap();
 
     deployment.write("1_plants", "SELECT 1 / 0", "");
     fails(&["run"], 4, &["1_plants", "division by zero"]);
@@ -176,15 +145,17 @@ fn each_failure_has_its_status_and_one_line() {
 
 #[test]
 fn a_local_database_has_a_password() {
+    let emulator = shared_emulator();
+    emulator.create_password_user("local", "hunter2").unwrap();
     let mut deployment = Deployment::new("local", "local");
     deployment.url = deployment.url.replacen('@', ":hunter2@", 1);
-    let (status, shown, said) = deployment.run(&["run"]);
-    assert_eq!((status, &*shown), (0, "applied 1_plants\napplied 2_beds\n"));
+    let ran = deployment.run(&["run"]);
+    assert_eq!(ran.stdout, "applied 1_plants\napplied 2_beds\n", "{ran:?}");
     deployment.url = deployment.url.replace("hunter2", "hunter3");
-    let (status, shown, refused) = deployment.run(&["list"]);
-    assert_eq!(status, 3);
-    for text in [said, shown, refused] {
-        assert!(!text.contains("hunter"), "{text}");
+    let refused = deployment.run(&["list"]);
+    assert_eq!(refused.code, Some(3), "{refused:?}");
+    for said in [ran.stdout, ran.stderr, refused.stderr] {
+        assert!(!said.contains("hunter"), "{said}");
     }
 }
 
