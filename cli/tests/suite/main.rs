@@ -16,6 +16,7 @@
 mod doctor;
 mod emulate;
 mod exec;
+mod migrate;
 mod shell;
 mod support;
 mod token;

@@ -5,7 +5,15 @@ use std::process::{Command, Stdio};
 
 use crate::support::{rds_iam, run, text};
 
-const COMMANDS: [&str; 6] = ["token", "exec", "doctor", "emulate", "completions", "man"];
+const COMMANDS: [&str; 7] = [
+    "token",
+    "exec",
+    "doctor",
+    "migrate",
+    "emulate",
+    "completions",
+    "man",
+];
 
 #[test]
 fn each_help_text_has_examples() {

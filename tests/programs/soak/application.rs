@@ -3,18 +3,21 @@
 use std::collections::HashSet;
 use std::io::BufRead;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::prelude::*;
-use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Double};
-use diesel_rds_iam::{HandleAuthEvent, IamAuth, LoginRefused, PgConnectionManager, PgPool};
+use diesel_rds_iam::{
+    HandleAuthEvent, IamAuth, LoginRefused, PgConnectionManager, PgPool, retire_all,
+};
 use parking_lot::{Mutex, RwLock};
 
+use super::counts::{Counts, Log};
 use super::footprint::Footprint;
 use super::ledger::{Outcome, Page};
 use super::subject::{FOLDER, Line, MEASURE, Progress, SEED, URL};
@@ -28,6 +31,9 @@ const SHORT: u64 = 10;
 
 /// Threads with transactions of ten writes and some seconds.
 const LONG: u64 = 4;
+
+/// After how many of those there is somebody who has all connections replaced, on the average.
+const REPLACED_AFTER: u32 = 25;
 
 /// How long it may take until all connections are there and idle.
 const REST: Duration = Duration::from_secs(40);
@@ -45,12 +51,15 @@ struct Application {
 
 /// Does what the lines on the standard input say, until there are none.
 pub fn run() -> Result<(), AnyError> {
+    let log = Log::listen()?;
+    let refusals = Arc::new(Refusals::default());
     let auth = IamAuth::builder()
         .token_lifetime(TOKEN_LIFETIME)
-        .event_handler(Refusals::default())
+        .event_handler(Arc::clone(&refusals))
         .build()?;
     let manager = PgConnectionManager::builder(&env::var(URL)?)
         .auth(auth.clone())
+        .writer()
         .build()?;
     let pool = manager
         .pool_builder()
@@ -81,17 +90,9 @@ pub fn run() -> Result<(), AnyError> {
         }
         obeyed
     })?;
-    let stats = auth.stats();
-    let line = format!(
-        "seen_as_refused={} retried={} tokens={} refreshes_failed={} connections={} retired={}",
-        stats.logins_refused,
-        stats.logins_retried,
-        stats.tokens_signed,
-        stats.refreshes_failed,
-        stats.connections_opened,
-        stats.connections_retired,
-    );
-    Line::Stats(line).say();
+    drop(application);
+    log.compare(&auth)?;
+    Line::Counts(Counts::new(auth.stats(), *refusals.in_doubt.lock())).say();
     Ok(())
 }
 
@@ -154,6 +155,9 @@ impl Application {
                 // As who would try again does.
                 _ => thread::sleep(Duration::from_millis(20)),
             }
+            if number >= SHORT && chance.u32(..REPLACED_AFTER) == 0 {
+                retire_all(&self.pool)?;
+            }
         }
         page.close()?;
         Ok(())
@@ -181,10 +185,9 @@ impl Application {
                 Ok(()) => return Outcome::Written,
                 Err(_) => Outcome::Unknown,
             },
-            Err(error) => {
+            Err(_) => {
                 // Where that fails too, the connection is broken, and the pool drops it.
                 let _ = AnsiTransactionManager::rollback_transaction(connection);
-                drop_if_read_only(&error, connection);
                 Outcome::NotWritten
             }
         };
@@ -193,21 +196,20 @@ impl Application {
     }
 }
 
-/// A connection that was led to a reader answers well, and so the pool keeps it.
-fn drop_if_read_only(error: &QueryError, connection: &mut PgConnection) {
-    if let QueryError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) = error {
-        let _ = sql_query("SELECT pg_terminate_backend(pg_backend_pid())").execute(connection);
-    }
-}
-
 /// Says once how each refusal was put.
 #[derive(Default)]
-struct Refusals(Mutex<HashSet<String>>);
+struct Refusals {
+    said: Mutex<HashSet<String>>,
+    in_doubt: Mutex<u64>,
+}
 
 impl HandleAuthEvent for Refusals {
     fn handle_login_refused(&self, event: &LoginRefused<'_>) {
         let text = event.error.to_string();
-        if self.0.lock().insert(text.clone()) {
+        if text.contains("words that are not known") {
+            *self.in_doubt.lock() += 1;
+        }
+        if self.said.lock().insert(text.clone()) {
             println!("{text}");
         }
     }

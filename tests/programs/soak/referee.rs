@@ -1,6 +1,8 @@
-//! Whether each refusal of a login is the doing of a fault that was on.
+//! Whether each refusal of a login is the doing of a fault that was on, and whether there are no more
+//! of them than the library promises.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -15,6 +17,16 @@ use super::AnyError;
 /// connect after 9 s.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
+/// Connects that may be refused one after another as fast as they come: six, and as many as the pool
+/// has threads for, which may be under way by then, and its first.
+const AT_ONCE: f64 = 6.0 + 3.0 + 1.0;
+
+/// Between the others there is this long at the least.
+const LEAST_PAUSE: Duration = Duration::from_secs(3);
+
+/// The second is with a new token.
+const LOGINS_PER_CONNECT: f64 = 2.0;
+
 #[derive(Clone, Default)]
 pub struct Referee(Arc<Mutex<State>>);
 
@@ -24,9 +36,23 @@ struct State {
     permitted: Vec<(Reason, Option<Instant>)>,
     revoked_keys: HashSet<String>,
     latest_key: Option<String>,
-    logins: usize,
-    refused: usize,
+    /// Of each token.
+    fingerprints: HashSet<String>,
+    /// Since when nobody was let in, and how many were refused since.
+    row: Option<(Instant, u32)>,
+    totals: Totals,
     foul: Option<String>,
+}
+
+/// What the server saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub logins: u64,
+    pub refused: u64,
+    /// Different ones.
+    pub tokens: u64,
+    /// The most logins that were refused one after another.
+    longest_row: u32,
 }
 
 impl Referee {
@@ -62,30 +88,33 @@ impl Referee {
 
     pub fn check(&self) -> Result<(), AnyError> {
         match &self.0.lock().foul {
-            Some(login) => Err(format!("refused without a fault: {login}").into()),
+            Some(foul) => Err(foul.as_str().into()),
             None => Ok(()),
         }
     }
 
-    /// How many logins there were, and how many of them were refused.
-    pub fn verdict(&self) -> Result<(usize, usize), AnyError> {
+    pub fn verdict(&self) -> Result<Totals, AnyError> {
         self.check()?;
-        let state = self.0.lock();
-        Ok((state.logins, state.refused))
+        Ok(self.0.lock().totals)
     }
 
     fn judge(&self, login: &Login) {
         let now = Instant::now();
         let mut state = self.0.lock();
-        state.logins += 1;
+        state.totals.logins += 1;
+        if state.fingerprints.insert(login.fingerprint().to_owned()) {
+            state.totals.tokens += 1;
+        }
         let reason = match login.verdict() {
             Verdict::Refused(reason) => *reason,
             _ => {
                 state.latest_key = login.access_key().map(str::to_owned);
+                state.row = None;
                 return;
             }
         };
-        state.refused += 1;
+        state.totals.refused += 1;
+        state.count_row(now);
         state
             .permitted
             .retain(|(_, end)| end.is_none_or(|end| now < end));
@@ -95,7 +124,33 @@ impl Referee {
                 .access_key()
                 .is_some_and(|key| state.revoked_keys.contains(key));
         if !is_permitted && !is_revoked {
-            state.foul.get_or_insert_with(|| login.to_string());
+            state
+                .foul
+                .get_or_insert_with(|| format!("refused without a fault: {login}"));
         }
+    }
+}
+
+impl State {
+    fn count_row(&mut self, now: Instant) {
+        let (since, count) = self.row.get_or_insert((now, 0));
+        *count += 1;
+        let (time, count) = (now - *since, *count);
+        self.totals.longest_row = self.totals.longest_row.max(count);
+        let connects = AT_ONCE + time.div_duration_f64(LEAST_PAUSE);
+        if f64::from(count) > LOGINS_PER_CONNECT * connects {
+            self.foul
+                .get_or_insert_with(|| format!("{count} logins refused in a row in {time:.1?}"));
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "logins={} refused={} longest_row={} tokens_seen={}",
+            self.logins, self.refused, self.longest_row, self.tokens
+        )
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rds_iam_emulator::Emulator;
 use tempfile::TempDir;
 
+use super::counts::Counts;
 use super::footprint::Footprint;
 use super::ledger::Ledger;
 use super::{AnyError, USER};
@@ -48,7 +49,7 @@ pub enum Line {
     Progress(Progress),
     Footprint(Footprint),
     /// Its last word.
-    Stats(String),
+    Counts(Counts),
 }
 
 pub struct Subject {
@@ -56,7 +57,7 @@ pub struct Subject {
     stdin: Option<ChildStdin>,
     progress: Arc<Mutex<Progress>>,
     footprints: Receiver<Footprint>,
-    stats: Receiver<String>,
+    counts: Receiver<Counts>,
     folder: TempDir,
     last_line: Instant,
 }
@@ -94,11 +95,11 @@ impl Subject {
         let stdout = process.stdout.take().ok_or("no standard output")?;
         let progress = Arc::new(Mutex::new(Progress::default()));
         let (footprints_in, footprints) = channel();
-        let (stats_in, stats) = channel();
+        let (counts_in, counts) = channel();
         let heard = Arc::clone(&progress);
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                hear(&line, &heard, &footprints_in, &stats_in);
+                hear(&line, &heard, &footprints_in, &counts_in);
             }
         });
         Ok(Subject {
@@ -106,7 +107,7 @@ impl Subject {
             stdin,
             progress,
             footprints,
-            stats,
+            counts,
             folder,
             last_line: Instant::now(),
         })
@@ -146,13 +147,13 @@ impl Subject {
     }
 
     /// Has it end, and returns its last word.
-    pub fn stop(&mut self) -> Result<String, AnyError> {
+    pub fn stop(&mut self) -> Result<Counts, AnyError> {
         self.stdin = None;
-        let stats = self.stats.recv_timeout(PATIENCE);
-        let stats = stats.map_err(|_| format!("the application did not end in {PATIENCE:?}"))?;
+        let counts = self.counts.recv_timeout(PATIENCE);
+        let counts = counts.map_err(|_| format!("the application did not end in {PATIENCE:?}"))?;
         let status = self.process.wait()?;
         match status.success() {
-            true => Ok(stats),
+            true => Ok(counts),
             false => Err(format!("the application ended with {status}").into()),
         }
     }
@@ -175,13 +176,13 @@ fn hear(
     line: &str,
     progress: &Mutex<Progress>,
     footprints: &Sender<Footprint>,
-    stats: &Sender<String>,
+    counts: &Sender<Counts>,
 ) {
     // Nobody may be listening any more.
     match Line::parse(line) {
         Some(Line::Progress(heard)) => *progress.lock() = heard,
         Some(Line::Footprint(heard)) => drop(footprints.send(heard)),
-        Some(Line::Stats(heard)) => drop(stats.send(heard)),
+        Some(Line::Counts(heard)) => drop(counts.send(heard)),
         None => println!("the application says: {line}"),
     }
 }
@@ -205,8 +206,8 @@ impl fmt::Display for Progress {
 impl Line {
     fn parse(line: &str) -> Option<Line> {
         let (kind, rest) = line.split_once(' ')?;
-        if kind == "stats" {
-            return Some(Line::Stats(rest.to_owned()));
+        if kind == "counts" {
+            return serde_json::from_str(rest).ok().map(Line::Counts);
         }
         let numbers: Vec<u64> = rest
             .split(' ')
@@ -240,7 +241,7 @@ impl Line {
                 "footprint {} {} {}",
                 footprint.kibibytes, footprint.threads, footprint.descriptors
             ),
-            Line::Stats(stats) => println!("stats {stats}"),
+            Line::Counts(counts) => println!("counts {}", serde_json::json!(counts)),
         }
     }
 }

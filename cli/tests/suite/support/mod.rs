@@ -12,7 +12,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A secret key that opens nothing, and that no output may repeat.
 pub const MARKER: &str = "MARKERmarkerMARKERmarker";
 
-/// For tests that need no more than a login, and leave no trace. It has the user `app`.
+/// For tests that need no more than a login or a database of their own. It has the user `app`.
 pub fn shared_emulator() -> &'static Emulator {
     static SHARED: LazyLock<Emulator> = LazyLock::new(|| {
         let emulator = Emulator::builder().start().unwrap();
