@@ -260,7 +260,12 @@ fn shared_workers(bench: &Bench, database: &Database) {
     });
 
     let auth = database.auth();
-    let workers = Arc::new(ScheduledThreadPool::with_name("shared-{}", WORKERS));
+    let workers = Arc::new(
+        ScheduledThreadPool::builder()
+            .num_threads(WORKERS)
+            .thread_name_pattern("shared-{}")
+            .build(),
+    );
     let pools: Vec<_> = (0..DATABASES)
         .map(|_| pool(database.manager(auth.clone()), &workers, 1))
         .collect();

@@ -203,7 +203,9 @@ pub(crate) mod process {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
             // After the name, which may have spaces and ends with a parenthesis, from field 3 on.
             let (_, rest) = stat.rsplit_once(')')?;
-            let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse().ok();
+            let field = |number: usize| -> Option<u64> {
+                rest.split_whitespace().nth(number - 3)?.parse().ok()
+            };
             Some(Process {
                 parent: u32::try_from(field(4)?).ok()?,
                 ticks: field(14)? + field(15)?,
