@@ -29,7 +29,8 @@ use crate::roots::Roots;
 /// With the feature `postgres`, the crate `postgres`'s `Client`, over native-tls. It reads none of those
 /// variables and files. It knows fewer of libpq's keywords, and what it does not know is refused by
 /// name when the manager is built. `sslrootcert` is read then as well, and not again. An open connection
-/// that does not answer within 5 s when a pool checks it is given up.
+/// that does not answer within 5 s when a pool checks it is given up; a
+/// [writer](crate::ManagerBuilder::writer) is checked with two round trips.
 ///
 /// What comes out is a `PostgresConnection`, which is used as the `Client` in it and can be dropped
 /// anywhere. Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous
