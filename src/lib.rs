@@ -49,7 +49,7 @@ mod token;
 pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};
 pub use backend::Backend;
 #[cfg(feature = "postgres")]
-pub use backend::PostgresTls;
+pub use backend::{PostgresConnection, PostgresTls};
 pub use clock::{Clock, ManualClock, Moment};
 pub use credentials::{AssumeRole, BoxError, CredentialsInfo};
 pub use endpoint::{Endpoint, Engine, RegionSource, SslMode};
@@ -78,8 +78,8 @@ pub type PgConnectionManager = RdsConnectionManager<diesel::PgConnection>;
 #[cfg(feature = "diesel")]
 pub type PgPool = r2d2::Pool<PgConnectionManager>;
 
-/// Opens the crate `postgres`'s clients. How they differ from diesel's connections is said at
-/// [`Backend`].
+/// Opens the crate `postgres`'s clients, each as a [`PostgresConnection`]. How they differ from diesel's
+/// connections is said at [`Backend`].
 ///
 /// ```no_run
 /// use diesel_rds_iam::PostgresConnectionManager;

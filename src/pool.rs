@@ -71,7 +71,7 @@ pub struct PoolBuilder<C: Backend> {
     thread_pool: Option<Arc<ScheduledThreadPool>>,
     error_handler: Box<dyn HandleError<C::Error>>,
     event_handler: Box<dyn HandleEvent>,
-    customizer: Box<dyn CustomizeConnection<C, C::Error>>,
+    customizer: Box<dyn CustomizeConnection<C::Connection, C::Error>>,
 }
 
 impl<C: Backend> PoolBuilder<C> {
@@ -171,7 +171,7 @@ impl<C: Backend> PoolBuilder<C> {
     /// Prepares each new connection. By default nothing is done.
     pub fn connection_customizer(
         mut self,
-        customizer: Box<dyn CustomizeConnection<C, C::Error>>,
+        customizer: Box<dyn CustomizeConnection<C::Connection, C::Error>>,
     ) -> Self {
         self.customizer = customizer;
         self
@@ -226,7 +226,7 @@ impl<C: Backend> PoolBuilder<C> {
         )))
     }
 
-    fn assemble(self, first: Option<C>) -> Pool<RdsConnectionManager<C>> {
+    fn assemble(self, first: Option<C::Connection>) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
         let pooled = self.pooled(first);
         let lifetimes = pooled.lifetimes.clone();
@@ -259,7 +259,7 @@ impl<C: Backend> PoolBuilder<C> {
         builder.build_unchecked(manager)
     }
 
-    fn pooled(&self, first: Option<C>) -> Pooled<C> {
+    fn pooled(&self, first: Option<C::Connection>) -> Pooled<C> {
         Pooled {
             first: Mutex::new(first),
             // A worker that is still connecting when nobody waits any more has nobody to tell.

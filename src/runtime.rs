@@ -124,6 +124,13 @@ pub(crate) async fn unblock<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.ok()
 }
 
+/// Whether this thread belongs to a tokio runtime, so that blocking on it may panic; on the threads of
+/// `spawn_blocking` it would not. True as well where nobody can tell any more, since the thread is ending.
+#[cfg(feature = "postgres")]
+pub(crate) fn may_forbid_blocking() -> bool {
+    Handle::try_current().map_or_else(|error| error.is_thread_local_destroyed(), |_| true)
+}
+
 /// Starts `task` beside the one that calls this. For use on the thread only.
 pub(crate) fn spawn_here(task: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(task));

@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "postgres")]
-pub use self::postgres::PostgresTls;
+pub use self::postgres::{PostgresConnection, PostgresTls};
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
 use crate::roots::Roots;
@@ -29,14 +29,15 @@ use crate::roots::Roots;
 /// With the feature `postgres`, the crate `postgres`'s `Client`, over native-tls. It reads none of those
 /// variables and files. It knows fewer of libpq's keywords, and what it does not know is refused by
 /// name when the manager is built. `sslrootcert` is read then as well, and not again. An open connection
-/// that does not answer within 5 s when a pool checks it is given up.
+/// that does not answer within 5 s when a pool checks it is given up; a
+/// [writer](crate::ManagerBuilder::writer) is checked with two round trips.
 ///
-/// Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous code. There,
-/// to open one is an [`Internal`](crate::ErrorKind::Internal) error that says so, also as the first of a
-/// pool; one that is taken from a pool there is not tried, with a word in the log. To use it and to drop
-/// it are up to the application: inside `spawn_blocking`, or on a thread of its own. A pool that is
-/// dropped there with several of them ends the process, since they panic one after the other: keep a
-/// clone where nothing is asynchronous, such as in `main`.
+/// What comes out is a `PostgresConnection`, which is used as the `Client` in it and can be dropped
+/// anywhere. Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous
+/// code. There, to open one is an [`Internal`](crate::ErrorKind::Internal) error that says so, also as the
+/// first of a pool; one that is taken from a pool there is not tried, with a word in the log. To use it,
+/// and what borrows from it, such as a transaction, is up to the application: inside `spawn_blocking`, or
+/// on a thread of its own. What is dropped there, be it the last clone of a pool, is closed elsewhere.
 ///
 /// It cannot be implemented outside this crate.
 pub trait Backend: sealed::Backend {}
@@ -50,7 +51,10 @@ impl<C: sealed::Backend> Backend for C {}
 pub(crate) mod sealed {
     use super::*;
 
-    pub trait Backend: Sized + Send + 'static {
+    pub trait Backend: Sized + 'static {
+        /// What is opened, and held by a pool.
+        type Connection: Send + 'static;
+
         /// What r2d2 is told.
         type Error: std::error::Error + From<Error> + 'static;
 
@@ -68,15 +72,15 @@ pub(crate) mod sealed {
             connector: &Self::Connector,
             password: Option<&str>,
             timeout: Duration,
-        ) -> Result<Self, Error>;
+        ) -> Result<Self::Connection, Error>;
 
-        /// One round trip to the server.
-        fn ping(&mut self) -> Result<(), Self::Error>;
+        /// Fails if the server does not answer.
+        fn ping(connection: &mut Self::Connection) -> Result<(), Self::Error>;
 
-        /// One round trip to the server, which fails too if the server takes no writes.
-        fn ping_writer(&mut self) -> Result<(), Self::Error>;
+        /// The same, which fails too if the server takes no writes.
+        fn ping_writer(connection: &mut Self::Connection) -> Result<(), Self::Error>;
 
         /// Whether it is known, without a round trip, that the connection is of no more use.
-        fn is_broken(&mut self) -> bool;
+        fn is_broken(connection: &mut Self::Connection) -> bool;
     }
 }

@@ -285,6 +285,84 @@ mod tests {
         }
     }
 
+    /// The words of a server with `lc_messages` other than English, and of one that has a SQLSTATE for all.
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_state_is_told_in_any_language() {
+        for (state, words, verdict) in [
+            (
+                "28000",
+                "пользователь \"app\" не прошёл проверку подлинности (PAM)",
+                REFUSED,
+            ),
+            (
+                "28P01",
+                "пользователь \"app\" не прошёл проверку подлинности (по паролю)",
+                REFUSED,
+            ),
+            (
+                "28000",
+                "la autenticación PAM falló para el usuario «app»",
+                REFUSED,
+            ),
+            ("3D000", "база данных \"db\" не существует", NO_DATABASE),
+            ("53300", "извините, уже слишком много клиентов", UNAVAILABLE),
+            ("57P03", "система баз данных запускается", UNAVAILABLE),
+            (
+                "57P03",
+                "el sistema de base de datos está apagándose",
+                UNAVAILABLE,
+            ),
+            (
+                "57014",
+                "отмена проверки подлинности из-за таймаута",
+                UNAVAILABLE,
+            ),
+            ("08P01", "неверный стартовый пакет", NETWORK),
+            (
+                "22023",
+                "неверное значение для параметра \"work_mem\": \"x\"",
+                SETTING,
+            ),
+            (
+                "42704",
+                "нераспознанный параметр конфигурации: \"nonsense\"",
+                SETTING,
+            ),
+            (
+                "0A000",
+                "Feature not supported: RDS Proxy currently doesn't support command-line options.",
+                SETTING,
+            ),
+            // One state for all of RDS Proxy's refusals, and for those of `pg_hba.conf`.
+            (
+                "28000",
+                "The IAM authentication failed because of too many competing requests.",
+                THROTTLED,
+            ),
+            (
+                "28000",
+                "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \
+                 \"db\", no encryption",
+                NOT_ENCRYPTED,
+            ),
+            // A name is no answer here either.
+            (
+                "28000",
+                "PAM authentication failed for user \"no encryption\"",
+                REFUSED,
+            ),
+            // Where the state says nothing, the words do, if they are known.
+            ("42501", "permission denied for database \"db\"", REFUSED),
+            ("XX000", "the database system is starting up", UNAVAILABLE),
+            ("XX000", "что-то пошло не так", IN_DOUBT),
+            ("", "", IN_DOUBT),
+        ] {
+            assert_eq!(of_state(state, words), verdict, "{state}: {words}");
+        }
+        assert!(IN_DOUBT.message.contains("not known"));
+    }
+
     #[test]
     fn a_name_is_no_answer() {
         for name in ["the database system is", "no encryption", "out of memory"] {

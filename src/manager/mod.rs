@@ -68,9 +68,9 @@ struct Inner<C: Backend> {
 }
 
 /// What a manager knows of the one pool that it is in.
-pub(crate) struct Pooled<C> {
+pub(crate) struct Pooled<C: Backend> {
     /// Opened to see whether it works, and handed to whoever asks first.
-    pub(crate) first: Mutex<Option<C>>,
+    pub(crate) first: Mutex<Option<C::Connection>>,
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
@@ -119,7 +119,7 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// # Errors
     ///
     /// Every [`ErrorKind`] is possible.
-    pub fn try_connect(&self) -> Result<C, Error> {
+    pub fn try_connect(&self) -> Result<C::Connection, Error> {
         let limit = match &self.pooled {
             Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
             None => self.inner.connect_timeout,
@@ -248,10 +248,10 @@ impl RdsConnectionManager<postgres::Client> {
 }
 
 impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
-    type Connection = C;
+    type Connection = C::Connection;
     type Error = C::Error;
 
-    fn connect(&self) -> Result<C, C::Error> {
+    fn connect(&self) -> Result<C::Connection, C::Error> {
         if let Some(pooled) = &self.pooled {
             let round = pooled.lifetimes.round();
             lifetime::begin_connect(round);
@@ -276,7 +276,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         Ok(connection?)
     }
 
-    fn is_valid(&self, connection: &mut C) -> Result<(), C::Error> {
+    fn is_valid(&self, connection: &mut C::Connection) -> Result<(), C::Error> {
         if lifetime::is_drawing() {
             return Ok(());
         }
@@ -287,34 +287,34 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
             return Err(forked().into());
         }
         let outcome = self.inner.ping(connection);
-        if outcome.is_err() && self.inner.is_writer && connection.ping().is_ok() {
+        if outcome.is_err() && self.inner.is_writer && C::ping(connection).is_ok() {
             lifetime::note_read_only();
         }
         outcome
     }
 
-    fn has_broken(&self, connection: &mut C) -> bool {
+    fn has_broken(&self, connection: &mut C::Connection) -> bool {
         let is_retired = if self.pooled.is_some() {
             lifetime::take_verdict()
         } else {
             say_once_that_lives_are_not_kept();
             false
         };
-        is_retired || std::thread::panicking() || connection.is_broken()
+        is_retired || std::thread::panicking() || C::is_broken(connection)
     }
 }
 
 impl<C: Backend> Inner<C> {
-    /// The one round trip when a connection is taken.
-    fn ping(&self, connection: &mut C) -> Result<(), C::Error> {
+    /// What is asked when a connection is taken.
+    fn ping(&self, connection: &mut C::Connection) -> Result<(), C::Error> {
         if self.is_writer {
-            connection.ping_writer()
+            C::ping_writer(connection)
         } else {
-            connection.ping()
+            C::ping(connection)
         }
     }
 
-    fn connect(&self, limit: Duration, started: &Moment) -> Result<C, Failed> {
+    fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
         let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
         let offer = self.passwords.offer().map_err(Failed::Password)?;
         self.log_in(offer, limit, started).map_err(|error| {
@@ -328,7 +328,7 @@ impl<C: Backend> Inner<C> {
         mut offer: Option<Offer>,
         limit: Duration,
         started: &Moment,
-    ) -> Result<C, Error> {
+    ) -> Result<C::Connection, Error> {
         let endpoint = self.passwords.endpoint();
         loop {
             let error = match self.attempt(offer.as_ref(), limit, started) {
@@ -368,7 +368,7 @@ impl<C: Backend> Inner<C> {
         offer: Option<&Offer>,
         limit: Duration,
         started: &Moment,
-    ) -> Result<C, Error> {
+    ) -> Result<C::Connection, Error> {
         let left = limit.saturating_sub(self.clock.now().since(started));
         let password = offer.map(|offer| offer.token.expose_secret());
         let connection = C::establish(&self.connector, password, left)?;

@@ -6,18 +6,19 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
 use diesel_rds_iam::{
-    ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder, PgPool, RetireReason,
-    retire_all,
+    Backend, ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder,
+    RdsConnectionManager, RetireReason, retire_all,
 };
 use parking_lot::Mutex;
 use r2d2::ManageConnection;
 use rds_iam_emulator::{Emulator, Fault, Node, Stage};
 
 use crate::support::database::{
-    auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, refused,
-    shared_emulator,
+    Ask, auth_builder, backend_pid, builder_of, credentials_of, emulator, manager, manager_builder,
+    refused, shared_emulator,
 };
 use crate::support::{FakeSource, PATIENCE};
 
@@ -59,13 +60,26 @@ fn a_pool_serves_soon_after_its_server_is_back() {
 /// FAULTS.md row 30.
 #[test]
 fn a_writers_pool_finds_the_new_writer() {
+    assert_finds_the_new_writer::<PgConnection>();
+}
+
+/// FAULTS.md row 30.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_writers_pool_of_the_crate_postgres_finds_the_new_writer() {
+    assert_finds_the_new_writer::<diesel_rds_iam::postgres::Client>();
+}
+
+fn assert_finds_the_new_writer<C: Backend<Connection: Ask>>() {
     let emulator = emulator();
-    emulator.execute("CREATE TABLE written ()").unwrap();
-    emulator.execute("GRANT INSERT ON written TO app").unwrap();
+    emulator.execute("CREATE SEQUENCE written").unwrap();
+    emulator
+        .execute("GRANT USAGE ON SEQUENCE written TO app")
+        .unwrap();
     let reasons = Reasons::default();
     let (auth, source) = counted(&emulator);
     let auth = auth.event_handler(reasons.clone()).build().unwrap();
-    let manager = manager_builder(&emulator).auth(auth.clone()).writer();
+    let manager = builder_of::<C>(&emulator).auth(auth.clone()).writer();
     let manager = manager.build().unwrap();
     let pool = manager.pool_builder().max_size(2).build().unwrap();
     write(&pool);
@@ -76,11 +90,11 @@ fn a_writers_pool_finds_the_new_writer() {
     write(&pool);
     assert!(over.elapsed() < SOON, "{:?}", over.elapsed());
 
-    // DNS still tells of the old writer: it is passed over, by libpq and at checkout.
+    // DNS still tells of the old writer: it is passed over, at a login and at checkout.
     emulator.route_to(Node::Reader).unwrap();
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
-    let reader = manager_builder(&emulator).auth(auth.clone()).build();
+    let reader = builder_of::<C>(&emulator).auth(auth.clone()).build();
     let reader = reader.unwrap();
     let mut old = reader.try_connect().unwrap();
     reader.is_valid(&mut old).unwrap();
@@ -259,10 +273,8 @@ impl HandleAuthEvent for Reasons {
     }
 }
 
-fn write(pool: &PgPool) {
-    let mut connection = pool.get().unwrap();
-    let statement = "INSERT INTO written DEFAULT VALUES";
-    connection.batch_execute(statement).unwrap();
+fn write<C: Backend<Connection: Ask>>(pool: &r2d2::Pool<RdsConnectionManager<C>>) {
+    pool.get().unwrap().ask("nextval('written')");
 }
 
 fn set_read_only(emulator: &Emulator, is_read_only: bool) {

@@ -1,7 +1,7 @@
 //! One login, as a real PostgreSQL sees it.
 
 use diesel::PgConnection;
-use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager, RdsConnectionManager};
+use diesel_rds_iam::{Backend, ErrorKind, IamAuth, PgConnectionManager, RdsConnectionManager};
 
 use crate::support::database::{Ask, auth_builder, emulator, manager, shared_emulator};
 
@@ -14,7 +14,7 @@ fn a_token_opens_a_session_as_its_user() {
 /// FAULTS.md row 14.
 #[test]
 fn any_user_name_is_signed_and_sent_as_it_is() {
-    fn assert_is<C: Ask>(user: &str, url: &str, auth: &IamAuth) {
+    fn assert_is<C: Backend<Connection: Ask>>(user: &str, url: &str, auth: &IamAuth) {
         let manager = RdsConnectionManager::<C>::builder(url).auth(auth.clone());
         let mut connection = manager.build().unwrap().try_connect().unwrap();
         assert_eq!(connection.ask("current_user"), user);

@@ -113,7 +113,7 @@ fn any_password_in_a_connection_string_logs_in() {
 /// FAULTS.md row 15.
 #[test]
 fn any_user_and_database_are_the_ones_that_were_named() {
-    fn assert_are<C: Ask>(
+    fn assert_are<C: Backend<Connection: Ask>>(
         url: &str,
         auth: &IamAuth,
         user: &str,
@@ -141,7 +141,7 @@ fn any_user_and_database_are_the_ones_that_were_named() {
 
 #[test]
 fn what_is_libpqs_goes_through() {
-    fn assert_goes_through<C: Ask>() {
+    fn assert_goes_through<C: Backend<Connection: Ask>>() {
         let emulator = shared_emulator();
         let url = format!(
             "{}&application_name=web%20%27x%27&options=-c%20work_mem%3D123kB",

@@ -1,5 +1,6 @@
 //! The crate `postgres`'s clients, where they are not as diesel's connections are.
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diesel_rds_iam::postgres::error::SqlState;
 use diesel_rds_iam::{
-    ErrorKind, IamAuth, ManualClock, Password, PostgresConnectionManager, SslMode,
+    ErrorKind, IamAuth, ManualClock, Password, PostgresConnection, PostgresConnectionManager,
+    PostgresPool, SslMode,
 };
+use r2d2::ManageConnection;
 use rds_iam_emulator::{Emulator, Engine, Fault, Language, Stage};
 use tokio::runtime::{Builder, Runtime};
 
@@ -38,8 +41,9 @@ fn tokens_are_replaced_before_they_end() {
     // So far in the past that the first token has a minute left when the second is due.
     let time = ManualClock::starting_at(SystemTime::now() - 14 * MINUTE);
     let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
-    let manager = builder_of(&emulator).auth(auth.clone()).build().unwrap();
-    let mut session: diesel_rds_iam::postgres::Client = manager.try_connect().unwrap();
+    let manager: PostgresConnectionManager =
+        builder_of(&emulator).auth(auth.clone()).build().unwrap();
+    let mut session = manager.try_connect().unwrap();
     drop(manager.try_connect().unwrap());
     time.advance(14 * MINUTE);
     drop(manager.try_connect().unwrap());
@@ -376,6 +380,90 @@ fn a_pool_outlives_what_panics_in_asynchronous_code() {
     }
 }
 
+/// FAULTS.md row 11: in a process of its own, since two panics at a time would end this one.
+#[test]
+fn a_pool_can_be_dropped_anywhere() {
+    const TEST: &str = "a_pool_can_be_dropped_anywhere";
+    if !child::is_running(module_path!(), TEST) {
+        let home = tempfile::tempdir().unwrap();
+        return Child::new(module_path!(), TEST, home.path()).run();
+    }
+    let emulator = emulator();
+    let all_are_gone = || emulator.wait_for_sessions(0, PATIENCE).unwrap();
+    for runtime in runtimes() {
+        // What is left of an asynchronous `main`.
+        let pool = full_pool(&emulator);
+        runtime.block_on(async move { drop(pool) });
+        all_are_gone();
+
+        let pool = full_pool(&emulator);
+        let connection = manager(&emulator).try_connect().unwrap();
+        let task = runtime.spawn(async move { drop((connection, pool)) });
+        runtime.block_on(task).unwrap();
+        all_are_gone();
+
+        let pool = full_pool(&emulator);
+        let task = runtime.spawn(async move {
+            let _pool = pool;
+            panic!("the task panics, as this test wants it to");
+        });
+        let payload = runtime.block_on(task).unwrap_err().into_panic();
+        let text = payload.downcast_ref::<&str>().unwrap();
+        assert_eq!(*text, "the task panics, as this test wants it to");
+        all_are_gone();
+
+        // What goes down with its runtime.
+        let pool = full_pool(&emulator);
+        drop(runtime.spawn(async move {
+            let _pool = pool;
+            std::future::pending::<()>().await;
+        }));
+        drop(runtime);
+        all_are_gone();
+    }
+}
+
+/// As many sessions are open as it may have.
+fn full_pool(emulator: &Emulator) -> PostgresPool {
+    let manager = manager(emulator);
+    let pool = manager.pool_builder().max_size(3).min_idle(None);
+    let pool = pool.build().unwrap();
+    drop([(); 3].map(|()| pool.get().unwrap()));
+    assert_eq!(emulator.sessions(), 3);
+    pool
+}
+
+/// FAULTS.md row 11: where thread locals that tokio needs are gone. In a process of its own, which a panic
+/// there would end.
+#[test]
+fn a_connection_can_be_dropped_with_its_thread() {
+    const TEST: &str = "a_connection_can_be_dropped_with_its_thread";
+    thread_local! {
+        static CONNECTION: RefCell<Option<PostgresConnection>> = const { RefCell::new(None) };
+    }
+    if !child::is_running(module_path!(), TEST) {
+        let home = tempfile::tempdir().unwrap();
+        return Child::new(module_path!(), TEST, home.path()).run();
+    }
+    let emulator = emulator();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Before tokio's, which are then dropped first.
+            CONNECTION.set(None);
+            CONNECTION.set(Some(manager(&emulator).try_connect().unwrap()));
+        });
+    });
+    emulator.wait_for_sessions(0, PATIENCE).unwrap();
+}
+
+#[test]
+fn a_client_can_be_had_for_itself() {
+    let connection = manager(shared_emulator()).try_connect().unwrap();
+    let mut client = connection.into_inner();
+    client.batch_execute("SELECT 1").unwrap();
+    client.close().unwrap();
+}
+
 #[test]
 fn lives_are_kept() {
     let emulator = emulator();
@@ -405,6 +493,25 @@ fn a_connection_that_is_gone_is_not_handed_out() {
     emulator.drop_sessions();
     assert_eq!(pool.get().unwrap().ask("current_user"), "app");
     assert_eq!(emulator.login_count(), 2);
+}
+
+/// FAULTS.md row 30: nothing may ever come of a writer that failed.
+#[test]
+fn a_writer_that_falls_silent_is_given_up() {
+    let emulator = emulator();
+    let builder = builder_of::<diesel_rds_iam::postgres::Client>(&emulator).writer();
+    let manager = builder.build().unwrap();
+    let mut connection = manager.try_connect().unwrap();
+    manager.is_valid(&mut connection).unwrap();
+    emulator.fault(Fault::BlackHole(Stage::Data));
+    thread::scope(|scope| {
+        let (sender, verdict) = mpsc::channel();
+        scope.spawn(move || sender.send(manager.is_valid(&mut connection)));
+        let verdict = verdict.recv_timeout(PATIENCE);
+        emulator.drop_sessions();
+        let error = verdict.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+    });
 }
 
 #[test]

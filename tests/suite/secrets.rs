@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{
-    AssumeRole, IamAuth, IamAuthBuilder, ManagerBuilder, Password, PgConnectionManager,
+    AssumeRole, Backend, IamAuth, IamAuthBuilder, ManagerBuilder, Password, PgConnectionManager,
     RotatingPassword,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -38,7 +38,7 @@ fn marked_auth(emulator: &Emulator, heard: &Eavesdropper) -> IamAuthBuilder {
 }
 
 /// Builds, connects, pools and queries, and lets `heard` have what may be printed of all that.
-fn use_it<C: Ask>(builder: ManagerBuilder<C>, heard: &Eavesdropper) {
+fn use_it<C: Backend<Connection: Ask>>(builder: ManagerBuilder<C>, heard: &Eavesdropper) {
     heard.hear("builder", &builder);
     let manager = match builder.build() {
         Ok(manager) => manager,

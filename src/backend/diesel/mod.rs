@@ -40,6 +40,7 @@ diesel::define_sql_function! {
 
 #[expect(private_interfaces, reason = "as at the trait")]
 impl sealed::Backend for PgConnection {
+    type Connection = PgConnection;
     type Error = diesel::r2d2::Error;
     type Connector = Connector;
 
@@ -104,22 +105,22 @@ impl sealed::Backend for PgConnection {
         })
     }
 
-    fn ping(&mut self) -> Result<(), diesel::r2d2::Error> {
-        Ok(R2D2Connection::ping(self)?)
+    fn ping(connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+        Ok(R2D2Connection::ping(connection)?)
     }
 
-    fn ping_writer(&mut self) -> Result<(), diesel::r2d2::Error> {
+    fn ping_writer(connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
         // What libpq itself asks for `target_session_attrs=read-write`: on for a standby, and where
         // `default_transaction_read_only` is.
         let query = diesel::select(current_setting("transaction_read_only"));
-        match query.get_result::<String>(self)?.as_str() {
+        match query.get_result::<String>(connection)?.as_str() {
             "off" => Ok(()),
             _ => Err(verdict::read_only().into()),
         }
     }
 
-    fn is_broken(&mut self) -> bool {
-        R2D2Connection::is_broken(self)
+    fn is_broken(connection: &mut PgConnection) -> bool {
+        R2D2Connection::is_broken(connection)
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) fn run<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
         }
         Error::new(
             ErrorKind::Internal,
-            "the crate postgres blocks, and panics in asynchronous code; open, use and drop its \
-             connections and their pool inside spawn_blocking, or on a thread of their own",
+            "the crate postgres blocks, and panics in asynchronous code; open and use its connections \
+             and build their pool inside spawn_blocking, or on a thread of their own",
         )
     })
 }

@@ -5,17 +5,19 @@
 //! and addresses are tried here one by one.
 
 mod blocking;
+mod connection;
 mod judge;
 mod line;
+mod ping;
 mod settings;
 mod tls;
 
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use postgres::{Client, Config, NoTls};
 
+pub use self::connection::PostgresConnection;
 use self::settings::{Place, Settings};
 pub use self::tls::PostgresTls;
 use super::{password, sealed, verdict};
@@ -23,9 +25,6 @@ use crate::clock::Clock;
 use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 use crate::roots::Roots;
-
-/// How long an open connection may take to show that it lives.
-const PING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything about a login but its password.
 #[derive(Debug)]
@@ -42,6 +41,7 @@ impl Connector {
 
 #[expect(private_interfaces, reason = "as at the trait")]
 impl sealed::Backend for Client {
+    type Connection = PostgresConnection;
     type Error = Error;
     type Connector = Connector;
 
@@ -56,7 +56,7 @@ impl sealed::Backend for Client {
         connector: &Connector,
         password: Option<&str>,
         timeout: Duration,
-    ) -> Result<Client, Error> {
+    ) -> Result<PostgresConnection, Error> {
         let Settings {
             config,
             place,
@@ -73,7 +73,8 @@ impl sealed::Backend for Client {
             Place::Socket(folder) => {
                 config.host_path(folder).connect_timeout(timeout);
                 let connect = || config.connect(NoTls);
-                return blocking::run(connect)?.map_err(judge::judge);
+                let client = blocking::run(connect)?.map_err(judge::judge)?;
+                return Ok(PostgresConnection::new(client));
             }
             Place::Server {
                 host,
@@ -92,30 +93,22 @@ impl sealed::Backend for Client {
             config.host(host).hostaddr(*address).port(port);
             match dial(config.connect_timeout(share), connector.tls.until(deadline)) {
                 Err(error) if error.kind() == ErrorKind::Network => failure = error,
-                done => return done,
+                done => return done.map(PostgresConnection::new),
             }
         }
         Err(failure)
     }
 
-    fn ping(&mut self) -> Result<(), Error> {
-        checked(blocking::run(|| self.is_valid(PING_LIMIT)))
+    fn ping(connection: &mut PostgresConnection) -> Result<(), Error> {
+        ping::ping(connection)
     }
 
-    fn ping_writer(&mut self) -> Result<(), Error> {
-        let asked = blocking::run(|| self.simple_query("SHOW transaction_read_only"));
-        let is_off = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
-            _ => false,
-        };
-        match asked {
-            Ok(Ok(messages)) if !messages.iter().any(is_off) => Err(verdict::read_only()),
-            asked => checked(asked.map(|answer| answer.map(drop))),
-        }
+    fn ping_writer(connection: &mut PostgresConnection) -> Result<(), Error> {
+        ping::ping_writer(connection)
     }
 
-    fn is_broken(&mut self) -> bool {
-        self.is_closed()
+    fn is_broken(connection: &mut PostgresConnection) -> bool {
+        connection.is_closed()
     }
 }
 
@@ -132,22 +125,4 @@ fn resolve(name: &str, port: u16) -> Result<Vec<IpAddr>, Error> {
         .to_socket_addrs()
         .map_err(|cause| verdict::NETWORK.error(cause))?;
     Ok(addresses.map(|address| address.ip()).collect())
-}
-
-/// What is said of a connection that was tried, or could not be.
-fn checked(tried: Result<Result<(), postgres::Error>, Error>) -> Result<(), Error> {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    match tried {
-        Ok(outcome) => outcome.map_err(|error| {
-            let message = "the connection does not answer; it is replaced";
-            Error::with_cause(ErrorKind::Network, message, error)
-        }),
-        Err(error) => {
-            if !SAID.swap(true, Ordering::Relaxed) {
-                tracing::error!(%error, "a connection was taken from a pool in asynchronous code");
-            }
-            // To fail would have the pool open another, over and over.
-            Ok(())
-        }
-    }
 }

@@ -75,7 +75,7 @@ pub fn backend_pid(connection: &mut PgConnection) -> i32 {
 }
 
 /// A connection of any kind that can be asked for the value of an expression.
-pub trait Ask: Backend {
+pub trait Ask {
     fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>>;
 
     fn ask(&mut self, expression: &str) -> String {
@@ -92,7 +92,7 @@ impl Ask for PgConnection {
 }
 
 #[cfg(feature = "postgres")]
-impl Ask for diesel_rds_iam::postgres::Client {
+impl Ask for diesel_rds_iam::PostgresConnection {
     fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>> {
         let row = self.query_one(&format!("SELECT ({expression})::text"), &[])?;
         Ok(row.get(0))

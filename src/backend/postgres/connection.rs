@@ -1,0 +1,91 @@
+//! A client that can be dropped anywhere, asynchronous code included.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::thread;
+
+use postgres::Client;
+
+use crate::runtime;
+
+const THREAD_NAME: &str = "rds-iam-closer";
+
+const NOT_GONE: &str = "the client is taken only from a connection that ends";
+
+/// A connection of a [`PostgresConnectionManager`](crate::PostgresConnectionManager): the crate
+/// `postgres`'s [`Client`], as which it is used.
+///
+/// A `Client` that is dropped in asynchronous code panics, and several of them, such as those of a pool,
+/// end the process. This one can be dropped anywhere. Where there is a tokio runtime, on the threads of
+/// `spawn_blocking` too, it is closed on a thread of its own, and nobody waits for that.
+pub struct PostgresConnection {
+    /// None only while the connection is dropped or taken apart.
+    client: Option<Client>,
+}
+
+impl PostgresConnection {
+    pub(super) fn new(client: Client) -> PostgresConnection {
+        PostgresConnection {
+            client: Some(client),
+        }
+    }
+
+    /// The client itself, which panics if it is dropped in asynchronous code.
+    #[expect(
+        clippy::expect_used,
+        reason = "only `into_inner` and drop take it, and nothing comes after them"
+    )]
+    pub fn into_inner(mut self) -> Client {
+        self.client.take().expect(NOT_GONE)
+    }
+}
+
+impl Deref for PostgresConnection {
+    type Target = Client;
+
+    #[expect(
+        clippy::expect_used,
+        reason = "only `into_inner` and drop take it, and nothing comes after them"
+    )]
+    fn deref(&self) -> &Client {
+        self.client.as_ref().expect(NOT_GONE)
+    }
+}
+
+impl DerefMut for PostgresConnection {
+    #[expect(
+        clippy::expect_used,
+        reason = "only `into_inner` and drop take it, and nothing comes after them"
+    )]
+    fn deref_mut(&mut self) -> &mut Client {
+        self.client.as_mut().expect(NOT_GONE)
+    }
+}
+
+impl Drop for PostgresConnection {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take()
+            && runtime::may_forbid_blocking()
+        {
+            close_elsewhere(client);
+        }
+    }
+}
+
+impl fmt::Debug for PostgresConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConnection").finish_non_exhaustive()
+    }
+}
+
+fn close_elsewhere(client: Client) {
+    // Without a thread the closure is dropped here, where the client must not be.
+    let client = ManuallyDrop::new(client);
+    let closing = thread::Builder::new()
+        .name(THREAD_NAME.to_owned())
+        .spawn(move || drop(ManuallyDrop::into_inner(client)));
+    if let Err(error) = closing {
+        tracing::warn!(%error, "no thread to close a connection on; it stays open");
+    }
+}
