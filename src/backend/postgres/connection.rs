@@ -11,7 +11,7 @@ use crate::runtime;
 
 const THREAD_NAME: &str = "rds-iam-closer";
 
-const NOT_GONE: &str = "the client is taken only from a connection that ends";
+const NOT_GONE: &str = "taken only at the end";
 
 /// A connection of a [`PostgresConnectionManager`](crate::PostgresConnectionManager): the crate
 /// `postgres`'s [`Client`], as which it is used.
