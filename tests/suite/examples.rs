@@ -43,7 +43,7 @@ fn run_well(command: &mut Command) -> String {
 #[test]
 fn the_quickstart_rotates_and_loses_nothing() {
     let output = Command::new(example("quickstart"))
-        .arg("60")
+        .arg("50")
         .output()
         .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);

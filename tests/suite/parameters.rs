@@ -73,7 +73,7 @@ fn any_secret_reaches_the_server_byte_by_byte() {
         Ok(())
     }
     let emulator = emulator();
-    proptest!(cases(64), |(secret in secret())| {
+    proptest!(cases(32), |(secret in secret())| {
         assert_reaches::<PgConnection>(&emulator, &secret)?;
         #[cfg(feature = "postgres")]
         assert_reaches::<diesel_rds_iam::postgres::Client>(&emulator, &secret)?;
