@@ -16,14 +16,14 @@ const AT_A_TIME: usize = 6;
 
 /// FAULTS.md row 32.
 #[test]
-fn a_hundred_programs_that_query_once_end_well() {
-    run(100, "query", shared_emulator());
+fn three_hundred_programs_that_query_once_end_well() {
+    run(300, "query", shared_emulator());
 }
 
 /// FAULTS.md row 32.
 #[test]
-fn a_hundred_migration_runners_end_well() {
-    run(100, "migrate", shared_emulator());
+fn three_hundred_migration_runners_end_well() {
+    run(300, "migrate", shared_emulator());
 }
 
 /// FAULTS.md row 32: `openssl::init` comes too late here, so that only waiting helps.

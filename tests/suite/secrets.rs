@@ -170,7 +170,7 @@ fn of_tokens() {
         "token signed",
         "login refused",
         "event: LoginRefused",
-        "WARN diesel_rds_iam::event: ",
+        "WARN diesel_rds_iam::event::sink: ",
         "event: ConnectFailed",
         "panic: ",
         "PAM authentication failed",
