@@ -4,11 +4,10 @@
 //! some of its combinations are traps: `min_idle` above `max_size` panics, `min_idle` of 0 starves
 //! waiters after a retirement, and a pool whose first connects fail is silent until it times out.
 
+mod customizer;
 mod retire;
 
 use std::fmt;
-use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +17,11 @@ use r2d2::event::NopEventHandler;
 use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use self::customizer::GuardedCustomizer;
 pub use self::retire::retire_all;
 use crate::backend::Backend;
-use crate::clock::Clock;
-use crate::endpoint::{Endpoint, Engine, SslMode};
-use crate::error::{Error, ErrorKind};
-use crate::event::{Degradation, Recovered};
+use crate::endpoint::{Endpoint, Engine};
+use crate::error::Error;
 use crate::lifetime::{LifetimeHandler, Lifetimes};
 use crate::manager::{Lookout, Pooled, RdsConnectionManager};
 use crate::token;
@@ -182,7 +180,7 @@ impl<C: Backend> PoolBuilder<C> {
     /// # Errors
     ///
     /// Whatever kept that connection from being opened, at once and typed; and
-    /// [`ErrorKind::Configuration`] for a size or a time of zero, and for a writer whose connections
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and for a writer whose connections
     /// are not tried.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
@@ -196,7 +194,7 @@ impl<C: Backend> PoolBuilder<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`], as [`build`](PoolBuilder::build).
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration), as [`build`](PoolBuilder::build).
     pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         Ok(self.assemble(None))
@@ -247,12 +245,10 @@ impl<C: Backend> PoolBuilder<C> {
             .connection_timeout(self.connection_timeout)
             .error_handler(self.error_handler)
             .event_handler(Box::new(handler))
-            .connection_customizer(Box::new(GuardedCustomizer {
-                inner: self.customizer,
-                clock: manager.clock().clone(),
-                failures: Degradation::default(),
-                process: process::id(),
-            }));
+            .connection_customizer(Box::new(GuardedCustomizer::new(
+                self.customizer,
+                manager.clock().clone(),
+            )));
         if let Some(thread_pool) = self.thread_pool {
             builder = builder.thread_pool(thread_pool);
         }
@@ -326,7 +322,7 @@ fn announce<C: Backend>(
         credentials = provenance.as_ref().map(|it| it.credentials.as_str()),
         token_lifetime = token_lifetime.map(tracing::field::debug),
         margin = token_lifetime.map(token::margin).map(tracing::field::debug),
-        sslmode = manager.sslmode().as_ref().map(SslMode::as_str),
+        sslmode = manager.parameter("sslmode"),
         max_size,
         max_lifetime = max_lifetime.map(tracing::field::debug),
         "pool built"
@@ -340,63 +336,6 @@ struct QuietErrorHandler;
 impl<E: std::error::Error> HandleError<E> for QuietErrorHandler {
     fn handle_error(&self, error: E) {
         tracing::debug!(%error, "the pool goes without a connection");
-    }
-}
-
-/// The user's customizer, whose panic would lose a slot of the pool for good.
-struct GuardedCustomizer<C, E> {
-    inner: Box<dyn CustomizeConnection<C, E>>,
-    clock: Clock,
-    failures: Degradation,
-    /// Whose the connections are, and not a child's that was forked from it.
-    process: u32,
-}
-
-impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnection<C, E>
-    for GuardedCustomizer<C, E>
-{
-    fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
-        let customized =
-            panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_acquire(connection)))
-                .unwrap_or_else(|_| {
-                    Err(E::from(Error::new(
-                        ErrorKind::Internal,
-                        "the pool's connection customizer panicked; its message tells where",
-                    )))
-                });
-        let now = self.clock.now();
-        match &customized {
-            Ok(()) => {
-                if let Some(Recovered { failures, after }) = self.failures.succeeded_at(&now) {
-                    tracing::info!(failures, ?after, "the connection customizer works again");
-                }
-            }
-            Err(error) => {
-                if self.failures.failed_at(&now) {
-                    tracing::warn!(%error, "the connection customizer failed");
-                }
-            }
-        }
-        customized
-    }
-
-    fn on_release(&self, connection: C) {
-        if self.process != process::id() {
-            // To close it is to say goodbye to the server in the name of the parent, who uses it.
-            mem::forget(connection);
-            return;
-        }
-        if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
-            tracing::error!(
-                "the pool's connection customizer panicked, or a connection that it let go of"
-            );
-        }
-    }
-}
-
-impl<C: 'static, E: 'static> fmt::Debug for GuardedCustomizer<C, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
     }
 }
 

@@ -112,8 +112,8 @@ impl<C: Backend> ManagerBuilder<C> {
     ///
     /// A server that is read-only is passed over when a connection is opened, with
     /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable), and so is a connection
-    /// of a pool whose server became read-only, in the one round trip that is made when it is taken.
-    /// So a pool gets back to the writer after a failover. What was under way on the old one fails
+    /// of a pool whose server became read-only, in the one round trip (with the crate `postgres` two)
+    /// that is made when it is taken. So a pool gets back to the writer after a failover. What was under way on the old one fails
     /// with SQLSTATE 25006, `DatabaseErrorKind::ReadOnlyTransaction` of diesel's: return that
     /// connection, take another and begin again.
     ///
@@ -187,12 +187,11 @@ impl<C: Backend> ManagerBuilder<C> {
             Some(source) => source.backoff(&whereto),
             None => Arc::default(),
         };
-        let sslmode = target.sslmode()?;
         let mut parameters: Vec<_> = target
             .parameters()
             .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
             .collect();
-        if let Some(mode) = sslmode {
+        if let Some(mode) = target.sslmode()? {
             parameters.push(("sslmode".to_owned(), mode.as_str().to_owned()));
         }
         Ok(RdsConnectionManager {
@@ -201,7 +200,6 @@ impl<C: Backend> ManagerBuilder<C> {
                 parameters,
                 roots,
                 passwords,
-                sslmode,
                 backoff,
                 health: Health::default(),
                 clock,

@@ -3,12 +3,12 @@
 //! `connect` does.
 
 mod builder;
+mod connect;
 mod health;
 mod lookout;
 mod passwords;
 
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +17,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::builder::ManagerBuilder;
-use self::health::{Failed, Health};
+use self::health::Health;
 pub(crate) use self::lookout::Lookout;
 use self::passwords::Passwords;
-use crate::auth::{Backoff, IamAuth, Offer, Provenance};
+use crate::auth::{Backoff, IamAuth, Provenance};
 use crate::backend::Backend;
-use crate::clock::{Clock, Moment};
-use crate::endpoint::{Endpoint, SslMode};
+use crate::clock::Clock;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
-use crate::event::{ConnectFailed, ConnectionOpened, Events, LoginRefused, LoginRetried, Stats};
+use crate::event::{Events, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::roots::Roots;
 use crate::token::Token;
-
-/// With less time left than this, a second attempt would only hide the answer to the first.
-const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Opens connections that log in with IAM tokens. An [`r2d2::ManageConnection`].
 ///
@@ -57,7 +54,6 @@ struct Inner<C: Backend> {
     parameters: Vec<(String, String)>,
     roots: Option<Roots>,
     passwords: Passwords,
-    sslmode: Option<SslMode>,
     /// Shared with all who log in to the same database with the same source of passwords.
     backoff: Arc<Backoff>,
     health: Health,
@@ -124,16 +120,7 @@ impl<C: Backend> RdsConnectionManager<C> {
             Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
             None => self.inner.connect_timeout,
         };
-        let started = self.inner.clock.now();
-        let connected =
-            panic::catch_unwind(AssertUnwindSafe(|| self.inner.connect(limit, &started)))
-                .unwrap_or_else(|_| {
-                    Err(Failed::Login(Error::new(
-                        ErrorKind::Internal,
-                        "opening a connection panicked; the panic's message tells where",
-                    )))
-                });
-        connected.map_err(|failed| self.inner.note_failure(failed, &started))
+        self.inner.open(limit)
     }
 
     /// Why the last attempt to open a connection failed, if none has worked since; over all clones
@@ -216,8 +203,9 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
-    pub(crate) fn sslmode(&self) -> Option<SslMode> {
-        self.inner.sslmode
+    pub(crate) fn parameter(&self, keyword: &str) -> Option<&str> {
+        let found = self.parameters().find(|(name, _)| *name == keyword);
+        found.map(|(_, value)| value)
     }
 
     /// What tokens are signed with; none where no token is used.
@@ -312,89 +300,6 @@ impl<C: Backend> Inner<C> {
         } else {
             C::ping(connection)
         }
-    }
-
-    fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
-        let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
-        let offer = self.passwords.offer().map_err(Failed::Password)?;
-        self.log_in(offer, limit, started).map_err(|error| {
-            self.backoff.failed_at(permit, &self.clock.now(), &error);
-            Failed::Login(error)
-        })
-    }
-
-    fn log_in(
-        &self,
-        mut offer: Option<Offer>,
-        limit: Duration,
-        started: &Moment,
-    ) -> Result<C::Connection, Error> {
-        let endpoint = self.passwords.endpoint();
-        loop {
-            let error = match self.attempt(offer.as_ref(), limit, started) {
-                Ok(connection) => return Ok(connection),
-                Err(error) => error,
-            };
-            if error.kind() != ErrorKind::LoginRefused {
-                return Err(error);
-            }
-            let now = self.clock.now();
-            self.events.login_refused(&LoginRefused {
-                token: offer.as_ref().map(|offer| &*offer.token),
-                token_age: offer
-                    .as_ref()
-                    .map(|offer| offer.token.age_at(&now))
-                    .unwrap_or_default(),
-                error: &error,
-                endpoint,
-            });
-            let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
-                return Err(error);
-            };
-            // What replaces it counts as new, so this goes round twice at the most.
-            match source.replace(refused)? {
-                Some(replacement) if now.since(started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
-                    let token = &replacement.token;
-                    self.events.login_retried(&LoginRetried { token, endpoint });
-                    offer = Some(replacement);
-                }
-                _ => return Err(self.passwords.refused_for_good(error)),
-            }
-        }
-    }
-
-    fn attempt(
-        &self,
-        offer: Option<&Offer>,
-        limit: Duration,
-        started: &Moment,
-    ) -> Result<C::Connection, Error> {
-        let left = limit.saturating_sub(self.clock.now().since(started));
-        let password = offer.map(|offer| offer.token.expose_secret());
-        let connection = C::establish(&self.connector, password, left)?;
-        let now = self.clock.now();
-        self.backoff.succeeded();
-        let event = ConnectionOpened {
-            token: offer.map(|offer| &*offer.token),
-            took: now.since(started),
-            endpoint: self.passwords.endpoint(),
-        };
-        self.events
-            .connection_opened(&event, self.health.succeeded_at(&now));
-        Ok(connection)
-    }
-
-    fn note_failure(&self, failed: Failed, started: &Moment) -> Error {
-        let now = self.clock.now();
-        let event = ConnectFailed {
-            error: failed.error(),
-            took: now.since(started),
-            was_held_back: matches!(failed, Failed::HeldBack(_)),
-            endpoint: self.passwords.endpoint(),
-        };
-        self.events
-            .connect_failed(&event, self.health.failed_at(&now, &failed));
-        failed.into_error()
     }
 }
 

@@ -1,0 +1,80 @@
+//! What the user does to new connections, kept from doing harm to the pool.
+
+use std::fmt;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+
+use r2d2::CustomizeConnection;
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Degradation, Recovered};
+
+/// The user's customizer, whose panic would lose a slot of the pool for good.
+pub(super) struct GuardedCustomizer<C, E> {
+    inner: Box<dyn CustomizeConnection<C, E>>,
+    clock: Clock,
+    failures: Degradation,
+    /// Whose the connections are, and not a child's that was forked from it.
+    process: u32,
+}
+
+impl<C, E> GuardedCustomizer<C, E> {
+    pub(super) fn new(inner: Box<dyn CustomizeConnection<C, E>>, clock: Clock) -> Self {
+        GuardedCustomizer {
+            inner,
+            clock,
+            failures: Degradation::default(),
+            process: process::id(),
+        }
+    }
+}
+
+impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnection<C, E>
+    for GuardedCustomizer<C, E>
+{
+    fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
+        let customized =
+            panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_acquire(connection)))
+                .unwrap_or_else(|_| {
+                    Err(E::from(Error::new(
+                        ErrorKind::Internal,
+                        "the pool's connection customizer panicked; its message tells where",
+                    )))
+                });
+        let now = self.clock.now();
+        match &customized {
+            Ok(()) => {
+                if let Some(Recovered { failures, after }) = self.failures.succeeded_at(&now) {
+                    tracing::info!(failures, ?after, "the connection customizer works again");
+                }
+            }
+            Err(error) => {
+                if self.failures.failed_at(&now) {
+                    tracing::warn!(%error, "the connection customizer failed");
+                }
+            }
+        }
+        customized
+    }
+
+    fn on_release(&self, connection: C) {
+        if self.process != process::id() {
+            // To close it is to say goodbye to the server in the name of the parent, who uses it.
+            mem::forget(connection);
+            return;
+        }
+        if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
+            tracing::error!(
+                "the pool's connection customizer panicked, or a connection that it let go of"
+            );
+        }
+    }
+}
+
+impl<C: 'static, E: 'static> fmt::Debug for GuardedCustomizer<C, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
