@@ -1,10 +1,13 @@
 //! Many ask at once, or the source is slow or broken.
 
-use std::sync::Barrier;
-use std::thread;
+use std::sync::{Arc, Barrier};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use diesel_rds_iam::{Endpoint, ErrorKind, IamAuth, IamAuthBuilder, ManualClock};
+use diesel_rds_iam::{
+    Endpoint, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder, ManualClock, TokenSigned,
+};
+use parking_lot::Mutex;
 
 use crate::support::{FakeSource, endpoint, keys};
 
@@ -35,6 +38,32 @@ fn sixty_four_threads_with_a_cold_cache_are_one_call() {
     assert!(ids.iter().all(|id| *id == ids[0]));
     assert_eq!(credentials.calls(), 1);
     assert_eq!(auth.stats().tokens_signed, 1);
+}
+
+/// Which threads signed.
+#[derive(Clone, Default)]
+struct Signers(Arc<Mutex<Vec<ThreadId>>>);
+
+impl HandleAuthEvent for Signers {
+    fn handle_token_signed(&self, _: &TokenSigned<'_>) {
+        self.0.lock().push(thread::current().id());
+    }
+}
+
+/// With credentials at hand nothing has to be waited for, so nobody waits for the signing thread.
+#[test]
+fn whoever_wants_the_first_token_of_an_endpoint_signs_it_where_credentials_are_at_hand() {
+    let signers = Signers::default();
+    let auth = auth_builder(&FakeSource::default())
+        .event_handler(signers.clone())
+        .build()
+        .unwrap();
+    auth.source(&endpoint()).token().unwrap();
+    let another = endpoint().with_region("us-east-1").unwrap();
+    auth.source(&another).token().unwrap();
+    let here = thread::current().id();
+    let by_caller: Vec<bool> = signers.0.lock().iter().map(|id| *id == here).collect();
+    assert_eq!(by_caller, [false, true]);
 }
 
 /// FAULTS.md row 8.

@@ -9,14 +9,12 @@ use std::time::Duration;
 use diesel_rds_iam::{AssumeRole, Error, ErrorKind, IamAuth, IamAuthBuilder, PgConnectionManager};
 use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator};
 
-use crate::support::PATIENCE;
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
+use crate::support::{PATIENCE, SECOND};
 
 /// For what goes wrong at once, if all is well.
 const MOMENT: Duration = Duration::from_millis(500);
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn is_child(test: &str) -> bool {
     child::is_running(module_path!(), test)

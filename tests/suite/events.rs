@@ -11,10 +11,7 @@ use rds_iam_emulator::{Emulator, Fault};
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, manager};
 use crate::support::eavesdropper::Eavesdropper;
-use crate::support::{FakeSource, PATIENCE, Recorder, endpoint};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::support::{FakeSource, MINUTE, PATIENCE, Recorder, SECOND, endpoint};
 
 /// A pool over a clock that is moved by hand, whose credentials last for one token.
 struct Watched {

@@ -20,9 +20,7 @@ use crate::support::database::{
     Ask, auth_builder, backend_pid, builder_of, credentials_of, emulator, manager, manager_builder,
     refused, shared_emulator,
 };
-use crate::support::{FakeSource, PATIENCE};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{FakeSource, PATIENCE, SECOND};
 
 /// How soon a pool has to be of use again.
 const SOON: Duration = Duration::from_secs(5);

@@ -12,14 +12,12 @@ use diesel_rds_iam::{
 use parking_lot::Mutex;
 use rds_iam_emulator::Emulator;
 
-use crate::support::Recorder;
 use crate::support::database::{Ask, auth_builder, emulator, shared_emulator};
+use crate::support::{MINUTE, Recorder};
 
 #[path = "../../examples/command_password.rs"]
 #[allow(dead_code, reason = "its main is for those who run it")]
 mod command_password;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// A keeper of secrets that counts how often it is asked.
 #[derive(Clone, Default)]
@@ -55,6 +53,13 @@ impl Keeper {
     }
 }
 
+/// An emulator with the user bob, who has this password.
+fn emulator_with_bob(password: &str) -> Emulator {
+    let emulator = emulator();
+    emulator.create_password_user("bob", password).unwrap();
+    emulator
+}
+
 fn manager(emulator: &Emulator, user: &str, password: Password) -> PgConnectionManager {
     let url = emulator.url(user);
     let builder = PgConnectionManager::builder(&url).password(password);
@@ -63,8 +68,7 @@ fn manager(emulator: &Emulator, user: &str, password: Password) -> PgConnectionM
 
 #[test]
 fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "right: \\ '").unwrap();
+    let emulator = emulator_with_bob("right: \\ '");
     let url = emulator.url("bob").replace("bob@", "bob:wrong@");
     let manager = PgConnectionManager::builder(&url)
         .password(Password::fixed("right: \\ '"))
@@ -75,8 +79,7 @@ fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
 
 #[test]
 fn a_rotating_password_is_fetched_once_until_its_end() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "first").unwrap();
+    let emulator = emulator_with_bob("first");
     let time = ManualClock::new();
     let keeper = Keeper::default();
     keeper.answer(|| Ok(RotatingPassword::new("first").lasts_for(15 * MINUTE)));
@@ -109,8 +112,7 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
 
 #[test]
 fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "first").unwrap();
+    let emulator = emulator_with_bob("first");
     let keeper = Keeper::default();
     keeper.gives("first");
     let password = keeper.password().build().unwrap();
@@ -130,8 +132,7 @@ fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
 
 #[test]
 fn the_same_password_again_is_no_reason_for_another_login() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "right").unwrap();
+    let emulator = emulator_with_bob("right");
     let time = ManualClock::new();
     let keeper = Keeper::default();
     keeper.gives("right");
@@ -151,8 +152,7 @@ fn the_same_password_again_is_no_reason_for_another_login() {
 
 #[test]
 fn a_keeper_that_fails_leaves_the_old_password_until_its_end() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "first").unwrap();
+    let emulator = emulator_with_bob("first");
     let time = ManualClock::new();
     let keeper = Keeper::default();
     let end = time.clock().now().wall + 15 * MINUTE;
@@ -224,8 +224,7 @@ fn a_keeper_that_hangs_is_given_up() {
 
 #[test]
 fn a_cold_pool_asks_the_keeper_once() {
-    let emulator = emulator();
-    emulator.create_password_user("bob", "first").unwrap();
+    let emulator = emulator_with_bob("first");
     let keeper = Keeper::default();
     keeper.gives("first");
     let manager = manager(&emulator, "bob", keeper.password().build().unwrap());
@@ -286,10 +285,7 @@ fn no_password_can_be_printed() {
 
 #[test]
 fn the_example_logs_in_with_what_a_command_prints() {
-    let emulator = emulator();
-    emulator
-        .create_password_user("bob", "of a command")
-        .unwrap();
+    let emulator = emulator_with_bob("of a command");
     let log_in = |command: &[&str]| {
         let command = command.iter().map(|part| (*part).to_owned()).collect();
         command_password::log_in(&emulator.url("bob"), command)

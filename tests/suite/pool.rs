@@ -16,9 +16,7 @@ use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
 use crate::support::database::{
     auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, shared_emulator,
 };
-use crate::support::{FakeSource, PATIENCE};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{FakeSource, PATIENCE, SECOND};
 
 #[test]
 fn the_first_failure_is_told_at_once_and_by_its_kind() {

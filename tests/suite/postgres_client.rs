@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::TcpListener;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use diesel_rds_iam::postgres::error::SqlState;
 use diesel_rds_iam::{
@@ -17,10 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{Ask, auth_builder, builder_of, emulator, refused, shared_emulator};
-use crate::support::{PATIENCE, keys};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::support::{MINUTE, PATIENCE, SECOND, keys};
 
 fn manager(emulator: &Emulator) -> PostgresConnectionManager {
     builder_of(emulator).build().unwrap()

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use diesel::PgConnection;
 use diesel_rds_iam::{
@@ -12,9 +12,8 @@ use diesel_rds_iam::{
 };
 use rds_iam_emulator::{Emulator, Fault};
 
+use crate::support::SECOND;
 use crate::support::database::{auth_builder, emulator, refused};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// A manager whose clock is moved by hand, so that it is known which tokens are of the same second.
 struct Refusing<C: Backend> {

@@ -8,10 +8,8 @@ use diesel_rds_iam::{Error, ErrorKind, IamAuth, ManualClock, PgConnectionManager
 use parking_lot::Mutex;
 use rds_iam_emulator::{Emulator, Fault};
 
-use crate::support::PATIENCE;
 use crate::support::database::{auth_builder, emulator, refused};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{PATIENCE, SECOND};
 
 fn pool(auth: &IamAuth, emulator: &Emulator) -> (PgConnectionManager, PgPool) {
     let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth.clone());

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, Token, TokenSource};
 
-use crate::support::{FakeSource, PATIENCE, Recorder, endpoint, keys};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::support::{FakeSource, MINUTE, PATIENCE, Recorder, SECOND, endpoint, keys};
 
 struct Timeline {
     time: ManualClock,

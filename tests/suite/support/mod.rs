@@ -18,6 +18,9 @@ use parking_lot::{Condvar, Mutex};
 /// For how long a test waits for what must happen. Only a failure takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
+
 pub fn endpoint() -> Endpoint {
     Endpoint::new("mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com", 5432, "app").unwrap()
 }
