@@ -75,7 +75,7 @@ fn svg(all: &[Series]) -> String {
         );
     }
     let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-    let time = "seconds since the pools were filled; connections live for 10 s";
+    let time = "seconds since a pool's connections were opened; they live for 10 s";
     label(
         &mut svg,
         middle,
