@@ -19,30 +19,30 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-pub(crate) fn draw(path: &Path, all: &[Series]) {
-    fs::write(path, svg(all)).unwrap();
+/// A span of time that something is said of.
+pub(crate) struct Band {
+    pub(crate) label: &'static str,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
 }
 
-fn svg(all: &[Series]) -> String {
+pub(crate) fn draw(path: &Path, all: &[Series], band: &Band) {
+    fs::write(path, svg(all, band)).unwrap();
+}
+
+fn svg(all: &[Series], band: &Band) -> String {
     let points = || all.iter().flat_map(|series| &series.points);
     let begin = points()
         .map(|point| point.0)
         .fold(f64::MAX, f64::min)
         .floor();
     let end = points().map(|point| point.0).fold(0.0, f64::max);
-    // Whole powers of ten around what there is.
-    let least = points().map(|point| point.1).filter(|value| *value > 0.0);
-    let least = least.fold(f64::MAX, f64::min).log10().floor();
-    let most = points()
-        .map(|point| point.1)
-        .fold(0.0, f64::max)
-        .log10()
-        .ceil();
+    let most = points().map(|point| point.1).fold(0.0, f64::max);
+    let step = round_step(most / 4.0);
+    let steps = (most / step).ceil() as u32;
+    let top = step * f64::from(steps);
     let x = |seconds: f64| LEFT + (seconds - begin) / (end - begin) * (WIDTH - LEFT - RIGHT);
-    let y = |milliseconds: f64| {
-        let part = (milliseconds.max(10_f64.powf(least)).log10() - least) / (most - least);
-        HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
-    };
+    let y = |milliseconds: f64| HEIGHT - BOTTOM - milliseconds / top * (HEIGHT - TOP - BOTTOM);
 
     let mut svg = String::new();
     let _ = write!(
@@ -54,14 +54,30 @@ fn svg(all: &[Series]) -> String {
          <text x=\"{LEFT}\" y=\"28\" font-size=\"16\" font-weight=\"bold\">How long a checkout takes \
          while a pool's connections are replaced</text>\n"
     );
-    for exponent in least as i32..=most as i32 {
-        let value = 10_f64.powi(exponent);
+    let (left, right) = (x(band.from), x(band.to));
+    let _ = writeln!(
+        svg,
+        "<rect x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"#eff6ff\"/>",
+        right - left,
+        HEIGHT - BOTTOM - TOP
+    );
+    let middle = (left + right) / 2.0;
+    let attributes = " text-anchor=\"middle\" font-size=\"12\" fill=\"#1d4ed8\"";
+    label(&mut svg, middle, TOP + 16.0, attributes, band.label);
+    for step_number in 0..=steps {
+        let value = step * f64::from(step_number);
         label(
             &mut svg,
             LEFT - 8.0,
             y(value) + 4.0,
             " text-anchor=\"end\"",
             &value.to_string(),
+        );
+        let y = y(value);
+        let _ = writeln!(
+            svg,
+            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#e5e5e5\"/>",
+            WIDTH - RIGHT
         );
     }
     for second in begin as i32..=end as i32 {
@@ -103,14 +119,6 @@ fn svg(all: &[Series]) -> String {
         );
         at += 60.0 + 7.0 * series.label.len() as f64;
     }
-    for exponent in least as i32..=most as i32 {
-        let y = y(10_f64.powi(exponent));
-        let _ = writeln!(
-            svg,
-            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#e5e5e5\"/>",
-            WIDTH - RIGHT
-        );
-    }
     for series in all {
         let points = series.points.iter();
         let points: Vec<String> = points
@@ -132,4 +140,12 @@ fn label(svg: &mut String, x: f64, y: f64, attributes: &str, text: &str) {
         svg,
         "<text x=\"{x:.1}\" y=\"{y:.1}\"{attributes}>{text}</text>"
     );
+}
+
+/// The least of 1, 2, 5, 10, 20 and so on that is no less than `value`.
+fn round_step(value: f64) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 5.0].map(|step| step * power);
+    let enough = steps.into_iter().find(|step| *step >= value);
+    enough.unwrap_or(10.0 * power)
 }

@@ -6,10 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, thread};
 
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
-};
-use aws_sigv4::sign::v4;
 use diesel::PgConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel_rds_iam::aws_credential_types::Credentials;
@@ -23,6 +19,7 @@ use crate::Bench;
 use crate::database::{Database, emulator};
 use crate::figure::{Figure, rounded};
 use crate::measure::{process, wait_until};
+use crate::token;
 
 const DATABASES: usize = 1_000;
 const ROTATIONS: usize = 3;
@@ -213,23 +210,7 @@ impl SignerOfItsOwn {
 }
 
 fn presign(endpoint: &Endpoint, credentials: &Credentials, now: SystemTime) -> String {
-    let mut settings = SigningSettings::default();
-    settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(Duration::from_secs(900));
-    let identity = credentials.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(endpoint.region().unwrap())
-        .name("rds-db")
-        .time(now)
-        .settings(settings)
-        .build()
-        .unwrap()
-        .into();
-    let (host, port, user) = (endpoint.host(), endpoint.port(), endpoint.user());
-    let mut url = format!("https://{host}:{port}/?Action=connect&DBUser={user}");
-    let request = SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::empty());
-    let (instructions, _) = sign(request.unwrap(), &params).unwrap().into_parts();
+    let (mut url, instructions) = token::sign_bare(endpoint, credentials.clone(), now);
     for (name, value) in instructions.params() {
         url.push_str(&format!("&{name}={value}"));
     }

@@ -114,7 +114,7 @@ fn reaped(size: u32, random: &mut fastrand::Rng, opened: &mut [u32]) {
     const REAPER: Duration = Duration::from_secs(30);
     let start = Duration::from_secs_f64(random.f64());
     let mut born = start;
-    opened[0] += SIZE;
+    opened[0] += size;
     let mut now = start;
     while now < Duration::from_secs(DAY) {
         now += REAPER;

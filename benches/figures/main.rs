@@ -157,7 +157,10 @@ fn run_probe(name: &str, times: u64, database: Option<Database>) {
             let signer = token::Signer::new();
             (0..times).for_each(|_| signer.sign());
         }
-        token::SIGN_BARE => (0..times).for_each(|_| token::sign_bare()),
+        token::SIGN_BARE => {
+            let endpoint = token::endpoint();
+            (0..times).for_each(|_| token::sign_bare_again(&endpoint));
+        }
         growth::PROBE => growth::probe(times, database()),
         _ if checkout::PROBES.contains(&name) => checkout::probe(name, times, database()),
         _ => panic!("no probe is called {name}"),

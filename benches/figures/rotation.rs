@@ -11,7 +11,7 @@ use diesel_rds_iam::PgPool;
 use diesel_rds_iam::r2d2::{ManageConnection, Pool};
 
 use crate::Bench;
-use crate::chart::{self, Series};
+use crate::chart::{self, Band, Series};
 use crate::database::{Database, emulator};
 use crate::figure::{Figure, rounded};
 use crate::measure::{median, quantile, rounds, wait_until};
@@ -283,5 +283,10 @@ fn draw(round: &Round, path: &Path) {
                 points: slowest(&round.rotating, Duration::ZERO),
             },
         ],
+        &Band {
+            label: "diesel-rds-iam replaces its connections",
+            from: MAX_LIFETIME.as_secs_f64() * 0.9,
+            to: MAX_LIFETIME.as_secs_f64(),
+        },
     );
 }
