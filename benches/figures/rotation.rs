@@ -284,7 +284,7 @@ fn draw(round: &Round, path: &Path) {
             },
         ],
         &Band {
-            label: "diesel-rds-iam replaces its connections",
+            label: "diesel-rds-iam: one by one",
             from: MAX_LIFETIME.as_secs_f64() * 0.9,
             to: MAX_LIFETIME.as_secs_f64(),
         },
