@@ -1,0 +1,323 @@
+//! What is made of a string once it has been taken apart: how to log in, what is signed for, what is
+//! refused.
+
+use super::*;
+
+#[test]
+fn a_string_says_how_to_log_in() {
+    assert_eq!(
+        password(&parse("postgres://u:p%20w@localhost")),
+        Some("p w")
+    );
+    assert_eq!(
+        password(&parse("postgres://u@localhost?password=pw")),
+        Some("pw")
+    );
+    assert_eq!(
+        password(&parse("user=u password='p w' iam=off")),
+        Some("p w")
+    );
+    assert!(matches!(parse("user=u iam=off").login(), Login::None));
+    assert!(matches!(parse("user=u password=''").login(), Login::Iam));
+    assert!(matches!(parse("postgres://u:@h").login(), Login::Iam));
+}
+
+#[test]
+fn a_demand_for_iam_is_not_met_by_a_password() {
+    let error = refusal(&format!("postgres://u:pw@{HOST}?iam=on"));
+    assert!(error.to_string().contains("password"), "{error}");
+
+    let mut parsed = parse(&format!("postgres://u:pw@{HOST}"));
+    parsed.check().unwrap();
+    parsed.require_iam();
+    parsed.check().unwrap_err();
+
+    let mut parsed = parse(&format!("postgres://u@{HOST}?iam=on"));
+    parsed.supply_password();
+    parsed.check().unwrap_err();
+}
+
+#[test]
+fn a_password_of_the_builders_wins_and_wants_tls() {
+    for input in [
+        format!("postgres://u@{HOST}"),
+        format!("postgres://u:pw@{HOST}"),
+        format!("postgres://u@{HOST}?iam=off"),
+    ] {
+        let mut parsed = parse(&input);
+        parsed.supply_password();
+        parsed.check().unwrap();
+        assert!(matches!(parsed.login(), Login::Supplied), "{input}");
+        assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::VerifyFull));
+        assert!(parameters(&parsed).contains(&("port", "5432")), "{input}");
+        parsed.set_sslmode(SslMode::Disable);
+        parsed.check().unwrap();
+        assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::Disable));
+    }
+    // Over a Unix socket there is no TLS to ask for.
+    let mut parsed = parse("user=u host=/run/postgresql");
+    parsed.supply_password();
+    parsed.check().unwrap();
+    assert_eq!(parsed.sslmode().unwrap(), None);
+}
+
+#[test]
+fn a_piece_of_a_password_does_not_pass_for_a_keyword() {
+    let error = refusal("host=h user=u password=ab cd=ef");
+    assert!(!error.to_string().contains("cd"), "{error}");
+    // Without a password it may be a keyword of a libpq to come.
+    parse("host=h user=u cd=ef").check().unwrap();
+}
+
+#[test]
+fn nothing_of_ours_reaches_libpq() {
+    let parsed = parse(&format!(
+        "postgres://u@{HOST}/d?iam=on&iam_region=eu-west-2&iam_profile=p&iam_role_arn=r\
+         &iam_external_id=e&iam_session_name=s&iam_host=real.example&iam_port=1&sslmode=require\
+         &sslrootcert=/ca.pem&requiressl=0&sslmode=verify-ca"
+    ));
+    parsed.check().unwrap();
+    assert_eq!(
+        parameters(&parsed),
+        [
+            ("user", "u"),
+            ("host", HOST),
+            ("dbname", "d"),
+            ("port", "5432")
+        ]
+    );
+    let iam = &parsed.iam;
+    assert_eq!(
+        [
+            iam.region.as_deref(),
+            iam.profile.as_deref(),
+            iam.role_arn.as_deref(),
+            iam.external_id.as_deref(),
+            iam.session_name.as_deref(),
+            iam.host.as_deref(),
+        ],
+        ["eu-west-2", "p", "r", "e", "s", "real.example"].map(Some)
+    );
+    assert_eq!(iam.port, Some(1));
+    assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::VerifyCa));
+    assert_eq!(parsed.sslrootcert(), Some("/ca.pem"));
+
+    let parsed = parse("postgres://u:secret@localhost/d");
+    assert!(parsed.parameters().all(|(_, value)| value != "secret"));
+}
+
+#[test]
+fn pgport_cannot_lead_elsewhere_than_to_the_signed_port() {
+    for port in ["", "port=''"] {
+        let parsed = parse(&format!("host={HOST} {port} user=u"));
+        assert_eq!(
+            parameters(&parsed),
+            [("host", HOST), ("user", "u"), ("port", "5432")]
+        );
+        assert_eq!(parsed.endpoint().unwrap().port(), 5432);
+    }
+    // libpq lets a number have spaces around it.
+    let parsed = parse(&format!("host={HOST} port=' 5433 ' user=u"));
+    assert_eq!(parsed.endpoint().unwrap().port(), 5433);
+    let parsed = parse("host=localhost user=u iam=off");
+    assert_eq!(parameters(&parsed), [("host", "localhost"), ("user", "u")]);
+}
+
+#[test]
+fn a_dot_at_the_end_is_not_in_the_certificate() {
+    let parsed = parse(&format!("host={HOST}. user=u"));
+    assert_eq!(parameters(&parsed)[0], ("host", HOST));
+    assert_eq!(parsed.endpoint().unwrap().host(), HOST);
+    let parsed = parse(&format!("host={HOST}. user=u iam=off"));
+    assert_eq!(
+        parameters(&parsed)[0],
+        ("host", format!("{HOST}.").as_str())
+    );
+}
+
+#[test]
+fn the_machines_own_roots_can_be_asked_for() {
+    parse("user=u host=h sslrootcert=system").check().unwrap();
+    parse("user=u password=p sslrootcert=system")
+        .check()
+        .unwrap();
+    assert_eq!(
+        parse("sslrootcert=/ca.pem sslrootcert=''").sslrootcert(),
+        None
+    );
+    let mut parsed = parse("user=u host=h sslrootcert=/ca.pem");
+    parsed.set_sslrootcert("system");
+    assert_eq!(parsed.sslrootcert(), Some("system"));
+}
+
+#[test]
+fn another_name_than_the_dialled_one_is_signed() {
+    // A tunnel: the certificate is checked for `host`, the address dialled is `hostaddr`.
+    let parsed = parse(&format!(
+        "host={HOST} hostaddr=127.0.0.1 port=15432 iam_port=5432 user=u"
+    ));
+    parsed.check().unwrap();
+    let endpoint = parsed.endpoint().unwrap();
+    assert_eq!((endpoint.host(), endpoint.port()), (HOST, 5432));
+    assert_eq!(
+        parameters(&parsed),
+        [
+            ("host", HOST),
+            ("hostaddr", "127.0.0.1"),
+            ("port", "15432"),
+            ("user", "u")
+        ]
+    );
+
+    // An alias, which the builder's settings override in turn.
+    let mut parsed = parse(&format!(
+        "postgres://u@db.example.com:6000?iam_host={HOST}."
+    ));
+    let endpoint = parsed.endpoint().unwrap();
+    assert_eq!((endpoint.host(), endpoint.port()), (HOST, 6000));
+    assert_eq!(endpoint.region(), Some("eu-west-1"));
+    assert_eq!(parsed.get("host"), Some("db.example.com"));
+    parsed.iam.host = Some("other.example.com".into());
+    parsed.iam.region = Some("ap-south-1".into());
+    parsed.set_user("v");
+    let endpoint = parsed.endpoint().unwrap();
+    assert_eq!(
+        (endpoint.host(), endpoint.user(), endpoint.region()),
+        ("other.example.com", "v", Some("ap-south-1"))
+    );
+    assert_eq!(parsed.get("user"), Some("v"));
+}
+
+#[test]
+fn an_address_or_an_alias_has_no_region_until_one_is_given() {
+    for host in ["10.0.0.5", "::1", "localhost", "db.internal.example.com"] {
+        let endpoint = parse(&format!("host={host} user=u")).endpoint().unwrap();
+        assert_eq!((endpoint.host(), endpoint.region()), (host, None));
+        let endpoint = parse(&format!("host={host} user=u iam_region=EU-west-1"))
+            .endpoint()
+            .unwrap();
+        assert_eq!(endpoint.region(), Some("eu-west-1"));
+    }
+    // What is said outright counts more than the host name.
+    let endpoint = parse(&format!("host={HOST} user=u iam_region=eu-west-2")).endpoint();
+    assert_eq!(endpoint.unwrap().region(), Some("eu-west-2"));
+}
+
+#[test]
+fn a_token_is_never_sent_in_clear() {
+    for mode in ["disable", "allow", "prefer"] {
+        for input in [
+            format!("postgres://u@{HOST}?sslmode={mode}"),
+            format!("user=u host={HOST} sslmode={mode} iam=on"),
+        ] {
+            let error = refusal(&input);
+            assert!(error.to_string().contains("sslmode"), "{error}");
+        }
+        let mut parsed = parse(&format!("postgres://u@{HOST}"));
+        parsed.set_sslmode(SslMode::from_name(mode).unwrap());
+        parsed.check().unwrap_err();
+
+        // Without a token that is the user's to say.
+        for input in [
+            format!("sslmode={mode} iam=off"),
+            format!("sslmode={mode} password=p"),
+        ] {
+            let chosen = parse(&input).sslmode().unwrap().unwrap();
+            assert_eq!(chosen.as_str(), mode);
+        }
+    }
+    // Neither libpq's old keyword nor JDBC's slips past.
+    refusal(&format!("user=u host={HOST} sslmode=require requiressl=0"));
+    let jdbc = parse(&format!("postgres://u@{HOST}?ssl=true"));
+    assert_eq!(jdbc.sslmode().unwrap(), Some(SslMode::Require));
+
+    let default = parse(&format!("postgres://u@{HOST}"));
+    assert_eq!(default.sslmode().unwrap(), Some(SslMode::VerifyFull));
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let asked = parse(&format!("postgres://u@{HOST}?sslmode={mode}"));
+        asked.check().unwrap();
+        assert_eq!(asked.sslmode().unwrap().unwrap().as_str(), mode);
+    }
+    assert_eq!(parse("postgres://u:p@h").sslmode().unwrap(), None);
+    assert_eq!(parse("postgres://u@h?iam=off").sslmode().unwrap(), None);
+}
+
+#[test]
+fn an_error_names_the_knob() {
+    for (input, knob) in [
+        ("host=h", "user"),
+        ("user=u", "host"),
+        ("user=u hostaddr=10.0.0.5", "host"),
+        ("user=u iam_host=h", "host"),
+        ("user=u host=/var/run/postgresql", "Unix socket"),
+        ("user=u host=@abstract iam_host=h", "Unix socket"),
+        ("user=u host='a b'", "host"),
+        ("user=u host=h iam_host='h/?a=b'", "iam_host"),
+        ("user=u host=h port=0", "port"),
+        ("iam=off port=0", "port"),
+        ("user=u host=h port=65536", "port"),
+        ("user=u host=h port=five", "port"),
+        ("user=u host=h iam_port=", "iam_port"),
+        ("user=u host=h iam_region=''", "iam_region"),
+        ("user=u host=h iam_region=eu/west", "iam_region"),
+        ("user=u host=h iam_profile=''", "iam_profile"),
+        ("user=u host=h iam_role=x", "iam_role"),
+        ("user=u host=h iam=yes", "iam is"),
+        ("user=u host=h sslmode=on", "sslmode"),
+        ("user=u host=h sslmode=''", "sslmode"),
+        (
+            "user=u host=h sslrootcert=system sslmode=verify-ca",
+            "verify-full",
+        ),
+        ("iam=off sslrootcert=system sslmode=require", "verify-full"),
+        ("user=u host=h passfile=/p", "passfile"),
+        ("user=u host=h service=s", "service"),
+        ("user=u host=h servicefile=s", "servicefile"),
+        ("user=u host=h,i", "several hosts"),
+        ("user=u host=h port=1,2", "several hosts"),
+        ("user=u host=h hostaddr=1.1.1.1,2.2.2.2", "several hosts"),
+        ("postgres://u@h:1,i:2/d", "several hosts"),
+        ("postgres://u@h,i/d", "several hosts"),
+        ("postgres://u@h?host=h,i", "several hosts"),
+        ("postgres://u@[::1],i/d", "several hosts"),
+        ("postgres://u@[::1/d", "IPv6"),
+        ("postgres://u@[]/d", "IPv6"),
+        ("postgres://u@[::1]x/d", "IPv6"),
+        ("postgres://u:p@q@h/d", "%40"),
+        ("postgres://u:p/q@h/d", "%2F"),
+        ("postgres://u@h/%", "%25"),
+        ("postgres://u@h/%2", "%25"),
+        ("postgres://u@h/%zz", "%25"),
+        ("postgres://u@h/%€", "%25"),
+        ("postgres://u@h/%00", "%00"),
+        ("postgres://u@h/%ff", "UTF-8"),
+        ("postgres://u@h?a", "no `=`"),
+        ("postgres://u@h?a=b&&c=d", "no `=`"),
+        ("postgres://u@h?&", "no `=`"),
+        ("postgres://u@h?a=b=c", "%3D"),
+        ("postgres://u@h?=b", "keyword"),
+        ("user=u host='h", "quote"),
+        ("user=u host=h password=p q", "keyword=value"),
+        ("user=u host=h password=p =q", "keyword"),
+        ("user=u p@ss=q", "keyword"),
+        ("mydb", "postgres://"),
+        ("Postgres://u@h/d", "postgres://"),
+        ("mysql://u:p@h/d?a=b", "keyword"),
+        ("user=u\0 host=h", "zero byte"),
+        ("\0", "zero byte"),
+    ] {
+        let text = refusal(input).to_string();
+        assert!(text.contains(knob), "{input:?} was refused so: {text}");
+        assert!(!text.ends_with('.') && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn what_would_take_the_tokens_place_is_allowed_without_iam() {
+    let parsed = parse("user=u passfile=/p service=s iam=off");
+    parsed.check().unwrap();
+    assert_eq!(
+        parameters(&parsed),
+        [("user", "u"), ("passfile", "/p"), ("service", "s")]
+    );
+}
