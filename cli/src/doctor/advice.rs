@@ -70,6 +70,15 @@ pub(super) fn grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     }
 }
 
+/// The same where the user may not be there either.
+pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> String {
+    let user = quoted(endpoint.user());
+    format!(
+        "CREATE ROLE {user} WITH LOGIN;\n{}",
+        grant(endpoint, account)
+    )
+}
+
 /// Whether a proxy stands before the database, and logs in there by a password of its own.
 pub(super) fn is_proxy(endpoint: &Endpoint) -> bool {
     kind(endpoint) == Kind::Proxy

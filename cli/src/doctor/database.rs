@@ -65,9 +65,10 @@ fn refused(patient: &Patient, account: Option<&str>, error: &Error) -> (Step, Tr
                 "the server asked {user:?} for a password instead of a token: there is no such \
                  user, or it has not been granted rds_iam: {text}"
             ),
-            "run this as the database's master user",
+            "run this as the database's master user, the first line only if there is no such user",
         );
-        return (Step::Role, trouble.paste(advice::grant(endpoint, account)));
+        let statements = advice::create_and_grant(endpoint, account);
+        return (Step::Role, trouble.paste(statements));
     }
     let trouble = match error.kind() {
         ErrorKind::LoginRefused => {

@@ -284,11 +284,11 @@ fn a_user_who_was_not_granted_rds_iam() {
     emulator.execute("CREATE ROLE \"No Member\" LOGIN").unwrap();
     for user in ["No Member", "nobody"] {
         let shown = ill(rds_iam_to(emulator, user), "role", 19);
-        let grant = match user {
-            "nobody" => "\nGRANT rds_iam TO nobody;",
-            _ => "\nGRANT rds_iam TO \"No Member\";",
+        let statements = match user {
+            "nobody" => "\nCREATE ROLE nobody WITH LOGIN;\nGRANT rds_iam TO nobody;",
+            _ => "\nCREATE ROLE \"No Member\" WITH LOGIN;\nGRANT rds_iam TO \"No Member\";",
         };
-        assert!(shown.contains(grant), "{shown}");
+        assert!(shown.contains(statements), "{shown}");
         assert!(!shown.contains("retrieved from file"), "{shown}");
     }
 }
