@@ -40,16 +40,7 @@ fn with_sts(child: Child, emulator: &Emulator) -> Child {
 
 /// With the credentials of a container.
 fn with_container(child: Child, emulator: &Emulator) -> Child {
-    let aws = emulator.aws();
-    child
-        .env(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            aws.container_credentials_url(),
-        )
-        .env(
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-            aws.container_authorization_token(),
-        )
+    child.envs(emulator.aws().container_environment())
 }
 
 /// In a child: logs in a few times, as whoever the environment and the connection string say.

@@ -42,13 +42,7 @@ fn run_well(command: &mut Command) -> String {
 
 #[test]
 fn the_quickstart_rotates_and_loses_nothing() {
-    let output = Command::new(example("quickstart"))
-        .arg("50")
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown}{complaint}");
+    let shown = run_well(Command::new(example("quickstart")).arg("50"));
     let last = shown.lines().last().unwrap();
     assert!(figure(last, "rotations") >= 3, "{last}");
     assert!(
@@ -208,13 +202,7 @@ fn the_web_service_serves_and_stops() {
 /// fault.
 #[test]
 fn a_soak_without_faults_counts_its_writes() {
-    let output = Command::new(example("soak"))
-        .args(["0", "1"])
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown}{complaint}");
+    let shown = run_well(Command::new(example("soak")).args(["0", "1"]));
     let last = shown.lines().last().unwrap();
     assert!(last.starts_with("soak: ok seed=1 "), "{last}");
     assert!(!last.contains("writes=0 "), "{last}");

@@ -133,17 +133,9 @@ fn clocks_that_differ() {
     emulator.create_iam_user("app").unwrap();
     let with_role = || {
         let mut command = rds_iam();
-        let aws = emulator.aws();
         command
             .env("DATABASE_URL", emulator.url("app"))
-            .env(
-                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                aws.container_credentials_url(),
-            )
-            .env(
-                "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-                aws.container_authorization_token(),
-            );
+            .envs(emulator.aws().container_environment());
         command
     };
     // Within what AWS tolerates.

@@ -141,6 +141,21 @@ impl AwsEndpoints {
         self.state.container_authorization_token()
     }
 
+    /// What a program's environment says where it is to have the credentials of a container: for
+    /// [`Command::envs`](std::process::Command::envs).
+    pub fn container_environment(&self) -> [(&'static str, String); 2] {
+        [
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                self.container_credentials_url(),
+            ),
+            (
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+                self.container_authorization_token(),
+            ),
+        ]
+    }
+
     /// The URL of the metadata service, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
     pub fn metadata_url(&self) -> String {
         format!("http://{}", self.address)

@@ -98,19 +98,6 @@ fn token(emulator: &Emulator, found: &Found) -> Token {
     }
 }
 
-fn container(emulator: &Emulator) -> [(&'static str, String); 2] {
-    [
-        (
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            emulator.aws().container_credentials_url(),
-        ),
-        (
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-            emulator.aws().container_authorization_token(),
-        ),
-    ]
-}
-
 /// A profile that assumes `ROLE` with the emulator's own keys.
 fn assumed_role(
     emulator: &Emulator,
@@ -221,11 +208,11 @@ fn a_web_identity_may_log_in() {
 #[test]
 fn a_container_and_an_instance_may_log_in() {
     let emulator = emulator();
-    let found = chain(&emulator, &container(&emulator));
+    let found = chain(&emulator, &emulator.aws().container_environment());
     connect(&emulator, "app", &token(&emulator, &found).sign()).unwrap();
     assert_eq!(emulator.aws().requests(AwsService::Container), 1);
 
-    let [url, _] = container(&emulator);
+    let [url, _] = emulator.aws().container_environment();
     let wrong = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "wrong".to_owned());
     assert!(chain(&emulator, &[url, wrong]).contains_key("error"));
     assert_eq!(emulator.aws().calls().pop().unwrap().status, 401);
@@ -261,7 +248,7 @@ fn endpoints_fail_throttle_and_garble_on_demand() {
         let error = chain(&emulator, &sts)["error"].clone();
         assert!(error.contains(expected), "{behaviour:?}: {error}");
         assert!(
-            chain(&emulator, &container(&emulator)).contains_key("error"),
+            chain(&emulator, &emulator.aws().container_environment()).contains_key("error"),
             "{behaviour:?}"
         );
     }
@@ -279,7 +266,7 @@ fn a_slow_endpoint_answers_rightly_in_the_end() {
         .aws()
         .set_behaviour(AwsService::Container, AwsBehaviour::Slow(delay));
     let start = std::time::Instant::now();
-    let found = chain(&emulator, &container(&emulator));
+    let found = chain(&emulator, &emulator.aws().container_environment());
     assert!(start.elapsed() >= delay);
     token(&emulator, &found);
 }

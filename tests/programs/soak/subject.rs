@@ -72,19 +72,11 @@ impl Subject {
                 command.env_remove(&name);
             }
         }
-        let aws = emulator.aws();
         let mut process = command
             .arg(ARGUMENT)
             .env("HOME", "/dev/null/none")
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env(
-                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                aws.container_credentials_url(),
-            )
-            .env(
-                "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-                aws.container_authorization_token(),
-            )
+            .envs(emulator.aws().container_environment())
             .env(URL, emulator.url(USER))
             .env(FOLDER, folder.path())
             .env(SEED, seed.to_string())

@@ -51,6 +51,11 @@ impl Child {
         self
     }
 
+    pub fn envs<const N: usize>(mut self, environment: [(&str, String); N]) -> Child {
+        self.command.envs(environment);
+        self
+    }
+
     /// Waits for its end. Fails if it fails, or if it found no test of that name.
     pub fn run(mut self) {
         let output = self.command.output().unwrap();
