@@ -111,11 +111,11 @@ impl<C: Backend> ManagerBuilder<C> {
     /// the connection string. `primary` counts as `read-write`. False by default.
     ///
     /// A server that is read-only is passed over when a connection is opened, with
-    /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable), and so is a connection
-    /// of a pool whose server became read-only, in the one round trip (with the crate `postgres` two)
-    /// that is made when it is taken. So a pool gets back to the writer after a failover. What was under way on the old one fails
-    /// with SQLSTATE 25006, `DatabaseErrorKind::ReadOnlyTransaction` of diesel's: return that
-    /// connection, take another and begin again.
+    /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable), and so is a connection of
+    /// a pool whose server became read-only, in the one round trip (with the crate `postgres` two) that
+    /// is made when it is taken. So a pool gets back to the writer after a failover. What was under way
+    /// on the old one fails with SQLSTATE 25006, `DatabaseErrorKind::ReadOnlyTransaction` of diesel's:
+    /// return that connection, take another and begin again.
     ///
     /// Read-only is what `transaction_read_only` says: a standby, and a server, database or user
     /// with `default_transaction_read_only`.
