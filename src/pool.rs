@@ -180,8 +180,8 @@ impl<C: Backend> PoolBuilder<C> {
     /// # Errors
     ///
     /// Whatever kept that connection from being opened, at once and typed; and
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and for a writer whose connections
-    /// are not tried.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and
+    /// for a writer whose connections are not tried.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let first = self.manager.in_pool(self.pooled(None)).try_connect()?;
