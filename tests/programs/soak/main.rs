@@ -20,6 +20,7 @@
 mod application;
 mod counts;
 mod fault;
+#[path = "../../suite/support/footprint.rs"]
 mod footprint;
 mod ledger;
 mod referee;

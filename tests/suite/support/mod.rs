@@ -3,6 +3,7 @@
 pub mod child;
 pub mod database;
 pub mod eavesdropper;
+pub mod footprint;
 
 use std::path::PathBuf;
 use std::sync::Arc;

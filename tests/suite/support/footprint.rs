@@ -1,15 +1,15 @@
-//! What a process takes up.
+//! What a process takes up. The program `soak` has it as well.
 
 use std::fmt;
 use std::fs;
 
-use super::AnyError;
+use diesel_rds_iam::BoxError;
 
 /// What comes and goes by itself: the memory file of a login, a connection to the source of
 /// credentials.
 const DESCRIPTORS_AT_REST: u64 = 4;
 
-/// Threads that the runtime of the SDK keeps for a while.
+/// Threads that the signer keeps for a while for sources of credentials that block.
 const THREADS_AT_REST: u64 = 2;
 
 /// What allocators give or take. A kilobyte that is lost in each transaction is twenty times as much
@@ -18,7 +18,8 @@ const KIBIBYTES_AT_REST: u64 = 2 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
-    /// Resident.
+    /// The process's own, be they in RAM or swapped out. What is mapped from files comes and goes as
+    /// the kernel likes.
     pub kibibytes: u64,
     pub threads: u64,
     pub descriptors: u64,
@@ -26,24 +27,19 @@ pub struct Footprint {
 
 impl Footprint {
     /// This process's. Linux only.
-    pub fn own() -> Result<Footprint, AnyError> {
-        let status = fs::read_to_string("/proc/self/status")
-            .map_err(|error| format!("/proc/self/status, which only Linux has: {error}"))?;
-        let field = |name: &str| -> Result<u64, AnyError> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next());
-            Ok(number.ok_or("/proc/self/status is incomplete")?.parse()?)
-        };
+    pub fn own() -> Result<Footprint, BoxError> {
+        // The sums in /proc/self/status are rounded by some pages for each processor.
+        let memory = Fields::read("/proc/self/smaps_rollup")?;
         Ok(Footprint {
-            kibibytes: field("VmRSS:")?,
-            threads: field("Threads:")?,
+            kibibytes: memory.get("Anonymous:")? + memory.get("Swap:")?,
+            threads: Fields::read("/proc/self/status")?.get("Threads:")?,
             // One of them reads the folder.
             descriptors: u64::try_from(fs::read_dir("/proc/self/fd")?.count())? - 1,
         })
     }
 
     /// The growth, if it is within what comes and goes.
-    pub fn growth_since(&self, before: &Footprint) -> Result<String, AnyError> {
+    pub fn growth_since(&self, before: &Footprint) -> Result<String, BoxError> {
         let growth = format!(
             "memory={}→{}KiB threads={}→{} descriptors={}→{}",
             before.kibibytes,
@@ -70,5 +66,26 @@ impl fmt::Display for Footprint {
             "memory={}KiB threads={} descriptors={}",
             self.kibibytes, self.threads, self.descriptors
         )
+    }
+}
+
+/// A file of the kernel's with a name and a number in each line.
+struct Fields {
+    path: &'static str,
+    text: String,
+}
+
+impl Fields {
+    fn read(path: &'static str) -> Result<Fields, BoxError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| format!("{path}, which only Linux has: {error}"))?;
+        Ok(Fields { path, text })
+    }
+
+    fn get(&self, name: &str) -> Result<u64, BoxError> {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let missing = || format!("{} has no {name}", self.path);
+        Ok(number.ok_or_else(missing)?.parse()?)
     }
 }
