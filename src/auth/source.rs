@@ -23,8 +23,9 @@ use crate::token::Token;
 /// want it, so that a server that refuses everything costs one signature a second.
 const LEAST_TIME_BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(1);
 
-/// Beyond the refresh timeout, which bounds the work itself, this is for handing it over and back.
-const GRACE: Duration = Duration::from_millis(500);
+/// Beyond the refresh timeout, which bounds the work itself, this is for handing it over and back. A
+/// machine that stood still for a moment must not pass for a thread that is stuck.
+const GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) type Fetched = Result<Token, Error>;
 

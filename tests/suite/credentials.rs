@@ -4,14 +4,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use aws_credential_types::provider::{ProvideCredentials, future};
 use diesel_rds_iam::{AssumeRole, Error, ErrorKind, IamAuth, IamAuthBuilder, PgConnectionManager};
+use parking_lot::Mutex;
 use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
-use crate::support::{PATIENCE, SECOND};
+use crate::support::{PATIENCE, SECOND, keys};
 
 /// For what goes wrong at once, if all is well.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -361,6 +364,38 @@ fn a_source_that_does_not_answer_is_told_apart() {
         .aws()
         .set_behaviour(AwsService::Container, AwsBehaviour::Slow(60 * SECOND));
     with_container(homeless(TEST, &emulator), &emulator).run();
+}
+
+#[test]
+fn a_provider_that_blocks_is_told_where_to_block() {
+    const TEST: &str = "a_provider_that_blocks_is_told_where_to_block";
+    if is_child(TEST) {
+        let (release, held) = channel();
+        let auth = IamAuth::builder()
+            .credentials_provider(Blocks(Mutex::new(held)))
+            .refresh_timeout(MOMENT);
+        let error = fail_to_log_in(auth);
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.to_string().contains("credentials_fn"), "{error}");
+        drop(release);
+        return;
+    }
+    // All of a process sign on the thread that is blocked.
+    homeless(TEST, &emulator()).run();
+}
+
+/// Blocks until the sender is dropped.
+#[derive(Debug)]
+struct Blocks(Mutex<Receiver<()>>);
+
+impl ProvideCredentials for Blocks {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let _ = self.0.lock().recv();
+        future::ProvideCredentials::ready(Ok(keys()))
+    }
 }
 
 #[test]
