@@ -36,7 +36,7 @@ pub(super) fn shake_hands(patient: &Patient, stream: TcpStream) -> Outcome<()> {
             "correct sslrootcert and host",
         )
     })?;
-    let stream = ssl.connect(stream).map_err(|error| {
+    let stream = ssl.connect(Persistent(stream)).map_err(|error| {
         let cause = match error {
             HandshakeError::SetupFailure(error) => error.to_string(),
             HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
@@ -81,6 +81,35 @@ fn ask(mut stream: &TcpStream) -> Result<(), Trouble> {
             ),
             "see that it is PostgreSQL that listens there, and not too busy",
         )),
+    }
+}
+
+/// A stream that goes on where a signal broke in. A socket with a limit is interrupted even by the
+/// program's being stopped and continued [signal(7)], and OpenSSL takes that for the end.
+struct Persistent<S>(S);
+
+impl<S: Read> Read for Persistent<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        persist(|| self.0.read(buffer))
+    }
+}
+
+impl<S: Write> Write for Persistent<S> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        persist(|| self.0.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        persist(|| self.0.flush())
+    }
+}
+
+fn persist<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 
@@ -217,4 +246,63 @@ fn common_name(name: &X509NameRef) -> String {
         .next()
         .and_then(|entry| entry.data().to_string().ok())
         .unwrap_or_else(|| "without a name".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Interrupted every other time.
+    struct Restless {
+        is_interrupted: bool,
+        written: Vec<u8>,
+    }
+
+    impl Restless {
+        fn go_on(&mut self) -> io::Result<()> {
+            self.is_interrupted = !self.is_interrupted;
+            match self.is_interrupted {
+                true => Err(io::ErrorKind::Interrupted.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Read for Restless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.go_on()?;
+            buffer[0] = b'r';
+            Ok(1)
+        }
+    }
+
+    impl Write for Restless {
+        fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+            self.go_on()?;
+            self.written.write(buffer)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.go_on()
+        }
+    }
+
+    #[test]
+    fn a_signal_breaks_nothing_off() {
+        let mut stream = Persistent(Restless {
+            is_interrupted: false,
+            written: Vec::new(),
+        });
+        let mut buffer = [0; 2];
+        assert_eq!(stream.read(&mut buffer).unwrap(), 1);
+        assert_eq!(stream.write(b"w").unwrap(), 1);
+        stream.flush().unwrap();
+        assert_eq!((buffer, stream.0.written), ([b'r', 0], vec![b'w']));
+    }
+
+    #[test]
+    fn what_fails_otherwise_fails() {
+        let failed = persist(|| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }
