@@ -108,6 +108,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::clock::ManualClock;
 
     const SHIFT: Duration = Duration::from_secs(3);
 
@@ -150,20 +151,24 @@ mod tests {
     #[test]
     fn one_at_a_time_is_on_the_lookout_and_for_one_shift() {
         let lookout = Lookout::new(2 * PAUSE);
-        let clock = Clock::default();
+        // It stands still, so that a shift is so many attempts.
+        let clock = ManualClock::new().clock();
         assert!(lookout.keep(&clock, away).is_err());
         let (tried, tries) = channel();
+        let (go_on, told) = channel::<()>();
         thread::scope(|scope| {
             scope.spawn(|| {
-                let tried = tried;
+                let (tried, told) = (tried, told);
                 let connect = || {
                     tried.send(()).unwrap();
+                    let _ = told.recv();
                     away()
                 };
                 assert!(lookout.keep(&clock, connect).is_err());
             });
             // The first attempt, and the first of those from the lookout.
             tries.recv().unwrap();
+            go_on.send(()).unwrap();
             tries.recv().unwrap();
             let calls = Cell::new(0);
             let connect = || {
@@ -172,6 +177,7 @@ mod tests {
             };
             assert!(lookout.keep(&clock, connect).is_err());
             assert_eq!(calls.get(), 1);
+            drop(go_on);
             assert_eq!(tries.iter().count(), 1, "the last of its shift");
         });
     }

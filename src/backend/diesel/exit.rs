@@ -16,8 +16,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::error::{Error, ErrorKind};
 
 /// How long the end of the process waits. A connect takes hundredths of a second where the server
-/// answers, and where it does not, the end must not wait for it.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// answers, and a second or two where it or this machine is out of breath. Where it does not answer,
+/// the end must not wait for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// It waits in so many steps, so that a machine which stands still for seconds uses up one of them and
+/// not all.
+const STEPS: u32 = 30;
 
 /// How long a thread is kept away from libpq while the process ends. The process is gone before
 /// that; the limit is for whoever waits for the thread in an exit handler of his own.
@@ -111,5 +116,8 @@ extern "C" fn wait_for_connects() {
         return;
     }
     state.ending = true;
-    CHANGED.wait_while_for(&mut state, |state| state.under_way > 0, LONGEST_WAIT);
+    for _ in 0..STEPS {
+        let step = LONGEST_WAIT / STEPS;
+        CHANGED.wait_while_for(&mut state, |state| state.under_way > 0, step);
+    }
 }
