@@ -67,13 +67,13 @@ impl From<Malformed> for End {
 
 /// Serves one client, until it or PostgreSQL goes, or a test ends all connections.
 pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
-    let mut ending = server.sessions.subscribe();
+    // Dropped last, so that who waits for all connections to end waits for this one to be closed.
+    let mut connected = server.sessions.connect();
     let wire = Wire::new(tcp, server.faults.wire());
     let handle = wire.handle();
     // The wire must know how it ends before it is dropped, so that is said in the future itself.
     let ended = async {
-        let _ = ending.changed().await;
-        if *ending.borrow() == Ending::Reset {
+        if connected.ended().await == Ending::Reset {
             handle.reset_at_end();
         }
     };

@@ -50,12 +50,13 @@ impl Emulator {
 
 /// # Sessions, faults and time
 impl Emulator {
-    /// Closes all connections, those in their login too, as a server does that stops.
+    /// Closes all connections, those in their login too, as a server does that stops. Returns when
+    /// they are closed.
     pub fn drop_sessions(&self) {
         self.server.sessions.end_all(Ending::Close);
     }
 
-    /// Resets all connections, as when a host is gone.
+    /// Resets all connections, as when a host is gone. Returns when they are reset.
     pub fn reset_sessions(&self) {
         self.server.sessions.end_all(Ending::Reset);
     }

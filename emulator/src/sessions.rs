@@ -1,6 +1,8 @@
 //! The sessions that are open, and how they are ended from outside.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,68 +19,141 @@ pub(crate) enum Ending {
     Reset,
 }
 
+/// How long the caller waits for connections to end, which takes them hardly any time.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
+
 pub(crate) struct Sessions {
-    open: Mutex<usize>,
+    state: Mutex<State>,
     changed: Condvar,
     ending: watch::Sender<Ending>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sessions that are open.
+    open: usize,
+    /// How often all connections were ended.
+    round: u64,
+    /// Connections, those in their login too, by the round in which they came.
+    connected: HashMap<u64, usize>,
 }
 
 impl Default for Sessions {
     fn default() -> Sessions {
         Sessions {
-            open: Mutex::default(),
+            state: Mutex::default(),
             changed: Condvar::new(),
             ending: watch::Sender::new(Ending::default()),
         }
     }
 }
 
+/// Counts as one connection for as long as it is held.
+pub(crate) struct Connected<'a> {
+    sessions: &'a Sessions,
+    round: u64,
+    ending: watch::Receiver<Ending>,
+}
+
 /// Counts as one session for as long as it is held.
 pub(crate) struct Open<'a>(&'a Sessions);
 
 impl Sessions {
+    pub(crate) fn connect(&self) -> Connected<'_> {
+        self.change(|state| {
+            *state.connected.entry(state.round).or_default() += 1;
+            Connected {
+                sessions: self,
+                round: state.round,
+                ending: self.ending.subscribe(),
+            }
+        })
+    }
+
     pub(crate) fn open(&self) -> Open<'_> {
-        self.change(|open| *open += 1);
+        self.change(|state| state.open += 1);
         Open(self)
     }
 
     pub(crate) fn count(&self) -> usize {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().open
     }
 
-    /// Ends all connections, those in their login too.
+    /// Ends all connections, those in their login too, and waits until they are closed.
     pub(crate) fn end_all(&self, ending: Ending) {
-        self.ending.send_replace(ending);
-    }
-
-    /// Tells a connection when it shall end.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Ending> {
-        self.ending.subscribe()
+        let round = self.change(|state| {
+            state.round += 1;
+            self.ending.send_replace(ending);
+            state.round
+        });
+        // Where the emulator's threads are gone, so are the connections.
+        let _ = self.wait_until(
+            |state| state.connected.keys().all(|came| *came >= round),
+            ENDING_LIMIT,
+        );
     }
 
     /// Waits until the number of sessions suits `enough`; `None` when that took longer than `limit`.
     pub(crate) fn wait(&self, enough: impl Fn(usize) -> bool, limit: Duration) -> Option<usize> {
+        let reached = self.wait_until(|state| enough(state.open), limit)?;
+        Some(reached.open)
+    }
+
+    fn wait_until(
+        &self,
+        reached: impl Fn(&State) -> bool,
+        limit: Duration,
+    ) -> Option<MutexGuard<'_, State>> {
         let deadline = monotonic() + limit;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        while !enough(*open) {
+        let mut state = self.lock();
+        while !reached(&state) {
             let left = deadline.checked_duration_since(monotonic())?;
-            open = self
+            state = self
                 .changed
-                .wait_timeout(open, left)
+                .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        Some(*open)
+        Some(state)
     }
 
-    fn change(&self, change: impl FnOnce(&mut usize)) {
-        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner));
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
         self.changed.notify_all();
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connected<'_> {
+    /// Waits until a test ends all connections, and says how.
+    pub(crate) async fn ended(&mut self) -> Ending {
+        // No error: the sender is there for as long as what is borrowed here.
+        let _ = self.ending.changed().await;
+        *self.ending.borrow()
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.sessions.change(|state| {
+            let Entry::Occupied(mut count) = state.connected.entry(self.round) else {
+                return;
+            };
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        });
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.change(|open| *open = open.saturating_sub(1));
+        self.0
+            .change(|state| state.open = state.open.saturating_sub(1));
     }
 }
