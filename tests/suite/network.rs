@@ -15,6 +15,9 @@ use crate::support::database::{auth_builder, emulator, manager_builder, refused}
 /// The shortest that libpq knows.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// It counts in whole seconds, and the machine may be busy.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(10);
+
 /// A manager for connects that are to be given up: early.
 fn manager(emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
     manager_with(emulator, auth, CONNECT_TIMEOUT)
@@ -82,7 +85,7 @@ fn a_server_that_falls_silent_is_given_up_and_holds_up_nobody_else() {
         for connect in connects {
             let (error, took) = connect.join().unwrap();
             assert_is_the_network(&error);
-            assert!(took < PATIENCE, "{error} took {took:?}");
+            assert!(took < GIVEN_UP_WITHIN, "{error} took {took:?}");
         }
         drop(held.join().unwrap());
     });
@@ -140,7 +143,7 @@ fn a_login_that_takes_too_long_costs_no_token() {
     let begun = Instant::now();
     let hasty = manager(&emulator, &auth);
     assert_is_the_network(&hasty.try_connect().err().unwrap());
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < GIVEN_UP_WITHIN, "{:?}", begun.elapsed());
 
     emulator.set_authentication_timeout(Duration::from_secs(1));
     let patient = patient_manager(&emulator, &auth);

@@ -5,17 +5,6 @@ use std::fs;
 
 use diesel_rds_iam::BoxError;
 
-/// What comes and goes by itself: the memory file of a login, a connection to the source of
-/// credentials.
-const DESCRIPTORS_AT_REST: u64 = 4;
-
-/// Threads that the signer keeps for a while for sources of credentials that block.
-const THREADS_AT_REST: u64 = 2;
-
-/// What allocators give or take. A kilobyte that is lost in each transaction is twenty times as much
-/// in ten minutes.
-const KIBIBYTES_AT_REST: u64 = 2 * 1024;
-
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
     /// The process's own, be they in RAM or swapped out. What is mapped from files comes and goes as
@@ -38,8 +27,12 @@ impl Footprint {
         })
     }
 
-    /// The growth, if it is within what comes and goes.
-    pub fn growth_since(&self, before: &Footprint) -> Result<String, BoxError> {
+    /// The growth, if it is within `allowance`.
+    pub fn growth_since(
+        &self,
+        before: &Footprint,
+        allowance: &Footprint,
+    ) -> Result<String, BoxError> {
         let growth = format!(
             "memory={}→{}KiB threads={}→{} descriptors={}→{}",
             before.kibibytes,
@@ -49,9 +42,9 @@ impl Footprint {
             before.descriptors,
             self.descriptors,
         );
-        let has_grown = self.kibibytes > before.kibibytes + KIBIBYTES_AT_REST
-            || self.threads > before.threads + THREADS_AT_REST
-            || self.descriptors > before.descriptors + DESCRIPTORS_AT_REST;
+        let has_grown = self.kibibytes > before.kibibytes + allowance.kibibytes
+            || self.threads > before.threads + allowance.threads
+            || self.descriptors > before.descriptors + allowance.descriptors;
         match has_grown {
             true => Err(format!("the application has grown: {growth}").into()),
             false => Ok(growth),
