@@ -1,7 +1,6 @@
 //! The sessions that are open, and how they are ended from outside.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +31,10 @@ pub(crate) struct Sessions {
 struct State {
     /// Sessions that are open.
     open: usize,
-    /// How often all connections were ended.
-    round: u64,
-    /// Connections, those in their login too, by the round in which they came.
-    connected: HashMap<u64, usize>,
+    /// Connections, those in their login too, by their numbers in the order in which they came.
+    connected: BTreeSet<u64>,
+    /// The number of the next one.
+    next: u64,
 }
 
 impl Default for Sessions {
@@ -51,7 +50,7 @@ impl Default for Sessions {
 /// Counts as one connection for as long as it is held.
 pub(crate) struct Connected<'a> {
     sessions: &'a Sessions,
-    round: u64,
+    number: u64,
     ending: watch::Receiver<Ending>,
 }
 
@@ -61,10 +60,12 @@ pub(crate) struct Open<'a>(&'a Sessions);
 impl Sessions {
     pub(crate) fn connect(&self) -> Connected<'_> {
         self.change(|state| {
-            *state.connected.entry(state.round).or_default() += 1;
+            let number = state.next;
+            state.next += 1;
+            state.connected.insert(number);
             Connected {
                 sessions: self,
-                round: state.round,
+                number,
                 ending: self.ending.subscribe(),
             }
         })
@@ -81,14 +82,14 @@ impl Sessions {
 
     /// Ends all connections, those in their login too, and waits until they are closed.
     pub(crate) fn end_all(&self, ending: Ending) {
-        let round = self.change(|state| {
-            state.round += 1;
+        // One that comes from here on has not been told.
+        let next = self.change(|state| {
             self.ending.send_replace(ending);
-            state.round
+            state.next
         });
         // Where the emulator's threads are gone, so are the connections.
         let _ = self.wait_until(
-            |state| state.connected.keys().all(|came| *came >= round),
+            |state| state.connected.first().is_none_or(|oldest| *oldest >= next),
             ENDING_LIMIT,
         );
     }
@@ -139,15 +140,8 @@ impl Connected<'_> {
 
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
-        self.sessions.change(|state| {
-            let Entry::Occupied(mut count) = state.connected.entry(self.round) else {
-                return;
-            };
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        });
+        self.sessions
+            .change(|state| state.connected.remove(&self.number));
     }
 }
 
