@@ -1,6 +1,7 @@
 //! The sessions that are open, and how they are ended from outside.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +32,10 @@ pub(crate) struct Sessions {
 struct State {
     /// Sessions that are open.
     open: usize,
-    /// Connections, those in their login too, by their numbers in the order in which they came.
-    connected: BTreeSet<u64>,
-    /// The number of the next one.
-    next: u64,
+    /// How often all connections were ended.
+    round: u64,
+    /// Connections, those in their login too, by the round in which they came.
+    connected: HashMap<u64, usize>,
 }
 
 impl Default for Sessions {
@@ -50,7 +51,7 @@ impl Default for Sessions {
 /// Counts as one connection for as long as it is held.
 pub(crate) struct Connected<'a> {
     sessions: &'a Sessions,
-    number: u64,
+    round: u64,
     ending: watch::Receiver<Ending>,
 }
 
@@ -60,12 +61,10 @@ pub(crate) struct Open<'a>(&'a Sessions);
 impl Sessions {
     pub(crate) fn connect(&self) -> Connected<'_> {
         self.change(|state| {
-            let number = state.next;
-            state.next += 1;
-            state.connected.insert(number);
+            *state.connected.entry(state.round).or_default() += 1;
             Connected {
                 sessions: self,
-                number,
+                round: state.round,
                 ending: self.ending.subscribe(),
             }
         })
@@ -82,14 +81,14 @@ impl Sessions {
 
     /// Ends all connections, those in their login too, and waits until they are closed.
     pub(crate) fn end_all(&self, ending: Ending) {
-        // One that comes from here on has not been told.
-        let next = self.change(|state| {
+        let round = self.change(|state| {
+            state.round += 1;
             self.ending.send_replace(ending);
-            state.next
+            state.round
         });
         // Where the emulator's threads are gone, so are the connections.
         let _ = self.wait_until(
-            |state| state.connected.first().is_none_or(|oldest| *oldest >= next),
+            |state| state.connected.keys().all(|came| *came >= round),
             ENDING_LIMIT,
         );
     }
@@ -140,8 +139,15 @@ impl Connected<'_> {
 
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
-        self.sessions
-            .change(|state| state.connected.remove(&self.number));
+        self.sessions.change(|state| {
+            let Entry::Occupied(mut count) = state.connected.entry(self.round) else {
+                return;
+            };
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        });
     }
 }
 
