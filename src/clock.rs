@@ -11,6 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+/// The longest span that is ever added to a moment: a hundred years. Longer ones, such as
+/// [`Duration::MAX`], mean the same and would overflow the clocks of some systems.
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Where the crate reads the time from: the machine's clocks, or a clock that a test moves by hand.
 ///
 /// The default is the machine's.
@@ -98,11 +102,12 @@ impl Moment {
     }
 }
 
-/// Both clocks later by the same span.
+/// Both clocks later by the same span, which counts as [`FOREVER`] if it is longer.
 impl Add<Duration> for Moment {
     type Output = Moment;
 
     fn add(self, span: Duration) -> Moment {
+        let span = span.min(FOREVER);
         Moment {
             wall: self.wall + span,
             monotonic: self.monotonic + span,

@@ -1,14 +1,15 @@
-//! Each pooled connection's own life, kept also while the pool is busy.
+//! Each pooled connection's own lifetime, which also applies while the pool is busy.
 //!
-//! r2d2 looks at `max_lifetime` when its reaper passes, and at idle connections only: under load a
-//! connection would never be replaced, and a pool born at once would be replaced at once. Here every
-//! connection has a span of its own, between 90 and 100 % of the maximum, and is retired when it is
-//! checked in after the end of it; or after [`retire_all`](crate::retire_all), whatever its age.
+//! r2d2 applies `max_lifetime` in its reaper only, and so to idle connections only. Under load it would
+//! never replace a connection, and it would replace all connections of a pool at once if they were opened
+//! at once. Here each connection has a lifetime between 90 and 100 % of the maximum and is retired at the
+//! first check-in after it, or after [`retire_all`](crate::retire_all) at any age.
 
 mod handler;
-mod lives;
+mod lifetimes;
 
 pub(crate) use self::handler::{
-    Drawing, LifetimeHandler, begin_connect, is_drawing, note_read_only, take_verdict,
+    Drain, LifetimeHandler, begin_connect, is_draining, note_read_only, take_retirement,
+    without_notes,
 };
-pub(crate) use self::lives::Lifetimes;
+pub(crate) use self::lifetimes::Lifetimes;

@@ -5,7 +5,9 @@
 //! waiters after a retirement, and a pool whose first connects fail is silent until it times out.
 
 mod customizer;
+mod error_handler;
 mod retire;
+mod workers;
 
 use std::fmt;
 use std::process;
@@ -18,8 +20,10 @@ use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomize
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use self::customizer::GuardedCustomizer;
+use self::error_handler::{DebugErrorHandler, GuardedErrorHandler};
 pub use self::retire::retire_all;
 use crate::backend::Backend;
+use crate::clock::FOREVER;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::Error;
 use crate::lifetime::{LifetimeHandler, Lifetimes};
@@ -83,7 +87,7 @@ impl<C: Backend> PoolBuilder<C> {
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             connection_timeout: DEFAULT_CONNECTION_TIMEOUT,
             thread_pool: None,
-            error_handler: Box::new(QuietErrorHandler),
+            error_handler: Box::new(DebugErrorHandler),
             event_handler: Box::new(NopEventHandler),
             customizer: Box::new(NopConnectionCustomizer),
         }
@@ -123,13 +127,13 @@ impl<C: Backend> PoolBuilder<C> {
     /// checked in after that, no more than a tenth of the pool at a time. Idle connections are left
     /// to r2d2, which looks every 30 s. With Aurora DSQL it is 59 minutes at the most.
     pub fn max_lifetime(mut self, max_lifetime: Option<Duration>) -> Self {
-        self.max_lifetime = max_lifetime;
+        self.max_lifetime = max_lifetime.map(|limit| limit.min(FOREVER));
         self
     }
 
     /// How long a connection may be idle. 10 minutes by default; `None` is for ever.
     pub fn idle_timeout(mut self, idle_timeout: Option<Duration>) -> Self {
-        self.idle_timeout = idle_timeout;
+        self.idle_timeout = idle_timeout.map(|limit| limit.min(FOREVER));
         self
     }
 
@@ -139,7 +143,7 @@ impl<C: Backend> PoolBuilder<C> {
     /// within a second all the same, unless the workers are [shared](PoolBuilder::thread_pool): one of
     /// them keeps trying.
     pub fn connection_timeout(mut self, connection_timeout: Duration) -> Self {
-        self.connection_timeout = connection_timeout;
+        self.connection_timeout = connection_timeout.min(FOREVER);
         self
     }
 
@@ -184,8 +188,9 @@ impl<C: Backend> PoolBuilder<C> {
     /// for a writer whose connections are not tried.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
+        let workers = self.workers()?;
         let first = self.manager.in_pool(self.pooled(None)).try_connect()?;
-        Ok(self.assemble(Some(first)))
+        Ok(self.assemble(Some(first), workers))
     }
 
     /// Builds the pool and lets its threads connect when they can.
@@ -197,7 +202,8 @@ impl<C: Backend> PoolBuilder<C> {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration), as [`build`](PoolBuilder::build).
     pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
-        Ok(self.assemble(None))
+        let workers = self.workers()?;
+        Ok(self.assemble(None, workers))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -224,7 +230,18 @@ impl<C: Backend> PoolBuilder<C> {
         )))
     }
 
-    fn assemble(self, first: Option<C::Connection>) -> Pool<RdsConnectionManager<C>> {
+    fn workers(&self) -> Result<Arc<ScheduledThreadPool>, Error> {
+        match &self.thread_pool {
+            Some(shared) => Ok(shared.clone()),
+            None => workers::start(),
+        }
+    }
+
+    fn assemble(
+        self,
+        first: Option<C::Connection>,
+        workers: Arc<ScheduledThreadPool>,
+    ) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
         let pooled = self.pooled(first);
         let lifetimes = pooled.lifetimes.clone();
@@ -236,23 +253,21 @@ impl<C: Backend> PoolBuilder<C> {
             events: manager.events().clone(),
             inner: self.event_handler,
         };
-        let mut builder = Pool::builder()
+        Pool::builder()
             .max_size(self.max_size)
             .min_idle(min_idle(self.min_idle, self.max_size, max_lifetime))
             .test_on_check_out(self.test_on_check_out)
             .max_lifetime(max_lifetime)
             .idle_timeout(self.idle_timeout)
             .connection_timeout(self.connection_timeout)
-            .error_handler(self.error_handler)
+            .error_handler(Box::new(GuardedErrorHandler(self.error_handler)))
             .event_handler(Box::new(handler))
             .connection_customizer(Box::new(GuardedCustomizer::new(
                 self.customizer,
                 manager.clock().clone(),
-            )));
-        if let Some(thread_pool) = self.thread_pool {
-            builder = builder.thread_pool(thread_pool);
-        }
-        builder.build_unchecked(manager)
+            )))
+            .thread_pool(workers)
+            .build_unchecked(manager)
     }
 
     fn pooled(&self, first: Option<C::Connection>) -> Pooled<C> {
@@ -327,16 +342,6 @@ fn announce<C: Backend>(
         max_lifetime = max_lifetime.map(tracing::field::debug),
         "pool built"
     );
-}
-
-/// The failures of connects are in the log already, and of a check nothing comes but another connect.
-#[derive(Debug)]
-struct QuietErrorHandler;
-
-impl<E: std::error::Error> HandleError<E> for QuietErrorHandler {
-    fn handle_error(&self, error: E) {
-        tracing::debug!(%error, "the pool goes without a connection");
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Bench;
 use crate::figure::Figure;
-use crate::lives::Lifetimes;
+use crate::lifetimes::Lifetimes;
 
 const INSTANCES: usize = 1_000;
 const SIZE: u32 = 10;
@@ -79,7 +79,7 @@ fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
     let start = Duration::from_secs_f64(random.f64());
     let lifetimes = Lifetimes::new(Some(MAX_LIFETIME), SIZE, Duration::from_secs(10));
     let mut open = |id: u64, at: Duration| {
-        lifetimes.opened_at(id, lifetimes.round(), origin + at);
+        lifetimes.opened_at(id, lifetimes.generation(), origin + at);
         opened[at.as_secs() as usize] += 1;
     };
     let mut next_id = 0;
@@ -97,7 +97,9 @@ fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
         for ((id, born), phase) in connections.iter_mut().zip(&phases) {
             let now = Duration::from_secs(second) + *phase;
             // Nobody is given up in the first half of his life, and asking takes time.
-            if now < *born + MAX_LIFETIME / 2 || lifetimes.judge_at(*id, origin + now).is_none() {
+            if now < *born + MAX_LIFETIME / 2
+                || lifetimes.checked_in_at(*id, origin + now).is_none()
+            {
                 continue;
             }
             lifetimes.closed(*id);

@@ -20,7 +20,7 @@ mod connect;
 mod database;
 mod databases;
 mod emulator;
-/// What `lives` imports from the library.
+/// What `lifetimes` imports from the library.
 mod event {
     pub(crate) use diesel_rds_iam::RetireReason;
 }
@@ -28,12 +28,12 @@ mod figure;
 mod fleet;
 mod growth;
 // The library's own: the simulation is of what it decides.
-#[path = "../../src/lifetime/lives.rs"]
+#[path = "../../src/lifetime/lifetimes.rs"]
 #[allow(
     dead_code,
     reason = "the simulation uses part of it, and its tests are the library's to run"
 )]
-mod lives;
+mod lifetimes;
 mod measure;
 mod recovery;
 mod report;

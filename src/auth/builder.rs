@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::signer::Signer;
 use super::source::Shared;
 use super::{DEFAULT_REFRESH_TIMEOUT, IamAuth, check_refresh_timeout};
-use crate::clock::Clock;
+use crate::clock::{Clock, FOREVER};
 use crate::credentials::{AssumeRole, BlockingProvider, BoxError, Identity, Source};
 use crate::error::Error;
 use crate::event::{Events, HandleAuthEvent};
@@ -87,7 +87,7 @@ impl IamAuthBuilder {
     /// How long getting a token may take, fetching credentials included. 4 s by default; keep it
     /// below half of a pool's `connection_timeout`.
     pub fn refresh_timeout(mut self, timeout: Duration) -> IamAuthBuilder {
-        self.refresh_timeout = timeout;
+        self.refresh_timeout = timeout.min(FOREVER);
         self
     }
 

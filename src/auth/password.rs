@@ -10,16 +10,13 @@ use zeroize::Zeroizing;
 
 use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Shared, TokenSource};
 use super::{DEFAULT_REFRESH_TIMEOUT, check_refresh_timeout};
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, FOREVER, Moment};
 use crate::credentials::BoxError;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, HandleAuthEvent, Stats};
 use crate::runtime;
 use crate::token::{Schedule, Token};
-
-/// An end further away than this is none: clocks cannot add it up everywhere.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A password to log in with instead of an IAM token; see
 /// [`ManagerBuilder::password`](crate::ManagerBuilder::password).
@@ -187,7 +184,7 @@ impl PasswordBuilder {
     ///
     /// A closure that takes longer cannot be stopped. No more than eight run at a time in a process.
     pub fn refresh_timeout(mut self, timeout: Duration) -> PasswordBuilder {
-        self.refresh_timeout = timeout;
+        self.refresh_timeout = timeout.min(FOREVER);
         self
     }
 
@@ -272,7 +269,7 @@ impl AskUser {
             End::At(end) => end.duration_since(asked.wall).unwrap_or_default(),
             End::After(span) => span,
         });
-        let Some(life) = life.filter(|life| *life < FOR_EVER) else {
+        let Some(life) = life.filter(|life| *life < FOREVER) else {
             return Ok(Token::everlasting(secret, asked));
         };
         let schedule = Schedule::new(self.refresh_ahead);

@@ -1,17 +1,21 @@
-//! What r2d2 tells of a pool's connections, and what follows from it.
+//! The r2d2 event handler that keeps the lifetimes.
 //!
-//! r2d2 tells its event handler a connection's id and asks the manager about the connection itself,
-//! one right after the other on the same thread. So whichever comes first leaves a note there, and
-//! the other takes it:
+//! r2d2 passes a connection's id to its event handler and the connection itself to the manager, one
+//! right after the other on the same thread. The first of the two leaves a note in a thread local, and
+//! the second takes it:
 //!
-//! * `connect`, then `handle_acquire`: in which round the login began.
-//! * `handle_checkin`, then `has_broken`: whether the connection is to go.
+//! * `connect`, then `handle_acquire`: the generation in which the login began.
+//! * `handle_checkin`, then `has_broken`: whether the connection is retired.
 //! * `is_valid` that fails, then `handle_release`: whether the server was read-only.
-//! * `get` of [`retire_all`](crate::retire_all), then `handle_checkout` or `handle_timeout`:
-//!   which pool that is.
+//! * `get` of [`retire_all`](crate::retire_all), then `handle_checkout` or `handle_timeout`: the
+//!   lifetimes of the pool that is drained.
+//!
+//! In between, r2d2 calls handlers and customizers of the user's, which may use another pool on this
+//! thread. They run [`without_notes`], so that no pool takes the note of another.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -22,56 +26,101 @@ use super::Lifetimes;
 use crate::clock::Clock;
 use crate::event::{ConnectionRetired, Events, RetireReason};
 
+/// The notes that need no destructor, so that they can be used while a thread ends, too.
+#[derive(Clone, Copy)]
+struct Notes {
+    generation: u64,
+    is_retired: bool,
+    is_read_only: bool,
+}
+
+const NO_NOTES: Notes = Notes {
+    generation: 0,
+    is_retired: false,
+    is_read_only: false,
+};
+
+/// The pool that a thread drains: its lifetimes, once r2d2 has called its handler.
+type Drained = Option<Arc<Lifetimes>>;
+
 thread_local! {
-    static ROUND: Cell<u64> = const { Cell::new(0) };
-    static IS_RETIRED: Cell<bool> = const { Cell::new(false) };
-    static IS_READ_ONLY: Cell<bool> = const { Cell::new(false) };
-    /// Present while this thread draws; then the pool's lives, once it has been asked.
-    static DRAWN_FROM: RefCell<Option<Option<Arc<Lifetimes>>>> = const { RefCell::new(None) };
+    static NOTES: Cell<Notes> = const { Cell::new(NO_NOTES) };
+    /// Present while this thread drains a pool.
+    static DRAINED: RefCell<Option<Drained>> = const { RefCell::new(None) };
 }
 
-/// Notes that the connection that this thread is about to open belongs to this round.
-pub(crate) fn begin_connect(round: u64) {
-    ROUND.set(round);
+fn change_notes<T>(change: impl FnOnce(&mut Notes) -> T) -> T {
+    let mut notes = NOTES.get();
+    let result = change(&mut notes);
+    NOTES.set(notes);
+    result
 }
 
-/// The verdict on the connection that this thread is checking in. Taken once.
-pub(crate) fn take_verdict() -> bool {
-    IS_RETIRED.replace(false)
+/// Sets what this thread drains, and returns what it was. A thread that is ending drains nothing.
+fn set_drained(drained: Option<Drained>) -> Option<Drained> {
+    let previous = DRAINED.try_with(|cell| cell.replace(drained));
+    previous.ok().flatten()
 }
 
-/// Notes that the connection that this thread is giving up is alive, and its server read-only.
+/// Runs code of the user's, whose own use of pools neither sees nor changes this thread's notes.
+pub(crate) fn without_notes<T>(call: impl FnOnce() -> T) -> T {
+    struct Restore(Notes, Option<Drained>);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NOTES.set(self.0);
+            set_drained(self.1.take());
+        }
+    }
+
+    let _restore = Restore(NOTES.replace(NO_NOTES), set_drained(None));
+    call()
+}
+
+/// Notes the generation of the connection that this thread is about to open.
+pub(crate) fn begin_connect(generation: u64) {
+    change_notes(|notes| notes.generation = generation);
+}
+
+/// Whether the connection that this thread is checking in is retired. Clears the note.
+pub(crate) fn take_retirement() -> bool {
+    change_notes(|notes| mem::take(&mut notes.is_retired))
+}
+
+/// Notes that the connection that this thread is dropping works, and that its server is read-only.
 pub(crate) fn note_read_only() {
-    IS_READ_ONLY.set(true);
+    change_notes(|notes| notes.is_read_only = true);
 }
 
-/// Whether this thread takes a connection only to see which it is.
-pub(crate) fn is_drawing() -> bool {
-    DRAWN_FROM.with_borrow(Option::is_some)
+/// Whether this thread checks connections out only to drop them.
+pub(crate) fn is_draining() -> bool {
+    let is_draining = DRAINED.try_with(|cell| cell.borrow().is_some());
+    is_draining.unwrap_or(false)
 }
 
-/// While it is held, this thread draws connections: they are not tried when they are taken.
-pub(crate) struct Drawing(());
+/// While this guard exists, connections that this thread checks out are not tested.
+pub(crate) struct Drain(());
 
-impl Drawing {
-    pub(crate) fn begin() -> Drawing {
-        DRAWN_FROM.set(Some(None));
-        Drawing(())
+impl Drain {
+    pub(crate) fn begin() -> Drain {
+        set_drained(Some(None));
+        Drain(())
     }
 
-    /// The lives of the pool that was asked; `None` if it has none.
+    /// The lifetimes of the pool that this thread called `get` of; `None` if it has none.
     pub(crate) fn lifetimes(&self) -> Option<Arc<Lifetimes>> {
-        DRAWN_FROM.with_borrow(|from| from.clone().flatten())
+        let lifetimes = DRAINED.try_with(|cell| cell.borrow().clone().flatten());
+        lifetimes.ok().flatten()
     }
 }
 
-impl Drop for Drawing {
+impl Drop for Drain {
     fn drop(&mut self) {
-        DRAWN_FROM.set(None);
+        set_drained(None);
     }
 }
 
-/// Keeps the lives of a pool's connections, and passes every event on to the user's own handler.
+/// Keeps the lifetimes of a pool's connections, and passes every event on to the user's own handler.
 pub(crate) struct LifetimeHandler {
     pub(crate) lifetimes: Arc<Lifetimes>,
     pub(crate) clock: Clock,
@@ -80,38 +129,41 @@ pub(crate) struct LifetimeHandler {
 }
 
 impl LifetimeHandler {
-    /// The inner handler is the user's. A panic of it would lose a slot of the pool for good where
-    /// r2d2's workers call it.
+    /// Calls the user's handler. If it panicked through one of r2d2's workers, the pool would lose a
+    /// slot for good.
     fn pass_on(&self, call: impl FnOnce(&dyn HandleEvent)) {
-        if panic::catch_unwind(AssertUnwindSafe(|| call(&*self.inner))).is_err() {
+        let call = AssertUnwindSafe(|| without_notes(|| call(&*self.inner)));
+        if panic::catch_unwind(call).is_err() {
             tracing::error!("the pool's event handler panicked");
         }
     }
 
-    /// Answers this thread if it draws, and says whether it does.
-    fn answer_who_draws(&self) -> bool {
-        DRAWN_FROM.with_borrow_mut(|from| match from {
-            Some(lifetimes) => {
-                *lifetimes = Some(self.lifetimes.clone());
-                true
-            }
-            None => false,
-        })
+    fn tell_retired(&self, event: &ConnectionRetired) {
+        without_notes(|| self.events.connection_retired(event));
+    }
+
+    /// Hands the lifetimes to this thread if it drains this pool, and returns whether it does.
+    fn answer_drain(&self) -> bool {
+        is_draining() && {
+            set_drained(Some(Some(self.lifetimes.clone())));
+            true
+        }
     }
 }
 
 impl HandleEvent for LifetimeHandler {
     fn handle_acquire(&self, event: AcquireEvent) {
         let id = event.connection_id();
+        let generation = NOTES.get().generation;
         self.pass_on(|inner| inner.handle_acquire(event));
         let now = self.clock.monotonic();
-        self.lifetimes.opened_at(id, ROUND.get(), now);
+        self.lifetimes.opened_at(id, generation, now);
     }
 
     fn handle_release(&self, event: ReleaseEvent) {
         self.lifetimes.closed(event.connection_id());
-        if IS_READ_ONLY.replace(false) {
-            self.events.connection_retired(&ConnectionRetired {
+        if change_notes(|notes| mem::take(&mut notes.is_read_only)) {
+            self.tell_retired(&ConnectionRetired {
                 id: event.connection_id(),
                 age: event.age(),
                 reason: RetireReason::ReadOnly,
@@ -121,13 +173,14 @@ impl HandleEvent for LifetimeHandler {
     }
 
     fn handle_checkout(&self, event: CheckoutEvent) {
-        self.answer_who_draws();
+        self.lifetimes.checked_out(event.connection_id());
+        self.answer_drain();
         self.pass_on(|inner| inner.handle_checkout(event));
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
-        // Whoever draws did not mean to wait.
-        if !self.answer_who_draws() {
+        // A drain does not wait, so its time-out is none of the user's.
+        if !self.answer_drain() {
             self.pass_on(|inner| inner.handle_timeout(event));
         }
     }
@@ -135,12 +188,10 @@ impl HandleEvent for LifetimeHandler {
     fn handle_checkin(&self, event: CheckinEvent) {
         let id = event.connection_id();
         self.pass_on(|inner| inner.handle_checkin(event));
-        // Last, so that a pool that the inner handler used on this thread has taken its own verdict.
-        let retired = self.lifetimes.judge_at(id, self.clock.monotonic());
-        IS_RETIRED.set(retired.is_some());
+        let retired = self.lifetimes.checked_in_at(id, self.clock.monotonic());
+        change_notes(|notes| notes.is_retired = retired.is_some());
         if let Some((age, reason)) = retired {
-            let event = ConnectionRetired { id, age, reason };
-            self.events.connection_retired(&event);
+            self.tell_retired(&ConnectionRetired { id, age, reason });
         }
     }
 }

@@ -12,6 +12,7 @@ use super::passwords::Passwords;
 use super::{Inner, RdsConnectionManager};
 use crate::auth::{IamAuth, IamAuthBuilder, Password};
 use crate::backend::Backend;
+use crate::clock::FOREVER;
 use crate::credentials::AssumeRole;
 use crate::endpoint::{ConnectionString, Login, SslMode};
 use crate::error::Error;
@@ -127,7 +128,7 @@ impl<C: Backend> ManagerBuilder<C> {
     /// by default, and in a pool nine tenths of its `connection_timeout` if that is less. libpq
     /// counts whole seconds, from two.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(FOREVER);
         self
     }
 

@@ -241,13 +241,13 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
 
     fn connect(&self) -> Result<C::Connection, C::Error> {
         if let Some(pooled) = &self.pooled {
-            let round = pooled.lifetimes.round();
-            lifetime::begin_connect(round);
+            let generation = pooled.lifetimes.generation();
+            lifetime::begin_connect(generation);
             let first = pooled.first.lock().take();
-            // It was opened in the first round, and may have waited for long since, in a pool that
-            // keeps no idle connections.
+            // It was opened in the first generation, and may have waited for long since, in a pool
+            // that keeps no idle connections.
             if let Some(mut first) = first
-                && round == 0
+                && generation == 0
                 && self.inner.ping(&mut first).is_ok()
             {
                 return Ok(first);
@@ -265,7 +265,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     }
 
     fn is_valid(&self, connection: &mut C::Connection) -> Result<(), C::Error> {
-        if lifetime::is_drawing() {
+        if lifetime::is_draining() {
             return Ok(());
         }
         let Some(pooled) = &self.pooled else {
@@ -283,7 +283,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
 
     fn has_broken(&self, connection: &mut C::Connection) -> bool {
         let is_retired = if self.pooled.is_some() {
-            lifetime::take_verdict()
+            lifetime::take_retirement()
         } else {
             say_once_that_lives_are_not_kept();
             false

@@ -10,6 +10,7 @@ use r2d2::CustomizeConnection;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Degradation, Recovered};
+use crate::lifetime::without_notes;
 
 /// The user's customizer, whose panic would lose a slot of the pool for good.
 pub(super) struct GuardedCustomizer<C, E> {
@@ -35,14 +36,15 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
     for GuardedCustomizer<C, E>
 {
     fn on_acquire(&self, connection: &mut C) -> Result<(), E> {
-        let customized =
-            panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_acquire(connection)))
-                .unwrap_or_else(|_| {
-                    Err(E::from(Error::new(
-                        ErrorKind::Internal,
-                        "the pool's connection customizer panicked; its message tells where",
-                    )))
-                });
+        let customized = panic::catch_unwind(AssertUnwindSafe(|| {
+            without_notes(|| self.inner.on_acquire(connection))
+        }))
+        .unwrap_or_else(|_| {
+            Err(E::from(Error::new(
+                ErrorKind::Internal,
+                "the pool's connection customizer panicked; its message tells where",
+            )))
+        });
         let now = self.clock.now();
         match &customized {
             Ok(()) => {
@@ -65,7 +67,8 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
             mem::forget(connection);
             return;
         }
-        if panic::catch_unwind(AssertUnwindSafe(|| self.inner.on_release(connection))).is_err() {
+        let release = AssertUnwindSafe(|| without_notes(|| self.inner.on_release(connection)));
+        if panic::catch_unwind(release).is_err() {
             tracing::error!(
                 "the pool's connection customizer panicked, or a connection that it let go of"
             );

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
 use diesel_rds_iam::{
-    Backend, ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder,
+    Backend, ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder, PgPool,
     RdsConnectionManager, RetireReason, retire_all,
 };
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use r2d2::ManageConnection;
+use r2d2::event::{CheckinEvent, CheckoutEvent, HandleEvent};
 use rds_iam_emulator::{Emulator, Fault, Node, Stage};
 
 use crate::support::database::{
     Ask, auth_builder, backend_pid, builder_of, credentials_of, emulator, manager, manager_builder,
     refused, shared_emulator,
 };
-use crate::support::{FakeSource, PATIENCE, SECOND};
+use crate::support::{FakeSource, PATIENCE, SECOND, SetOnDrop};
 
 /// How soon a pool has to be of use again.
 const SOON: Duration = Duration::from_secs(5);
@@ -223,6 +224,7 @@ fn retire_all_under_load_leaves_none_of_before_and_fails_nobody() {
     let is_over = AtomicBool::new(false);
     let seen = Mutex::new(HashSet::new());
     thread::scope(|scope| {
+        let _end = SetOnDrop(&is_over);
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
@@ -246,8 +248,67 @@ fn retire_all_under_load_leaves_none_of_before_and_fails_nobody() {
             // Whoever held an old one at that moment may have told of it since.
             seen.lock().retain(|backend| !old.contains(backend));
         }
-        is_over.store(true, Ordering::Relaxed);
     });
+}
+
+/// FAULTS.md row 36.
+#[test]
+fn retire_all_reaches_a_connection_that_is_being_returned() {
+    let gate = Gate::default();
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(1)
+        .event_handler(Box::new(gate.clone()))
+        .build()
+        .unwrap();
+    let mut connection = pool.get().unwrap();
+    let old = backend_pid(&mut connection);
+    gate.close();
+    thread::scope(|scope| {
+        let _open = OpenOnDrop(&gate);
+        scope.spawn(move || drop(connection));
+        gate.wait_for_arrival();
+        // The thread is inside `handle_checkin` and cannot go on. This must not wait for it.
+        let (sender, done) = mpsc::channel();
+        let pool = &pool;
+        scope.spawn(move || sender.send(retire_all(pool)));
+        done.recv_timeout(PATIENCE).unwrap().unwrap();
+        gate.open();
+        assert_ne!(backend_pid(&mut pool.get().unwrap()), old);
+    });
+}
+
+/// FAULTS.md row 37.
+#[test]
+fn retire_all_of_a_pool_whose_handler_uses_another_pool_retires_the_right_one() {
+    let other = manager(shared_emulator()).pool_builder().max_size(1);
+    let other = other.build().unwrap();
+    let kept = backend_pid(&mut other.get().unwrap());
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(1)
+        .event_handler(Box::new(UsesPool(other.clone())))
+        .build()
+        .unwrap();
+    let old = backend_pid(&mut pool.get().unwrap());
+    retire_all(&pool).unwrap();
+    assert_ne!(backend_pid(&mut pool.get().unwrap()), old);
+    assert_eq!(backend_pid(&mut other.get().unwrap()), kept);
+}
+
+/// FAULTS.md row 37: the handler of the identity is called while a connection is being retired.
+#[test]
+fn a_handler_that_uses_another_pool_does_not_keep_a_connection_from_being_retired() {
+    let other = manager(shared_emulator()).pool_builder().max_size(1);
+    let auth = auth_builder(shared_emulator()).event_handler(UsesPool(other.build().unwrap()));
+    let manager = manager_builder(shared_emulator()).auth(auth.build().unwrap());
+    let pool = manager.build().unwrap().pool_builder().max_size(1);
+    let pool = pool.build().unwrap();
+    let mut connection = pool.get().unwrap();
+    let old = backend_pid(&mut connection);
+    retire_all(&pool).unwrap();
+    drop(connection);
+    assert_ne!(backend_pid(&mut pool.get().unwrap()), old);
 }
 
 #[test]
@@ -259,6 +320,73 @@ fn retire_all_tells_of_a_pool_that_r2d2_built() {
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("pool_builder"), "{error}");
     assert_eq!(backend_pid(&mut pool.get().unwrap()), backend);
+}
+
+/// A handler that stops threads that check a connection in, while it is closed.
+#[derive(Clone, Debug, Default)]
+struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_closed: bool,
+    has_arrived: bool,
+}
+
+impl Gate {
+    fn close(&self) {
+        self.0.0.lock().is_closed = true;
+    }
+
+    fn open(&self) {
+        self.0.0.lock().is_closed = false;
+        self.0.1.notify_all();
+    }
+
+    fn wait_for_arrival(&self) {
+        let mut state = self.0.0.lock();
+        let timed_out = self
+            .0
+            .1
+            .wait_while_for(&mut state, |state| !state.has_arrived, PATIENCE);
+        assert!(!timed_out.timed_out(), "no connection was checked in");
+    }
+}
+
+impl HandleEvent for Gate {
+    fn handle_checkin(&self, _: CheckinEvent) {
+        let mut state = self.0.0.lock();
+        state.has_arrived = true;
+        self.0.1.notify_all();
+        self.0.1.wait_while(&mut state, |state| state.is_closed);
+    }
+}
+
+struct OpenOnDrop<'a>(&'a Gate);
+
+impl Drop for OpenOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// A handler that checks a connection of another pool out and in at every event.
+#[derive(Debug)]
+struct UsesPool(PgPool);
+
+impl HandleEvent for UsesPool {
+    fn handle_checkout(&self, _: CheckoutEvent) {
+        backend_pid(&mut self.0.get().unwrap());
+    }
+
+    fn handle_checkin(&self, _: CheckinEvent) {
+        backend_pid(&mut self.0.get().unwrap());
+    }
+}
+
+impl HandleAuthEvent for UsesPool {
+    fn handle_connection_retired(&self, _: &ConnectionRetired) {
+        backend_pid(&mut self.0.get().unwrap());
+    }
 }
 
 /// Why connections were given up.

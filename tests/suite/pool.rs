@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -14,9 +15,11 @@ use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
 use parking_lot::Mutex;
 use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
 
+use crate::support::child::{self, Child};
 use crate::support::database::{
     auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, shared_emulator,
 };
+use crate::support::footprint::Footprint;
 use crate::support::{FakeSource, PATIENCE, SECOND};
 
 #[test]
@@ -241,6 +244,117 @@ fn the_presets_are_those_that_the_documentation_gives() {
     assert_eq!(pool.idle_timeout(), Some(10 * 60 * SECOND));
     assert_eq!(pool.connection_timeout(), 10 * SECOND);
     assert!(pool.test_on_check_out());
+}
+
+/// FAULTS.md row 38.
+#[test]
+fn the_longest_duration_means_no_limit() {
+    let auth = auth_builder(shared_emulator()).refresh_timeout(Duration::MAX);
+    let manager = manager_builder(shared_emulator())
+        .auth(auth.build().unwrap())
+        .connect_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let pool = manager
+        .pool_builder()
+        .max_size(2)
+        .max_lifetime(Some(Duration::MAX))
+        .idle_timeout(Some(Duration::MAX))
+        .connection_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let both = (pool.get().unwrap(), pool.get().unwrap());
+    drop(both);
+    assert_eq!(pool.state().connections, 2, "no slot is lost");
+    #[cfg(feature = "postgres")]
+    diesel_rds_iam::PostgresConnectionManager::builder(&shared_emulator().url("app"))
+        .auth(auth_builder(shared_emulator()).build().unwrap())
+        .connect_timeout(Duration::MAX)
+        .build()
+        .unwrap()
+        .try_connect()
+        .unwrap();
+}
+
+/// r2d2 99.
+#[test]
+fn the_threads_of_a_pool_end_with_it() {
+    const TEST: &str = "the_threads_of_a_pool_end_with_it";
+    // In a process of its own, in which nothing else starts threads.
+    if !child::is_running(module_path!(), TEST) {
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none")).run();
+    }
+    let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app\
+               ?hostaddr=127.0.0.1&port=1";
+    let auth = IamAuth::builder().credentials_fn(|| Err("not in this test".into()));
+    let manager = PgConnectionManager::builder(url).auth(auth.build().unwrap());
+    let manager = manager.build().unwrap();
+    drop(manager.pool_builder().build_unchecked().unwrap());
+    for _ in 0..100 {
+        drop(manager.pool_builder().build_unchecked().unwrap());
+    }
+    let begun = Instant::now();
+    loop {
+        let threads = Footprint::own().unwrap().threads;
+        if threads <= 20 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE / 2, "{threads} threads");
+        thread::yield_now();
+    }
+}
+
+/// FAULTS.md row 38.
+#[test]
+fn a_pool_without_threads_is_an_error() {
+    const TEST: &str = "a_pool_without_threads_is_an_error";
+    if !child::is_running(module_path!(), TEST) {
+        // The system has no memory for such a stack, so it starts no thread.
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
+            .env("RUST_MIN_STACK", (1_u64 << 46).to_string())
+            .run();
+    }
+    thread::Builder::new().spawn(|| {}).unwrap_err();
+    let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+    let manager = PgConnectionManager::new(url).unwrap();
+    for built in [
+        manager.pool_builder().build(),
+        manager.pool_builder().build_unchecked(),
+    ] {
+        let error = built.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("limit of threads"), "{error}");
+    }
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.to_string().contains("limit of threads"), "{error}");
+}
+
+/// FAULTS.md row 2.
+#[test]
+fn an_error_handler_that_panics_loses_no_slot() {
+    #[derive(Debug)]
+    struct PanicsOnError;
+
+    impl r2d2::HandleError<diesel::r2d2::Error> for PanicsOnError {
+        fn handle_error(&self, _: diesel::r2d2::Error) {
+            panic!("the error handler panics, as this test wants it to");
+        }
+    }
+
+    let emulator = emulator();
+    let pool = manager(&emulator)
+        .pool_builder()
+        .max_size(1)
+        .connection_timeout(SECOND)
+        .error_handler(Box::new(PanicsOnError))
+        .build()
+        .unwrap();
+    emulator.stop_postgres().unwrap();
+    pool.get().err().unwrap();
+    pool.get().err().unwrap();
+    emulator.start_postgres().unwrap();
+    drop(get_patiently(&pool));
 }
 
 #[test]

@@ -24,6 +24,9 @@ use crate::roots::Roots;
 /// libpq counts the seconds of its timeout from two.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// libpq reads its timeout into an `int`.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64);
+
 /// A libpq connection string but for the password, and the file of roots that it names.
 #[derive(Debug)]
 pub struct Connector {
@@ -81,7 +84,7 @@ impl sealed::Backend for PgConnection {
         let timeout = connector
             .connect_timeout
             .map_or(timeout, |wanted| wanted.min(timeout));
-        let timeout = timeout.max(SHORTEST_TIMEOUT).as_secs();
+        let timeout = timeout.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT).as_secs();
         conninfo.push("connect_timeout", &timeout.to_string());
         let passfile = match password {
             Some(password) => Some(

@@ -7,7 +7,7 @@ pub mod footprint;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -100,6 +100,16 @@ impl FakeSource {
             Some(answer) => answer(),
             None => Ok(keys()),
         }
+    }
+}
+
+/// Sets a flag when it is dropped, also by a panic. The threads of a test run until its flag is set; a
+/// failed assertion between them would otherwise leave `thread::scope` waiting for ever.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -1,0 +1,38 @@
+//! What r2d2 reports its failures to.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+
+use r2d2::HandleError;
+
+use crate::lifetime::without_notes;
+
+/// The default. Connect failures are already logged, and a failed checkout test only leads to another
+/// connect.
+#[derive(Debug)]
+pub(super) struct DebugErrorHandler;
+
+impl<E: Error> HandleError<E> for DebugErrorHandler {
+    fn handle_error(&self, error: E) {
+        tracing::debug!(%error, "the pool goes without a connection");
+    }
+}
+
+/// The user's handler, whose panic would lose a slot of the pool for good.
+pub(super) struct GuardedErrorHandler<E>(pub(super) Box<dyn HandleError<E>>);
+
+impl<E: 'static> HandleError<E> for GuardedErrorHandler<E> {
+    fn handle_error(&self, error: E) {
+        let call = AssertUnwindSafe(|| without_notes(|| self.0.handle_error(error)));
+        if panic::catch_unwind(call).is_err() {
+            tracing::error!("the pool's error handler panicked");
+        }
+    }
+}
+
+impl<E: 'static> fmt::Debug for GuardedErrorHandler<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
