@@ -16,13 +16,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use self::sync::{Condvar, Mutex, RwLock};
 use crate::clock::Moment;
+use crate::sync::{Condvar, Mutex, RwLock};
 
 #[cfg(test)]
 #[cfg(rds_iam_loom)]
 mod models;
-mod sync;
 #[cfg(test)]
 #[cfg(not(rds_iam_loom))]
 mod tests;

@@ -44,6 +44,7 @@ mod private_file;
 mod roots;
 mod runtime;
 mod sign;
+mod sync;
 mod token;
 
 pub use auth::{IamAuth, IamAuthBuilder, Password, PasswordBuilder, RotatingPassword, TokenSource};

@@ -9,7 +9,7 @@ mod handler;
 mod lifetimes;
 
 pub(crate) use self::handler::{
-    Drain, LifetimeHandler, begin_connect, is_draining, note_read_only, take_retirement,
-    without_notes,
+    Drain, LifetimeHandler, begin_connect, is_draining, note_read_only, note_unfinished,
+    take_retirement, take_unfinished, without_notes,
 };
 pub(crate) use self::lifetimes::Lifetimes;

@@ -14,7 +14,6 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use r2d2::event::NopEventHandler;
 use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -27,7 +26,7 @@ use crate::clock::FOREVER;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::Error;
 use crate::lifetime::{LifetimeHandler, Lifetimes};
-use crate::manager::{Lookout, Pooled, RdsConnectionManager};
+use crate::manager::{Dialer, Opened, Pooled, RdsConnectionManager, Workers};
 use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
@@ -189,7 +188,7 @@ impl<C: Backend> PoolBuilder<C> {
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let workers = self.workers()?;
-        let first = self.manager.in_pool(self.pooled(None)).try_connect()?;
+        let first = self.manager.open_within(self.connect_timeout())?;
         Ok(self.assemble(Some(first), workers))
     }
 
@@ -243,7 +242,13 @@ impl<C: Backend> PoolBuilder<C> {
         workers: Arc<ScheduledThreadPool>,
     ) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
-        let pooled = self.pooled(first);
+        let pooled = self.pooled(&workers);
+        if let Some(connection) = first {
+            pooled.dialer.handoff.put(Opened {
+                connection,
+                generation: 0,
+            });
+        }
         let lifetimes = pooled.lifetimes.clone();
         let manager = self.manager.in_pool(pooled);
         announce(&manager, self.max_size, max_lifetime);
@@ -270,20 +275,24 @@ impl<C: Backend> PoolBuilder<C> {
             .build_unchecked(manager)
     }
 
-    fn pooled(&self, first: Option<C::Connection>) -> Pooled<C> {
+    /// Shorter than `get` waits, so that it returns the reason of a failure.
+    fn connect_timeout(&self) -> Duration {
+        self.connection_timeout * 9 / 10
+    }
+
+    fn pooled(&self, workers: &Arc<ScheduledThreadPool>) -> Pooled<C> {
+        let own_workers = match self.thread_pool {
+            Some(_) => None,
+            None => Some(Workers::new(workers, workers::COUNT)),
+        };
         Pooled {
-            first: Mutex::new(first),
-            // A worker that is still connecting when nobody waits any more has nobody to tell.
-            connect_timeout: self.connection_timeout * 9 / 10,
+            dialer: Dialer::new(own_workers),
+            connect_timeout: self.connect_timeout(),
             lifetimes: Arc::new(Lifetimes::new(
                 self.longest_life(),
                 self.max_size,
                 self.connection_timeout,
             )),
-            lookout: match self.thread_pool {
-                Some(_) => None,
-                None => Some(Lookout::new(self.connection_timeout / 2)),
-            },
             process: process::id(),
         }
     }

@@ -1,4 +1,4 @@
-//! The library's `cache`, built once more with loom's locks in place of parking_lot's, so that
+//! The library's `cache` and `manager/handoff`, built once more with loom's locks in place of parking_lot's, so that
 //! `cargo test --workspace` runs the models beside it.
 //!
 //! A package of its own, because the cfg that makes the difference would otherwise have to be given
@@ -6,7 +6,7 @@
 
 #![cfg(test)]
 
-use self::library::clock;
+use self::library::{clock, sync};
 
 #[path = "../../src"]
 #[expect(
@@ -17,4 +17,7 @@ use self::library::clock;
 mod library {
     pub(crate) mod cache;
     pub(crate) mod clock;
+    #[path = "manager/handoff.rs"]
+    pub(crate) mod handoff;
+    pub(crate) mod sync;
 }

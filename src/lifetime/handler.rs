@@ -6,6 +6,7 @@
 //!
 //! * `connect`, then `handle_acquire`: the generation in which the login began.
 //! * `handle_checkin`, then `has_broken`: whether the connection is retired.
+//! * `connect` that fails, then the error handler: whether that is no failure.
 //! * `is_valid` that fails, then `handle_release`: whether the server was read-only.
 //! * `get` of [`retire_all`](crate::retire_all), then `handle_checkout` or `handle_timeout`: the
 //!   lifetimes of the pool that is drained.
@@ -32,12 +33,14 @@ struct Notes {
     generation: u64,
     is_retired: bool,
     is_read_only: bool,
+    is_unfinished: bool,
 }
 
 const NO_NOTES: Notes = Notes {
     generation: 0,
     is_retired: false,
     is_read_only: false,
+    is_unfinished: false,
 };
 
 /// The pool that a thread drains: its lifetimes, once r2d2 has called its handler.
@@ -90,6 +93,17 @@ pub(crate) fn take_retirement() -> bool {
 /// Notes that the connection that this thread is dropping works, and that its server is read-only.
 pub(crate) fn note_read_only() {
     change_notes(|notes| notes.is_read_only = true);
+}
+
+/// Notes that the error which this thread is about to return from `connect` is no failure: the connection
+/// is still being opened.
+pub(crate) fn note_unfinished() {
+    change_notes(|notes| notes.is_unfinished = true);
+}
+
+/// Whether the error that this thread returned from `connect` is no failure. Clears the note.
+pub(crate) fn take_unfinished() -> bool {
+    change_notes(|notes| mem::take(&mut notes.is_unfinished))
 }
 
 /// Whether this thread checks connections out only to drop them.

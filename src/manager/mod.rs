@@ -4,8 +4,9 @@
 
 mod builder;
 mod connect;
+mod dialer;
+mod handoff;
 mod health;
-mod lookout;
 mod passwords;
 
 use std::fmt;
@@ -14,11 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 pub use self::builder::ManagerBuilder;
+pub(crate) use self::dialer::{Dialer, Opened, Workers};
 use self::health::Health;
-pub(crate) use self::lookout::Lookout;
 use self::passwords::Passwords;
 use crate::auth::{Backoff, IamAuth, Provenance};
 use crate::backend::Backend;
@@ -63,15 +62,12 @@ struct Inner<C: Backend> {
     is_writer: bool,
 }
 
-/// What a manager knows of the one pool that it is in.
+/// What the manager inside a pool shares with the threads that open its connections. It goes with the pool.
 pub(crate) struct Pooled<C: Backend> {
-    /// Opened to see whether it works, and handed to whoever asks first.
-    pub(crate) first: Mutex<Option<C::Connection>>,
+    pub(crate) dialer: Dialer<C>,
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
-    /// `None` where the workers are other pools' as well.
-    pub(crate) lookout: Option<Lookout>,
     /// The pool is of no use in a child that is forked later.
     pub(crate) process: u32,
 }
@@ -116,11 +112,12 @@ impl<C: Backend> RdsConnectionManager<C> {
     ///
     /// Every [`ErrorKind`] is possible.
     pub fn try_connect(&self) -> Result<C::Connection, Error> {
-        let limit = match &self.pooled {
-            Some(pooled) => pooled.connect_timeout.min(self.inner.connect_timeout),
-            None => self.inner.connect_timeout,
-        };
-        self.inner.open(limit)
+        let limit = self.pooled.as_ref().map(|pooled| pooled.connect_timeout);
+        self.open_within(limit.unwrap_or(Duration::MAX))
+    }
+
+    pub(crate) fn open_within(&self, limit: Duration) -> Result<C::Connection, Error> {
+        self.inner.open(limit.min(self.inner.connect_timeout))
     }
 
     /// Why the last attempt to open a connection failed, if none has worked since; over all clones
@@ -240,25 +237,8 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
     type Error = C::Error;
 
     fn connect(&self) -> Result<C::Connection, C::Error> {
-        if let Some(pooled) = &self.pooled {
-            let generation = pooled.lifetimes.generation();
-            lifetime::begin_connect(generation);
-            let first = pooled.first.lock().take();
-            // It was opened in the first generation, and may have waited for long since, in a pool
-            // that keeps no idle connections.
-            if let Some(mut first) = first
-                && generation == 0
-                && self.inner.ping(&mut first).is_ok()
-            {
-                return Ok(first);
-            }
-        }
-        let lookout = self
-            .pooled
-            .as_ref()
-            .and_then(|pooled| pooled.lookout.as_ref());
-        let connection = match lookout {
-            Some(lookout) => lookout.keep(&self.inner.clock, || self.try_connect()),
+        let connection = match &self.pooled {
+            Some(pooled) => pooled.visit(&self.inner),
             None => self.try_connect(),
         };
         Ok(connection?)

@@ -13,7 +13,7 @@ use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use crate::error::{Error, ErrorKind};
 
 /// As many as r2d2 starts.
-const WORKERS: usize = 3;
+pub(super) const COUNT: usize = 3;
 
 const NAME_PATTERN: &str = "rds-iam-pool-{}";
 
@@ -25,10 +25,10 @@ const NAME_PATTERN: &str = "rds-iam-pool-{}";
 pub(super) fn start() -> Result<Arc<ScheduledThreadPool>, Error> {
     // The crate scheduled-thread-pool panics if a thread cannot be started, and the panic's message
     // would appear on standard error. So it is tried out before.
-    try_threads(WORKERS).map_err(no_threads)?;
+    try_threads(COUNT).map_err(no_threads)?;
     let build = || {
         ScheduledThreadPool::builder()
-            .num_threads(WORKERS)
+            .num_threads(COUNT)
             .thread_name_pattern(NAME_PATTERN)
             .on_drop_behavior(OnPoolDropBehavior::DiscardPendingScheduled)
             .build()

@@ -17,6 +17,7 @@ mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+mod dropped_pool;
 mod endurance;
 mod environment;
 mod events;

@@ -1,12 +1,13 @@
-//! The locks: parking_lot's, or in a model loom's, which try every order of events.
+//! The locks of the code that loom models: parking_lot's, or in a model loom's, which run every order of
+//! events.
 
 #[cfg(not(rds_iam_loom))]
-pub(super) use parking_lot::{Condvar, Mutex, RwLock};
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 
 #[cfg(rds_iam_loom)]
-pub(super) use self::modelled::{Condvar, Mutex, RwLock};
+pub(crate) use self::modelled::{Condvar, Mutex, RwLock};
 
-/// loom's locks have the shape of std's. Here they get as much of parking_lot's as the cache uses.
+/// loom's locks have the shape of std's. This gives them the part of parking_lot's that is used.
 #[cfg(rds_iam_loom)]
 mod modelled {
     use std::ops::{Deref, DerefMut};

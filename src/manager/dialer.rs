@@ -1,0 +1,269 @@
+//! Opens the connections of a pool on threads of their own; see [`handoff`](super::handoff) for why.
+
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::handoff::{Arrival, Departure, Handoff, Next};
+use super::{Inner, Pooled};
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind};
+use crate::lifetime;
+
+const THREAD_NAME: &str = "rds-iam-dial";
+
+/// The pause between two attempts of the probe.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A connection that a worker has yet to take.
+pub(crate) struct Opened<T> {
+    pub(crate) connection: T,
+    /// The generation of the pool in which its login began.
+    pub(crate) generation: u64,
+}
+
+/// The dialer of one pool.
+pub(crate) struct Dialer<C: Backend> {
+    pub(crate) handoff: Handoff<Opened<C::Connection>, Error>,
+    /// The pool's own workers; none if they are shared with other pools. Those dial themselves: threads of
+    /// our own would be as many as there are pools.
+    workers: Option<Workers>,
+}
+
+/// The threads of r2d2's that visit.
+pub(crate) struct Workers {
+    pub(crate) threads: Weak<ScheduledThreadPool>,
+    pub(crate) count: usize,
+    /// While the server is unreachable, all workers but one are reserved, each until its sender is dropped.
+    /// The pool's attempts then queue up for the last worker, and one of them is inside nearly all the time,
+    /// rather than all of them together every few seconds.
+    reserved: Mutex<Vec<mpsc::Sender<()>>>,
+}
+
+impl Workers {
+    pub(crate) fn new(threads: &Arc<ScheduledThreadPool>, count: usize) -> Workers {
+        Workers {
+            threads: Arc::downgrade(threads),
+            count,
+            reserved: Mutex::default(),
+        }
+    }
+
+    fn reserve(&self) {
+        let Some(threads) = self.threads.upgrade() else {
+            return;
+        };
+        let mut reserved = self.reserved.lock();
+        for _ in 1..self.count {
+            let (release, released) = mpsc::channel();
+            reserved.push(release);
+            threads.execute(move || {
+                // An error means that the sender was dropped, and that is the signal to end.
+                let _ = released.recv();
+            });
+        }
+    }
+
+    fn release(&self) {
+        self.reserved.lock().clear();
+    }
+}
+
+impl<C: Backend> Dialer<C> {
+    pub(crate) fn new(workers: Option<Workers>) -> Dialer<C> {
+        Dialer {
+            handoff: Handoff::new(),
+            workers,
+        }
+    }
+}
+
+impl<C: Backend> Pooled<C> {
+    /// Gets a connection for r2d2's worker that calls this.
+    pub(super) fn visit(self: &Arc<Self>, inner: &Arc<Inner<C>>) -> Result<C::Connection, Error> {
+        if self.dialer.workers.is_none() {
+            return self.dial_here(inner);
+        }
+        let handoff = &self.dialer.handoff;
+        loop {
+            let opened = match handoff.arrive_at(inner.clock.monotonic()) {
+                // It may have waited for seconds.
+                Arrival::Ready(mut opened) => match inner.ping(&mut opened.connection) {
+                    Ok(()) => opened,
+                    Err(_) => continue,
+                },
+                Arrival::Wait { limit, starts_dial } => {
+                    if starts_dial {
+                        Dial::start(inner, self);
+                    }
+                    match handoff.wait(limit) {
+                        Departure::Connected(opened) => opened,
+                        Departure::Failed(error) | Departure::Unfinished(Some(error)) => {
+                            return Err(error);
+                        }
+                        Departure::Unfinished(None) => return Err(unfinished()),
+                    }
+                }
+                Arrival::Leave => return Err(unfinished()),
+            };
+            if self.is_current(&opened) {
+                return Ok(self.take(opened));
+            }
+        }
+    }
+
+    /// Opens a connection on the worker itself.
+    fn dial_here(&self, inner: &Inner<C>) -> Result<C::Connection, Error> {
+        while let Some(mut opened) = self.dialer.handoff.take_ready() {
+            if self.is_current(&opened) && inner.ping(&mut opened.connection).is_ok() {
+                return Ok(self.take(opened));
+            }
+        }
+        loop {
+            let generation = self.lifetimes.generation();
+            let connection = inner.open(self.connect_timeout.min(inner.connect_timeout))?;
+            let opened = Opened {
+                connection,
+                generation,
+            };
+            if self.is_current(&opened) {
+                return Ok(self.take(opened));
+            }
+        }
+    }
+
+    /// False if all connections were retired since the login began: it may lead to a server that is no
+    /// longer the right one.
+    fn is_current(&self, opened: &Opened<C::Connection>) -> bool {
+        opened.generation == self.lifetimes.generation()
+    }
+
+    fn take(&self, opened: Opened<C::Connection>) -> C::Connection {
+        lifetime::begin_connect(opened.generation);
+        opened.connection
+    }
+}
+
+/// A thread that opens one connection, or as the probe as many as it takes until one is open.
+struct Dial<C: Backend> {
+    inner: Arc<Inner<C>>,
+    /// Gone as soon as the pool is dropped.
+    pooled: Weak<Pooled<C>>,
+    is_probe: bool,
+    has_delivered: bool,
+}
+
+impl<C: Backend> Dial<C> {
+    fn start(inner: &Arc<Inner<C>>, pooled: &Arc<Pooled<C>>) {
+        let dial = Dial {
+            inner: inner.clone(),
+            pooled: Arc::downgrade(pooled),
+            is_probe: false,
+            has_delivered: false,
+        };
+        let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+        // If it cannot be started, `spawn` drops the dial, which delivers a failure.
+        let _ = thread.spawn(move || dial.run());
+    }
+
+    fn run(mut self) {
+        while let Some(pooled) = self.pooled.upgrade() {
+            let generation = pooled.lifetimes.generation();
+            let limit = pooled.connect_timeout.min(self.inner.connect_timeout);
+            drop(pooled);
+            let result = self.inner.open(limit);
+            let Some(pooled) = self.pooled.upgrade() else {
+                return;
+            };
+            if self.deliver(&pooled, generation, result) == Next::End {
+                return;
+            }
+            drop(pooled);
+            thread::sleep(PROBE_INTERVAL);
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        pooled: &Pooled<C>,
+        generation: u64,
+        result: Result<C::Connection, Error>,
+    ) -> Next {
+        let handoff = &pooled.dialer.handoff;
+        match result {
+            Err(error) if is_unreachable(&error) => {
+                if handoff.unreachable(error, self.is_probe) == Next::Probe {
+                    if !self.is_probe {
+                        self.is_probe = true;
+                        pooled.reserve_workers();
+                    }
+                    return Next::Probe;
+                }
+            }
+            Err(error) => handoff.failed(error, self.is_probe),
+            Ok(connection) => handoff.connected(
+                Opened {
+                    connection,
+                    generation,
+                },
+                self.is_probe,
+            ),
+        }
+        self.has_delivered = true;
+        Next::End
+    }
+}
+
+impl<C: Backend> Drop for Dial<C> {
+    /// Visits must not wait for a dial that is no more.
+    fn drop(&mut self) {
+        let Some(pooled) = self.pooled.upgrade() else {
+            return;
+        };
+        if !self.has_delivered {
+            let error = Error::new(
+                ErrorKind::Internal,
+                "a connection could not be opened, because no thread could be started for it or its \
+                 thread panicked; raise the process's limit of threads",
+            );
+            pooled.dialer.handoff.failed(error, self.is_probe);
+        }
+        if self.is_probe {
+            pooled.release_workers();
+        }
+    }
+}
+
+impl<C: Backend> Pooled<C> {
+    fn reserve_workers(&self) {
+        if let Some(workers) = &self.dialer.workers {
+            workers.reserve();
+        }
+    }
+
+    fn release_workers(&self) {
+        if let Some(workers) = &self.dialer.workers {
+            workers.release();
+        }
+    }
+}
+
+/// Whether there is no server, or one that accepts no logins at present. Every other failure is an answer.
+fn is_unreachable(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Network | ErrorKind::ServerUnavailable
+    )
+}
+
+/// r2d2 shows this to a `get` that times out meanwhile. It is no failure, and none is reported.
+fn unfinished() -> Error {
+    lifetime::note_unfinished();
+    Error::new(
+        ErrorKind::Network,
+        "the connection is still being opened; raise connection_timeout if the server takes this long",
+    )
+}

@@ -1,0 +1,187 @@
+//! Pools whose server is unreachable: how they end, and how often they connect until then.
+
+use std::fmt;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel_rds_iam::{ErrorKind, PgConnectionManager, PgPool};
+use parking_lot::Mutex;
+use r2d2::HandleEvent;
+use rds_iam_emulator::{Emulator, Fault, Stage};
+
+use crate::support::database::{auth_builder, emulator, manager_builder};
+use crate::support::{PATIENCE, SECOND};
+
+/// The workers' time inside `connect` is limited to 0.8 s; the rest is for a machine that is busy.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A pool's handler, which is dropped with the pool.
+struct Witness;
+
+impl HandleEvent for Witness {}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
+#[derive(Debug)]
+struct Shared(Arc<Witness>);
+
+impl HandleEvent for Shared {}
+
+/// A pool with default settings that has not connected yet, and what is gone when it is.
+fn pool_of(manager: &PgConnectionManager) -> (PgPool, Weak<Witness>) {
+    let witness = Arc::new(Witness);
+    let weak = Arc::downgrade(&witness);
+    let pool = manager
+        .pool_builder()
+        .event_handler(Box::new(Shared(witness)))
+        .build_unchecked();
+    (pool.unwrap(), weak)
+}
+
+/// Drops pools after a second, and asserts that none outlives that for long.
+fn assert_dropped_pools_end(manager: &PgConnectionManager) {
+    let (pools, witnesses): (Vec<_>, Vec<_>) = (0..5).map(|_| pool_of(manager)).unzip();
+    for pool in &pools {
+        // Those who wait are why it connects.
+        assert!(pool.get_timeout(SECOND / 5).is_err());
+    }
+    drop(pools);
+    let dropped = Instant::now();
+    while let Some(left) = witnesses.iter().position(|it| it.strong_count() > 0) {
+        assert!(dropped.elapsed() < ENDS_WITHIN, "pool {left} lives on");
+        thread::yield_now();
+    }
+}
+
+/// A manager for a server of the test's own, under the emulator's name.
+fn manager_for(listener: &TcpListener, emulator: &Emulator) -> PgConnectionManager {
+    let (host, port) = (emulator.host(), listener.local_addr().unwrap().port());
+    let url = format!("host={host} hostaddr=127.0.0.1 port={port} user=app");
+    PgConnectionManager::builder(&url)
+        .auth(auth_builder(emulator).build().unwrap())
+        .build()
+        .unwrap()
+}
+
+/// FAULTS.md row 39.
+#[test]
+fn a_dropped_pool_ends_although_its_server_refuses_connections() {
+    let emulator = emulator();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let manager = manager_for(&listener, &emulator);
+    drop(listener);
+    assert_dropped_pools_end(&manager);
+}
+
+/// FAULTS.md row 39.
+#[test]
+fn a_dropped_pool_ends_although_its_server_is_silent() {
+    let emulator = emulator();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_dropped_pools_end(&manager_for(&silent, &emulator));
+}
+
+/// FAULTS.md row 39.
+#[test]
+fn a_dropped_pool_ends_although_its_server_is_full() {
+    let emulator = emulator();
+    let manager = manager_builder(&emulator).build().unwrap();
+    emulator
+        .execute("ALTER ROLE app CONNECTION LIMIT 0")
+        .unwrap();
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
+    assert_dropped_pools_end(&manager);
+    // The logins that were under way have ended, and none follows.
+    let begun = Instant::now();
+    let mut count = emulator.login_count();
+    let mut quiet_since = Instant::now();
+    while quiet_since.elapsed() < 2 * SECOND {
+        if emulator.login_count() != count {
+            (count, quiet_since) = (emulator.login_count(), Instant::now());
+        }
+        assert!(begun.elapsed() < PATIENCE, "logins go on");
+        thread::yield_now();
+    }
+}
+
+/// FAULTS.md row 39.
+#[test]
+fn a_dropped_pool_ends_although_its_server_is_read_only() {
+    let emulator = emulator();
+    let manager = manager_builder(&emulator).writer().build().unwrap();
+    emulator
+        .execute("ALTER ROLE app SET default_transaction_read_only = on")
+        .unwrap();
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
+    assert_dropped_pools_end(&manager);
+}
+
+/// FAULTS.md row 40: of three workers with ten connections to open, one attempt every half a second is left.
+#[test]
+fn a_pool_makes_two_attempts_a_second_while_its_server_is_away() {
+    const ATTEMPTS: usize = 12;
+    let emulator = emulator();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let manager = manager_for(&listener, &emulator);
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(client);
+        }
+    });
+    let begun = Instant::now();
+    let pool = manager.pool_builder().min_idle(None).build_unchecked();
+    let pool = pool.unwrap();
+    while attempts.load(Ordering::SeqCst) < ATTEMPTS {
+        assert!(begun.elapsed() < PATIENCE, "it has given up");
+        thread::yield_now();
+    }
+    // The first of each worker come at once, and one more may be under way beside the probe.
+    let paced = u32::try_from(ATTEMPTS - 5).unwrap();
+    let least = paced * SECOND / 2;
+    assert!(begun.elapsed() >= least, "after {:?}", begun.elapsed());
+    drop(pool);
+}
+
+/// FAULTS.md row 41.
+#[test]
+fn a_login_that_outlasts_a_visit_is_no_failure() {
+    #[derive(Clone, Debug, Default)]
+    struct Reported(Arc<Mutex<Vec<String>>>);
+
+    impl r2d2::HandleError<diesel::r2d2::Error> for Reported {
+        fn handle_error(&self, error: diesel::r2d2::Error) {
+            self.0.lock().push(error.to_string());
+        }
+    }
+
+    let reported = Reported::default();
+    let emulator = emulator();
+    emulator.fault(Fault::Delay(Stage::Login, 2 * SECOND));
+    let manager = manager_builder(&emulator).connect_timeout(PATIENCE);
+    let manager = manager.build().unwrap();
+    let pool = manager
+        .pool_builder()
+        .max_size(1)
+        .connection_timeout(PATIENCE)
+        .error_handler(Box::new(reported.clone()))
+        .build_unchecked()
+        .unwrap();
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+    assert_eq!(emulator.login_count(), 1);
+    assert_eq!(*reported.0.lock(), [""; 0]);
+    assert_eq!(manager.stats().connects_failed, 0);
+    assert!(manager.last_failure().is_none());
+}
