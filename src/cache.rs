@@ -131,6 +131,21 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
         }
     }
 
+    /// The right to fetch a value although the present one may be fresh; `None` if a fetch is under way.
+    /// The present value serves meanwhile, and afterwards if the fetch fails.
+    pub(crate) fn refresh_early(self: &Arc<Self>, now: &Moment) -> Option<Flight<V, E>> {
+        let mut gate = self.gate.lock();
+        match gate.flight {
+            Some(_) => None,
+            None => Some(self.take_off(&mut gate, now).1),
+        }
+    }
+
+    /// The fetch under way, if there is one.
+    pub(crate) fn under_way(&self) -> Option<Landing<V, E>> {
+        self.gate.lock().flight.as_ref().map(Landing::of)
+    }
+
     /// Drops exactly `value`, unless another has taken its place. Returns whether it was dropped.
     ///
     /// A flight that is under way goes on, and what it brings is kept: it can be no worse.

@@ -181,7 +181,7 @@ pub struct ConnectFailed<'a> {
     pub took: Duration,
     /// The server was not asked, since it has refused so many logins lately. The error is that of the
     /// last.
-    pub was_held_back: bool,
+    pub was_rate_limited: bool,
     /// Whom it is for; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }

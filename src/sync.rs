@@ -15,7 +15,7 @@ mod modelled {
 
     use loom::sync::{self, RwLockReadGuard, RwLockWriteGuard};
 
-    const POISONED: &str = "another thread of this model panicked";
+    const POISONED: &str = "a modelled thread panicked";
 
     pub(crate) struct RwLock<T>(sync::RwLock<T>);
 

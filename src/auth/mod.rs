@@ -1,7 +1,7 @@
 //! A password for this endpoint, now.
 
-mod backoff;
 mod builder;
+mod login_limiter;
 mod password;
 mod signer;
 mod source;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub(crate) use self::backoff::Backoff;
 pub use self::builder::IamAuthBuilder;
+pub(crate) use self::login_limiter::LoginLimiter;
 pub(crate) use self::password::Kind as PasswordKind;
 pub use self::password::{Password, PasswordBuilder, RotatingPassword};
 use self::signer::{SignFor, Signer};
@@ -50,7 +50,34 @@ pub struct IamAuth(Arc<Inner>);
 struct Inner {
     signer: Arc<Signer>,
     shared: Arc<Shared>,
-    sources: Mutex<HashMap<Endpoint, TokenSource>>,
+    sources: Mutex<Sources>,
+}
+
+/// The sources by what they sign for. Those that no manager or caller holds are dropped when the map has
+/// doubled, so that an application with ever new endpoints does not grow.
+struct Sources {
+    by_endpoint: HashMap<Endpoint, TokenSource>,
+    purge_at: usize,
+}
+
+impl Sources {
+    const FEWEST: usize = 64;
+
+    fn new() -> Sources {
+        Sources {
+            by_endpoint: HashMap::new(),
+            purge_at: Sources::FEWEST,
+        }
+    }
+
+    fn insert(&mut self, endpoint: &Endpoint, source: &TokenSource) {
+        if self.by_endpoint.len() >= self.purge_at {
+            self.by_endpoint.retain(|_, source| source.is_held());
+            self.by_endpoint.shrink_to(self.purge_at);
+            self.purge_at = Sources::FEWEST.max(2 * self.by_endpoint.len());
+        }
+        self.by_endpoint.insert(endpoint.clone(), source.clone());
+    }
 }
 
 impl IamAuth {
@@ -64,18 +91,16 @@ impl IamAuth {
         IamAuthBuilder::default()
     }
 
-    /// The passwords of `endpoint`. All callers that name the same endpoint share one cache.
+    /// The passwords of `endpoint`. All callers that name the same endpoint share one cache, for as long as
+    /// one of them keeps its source.
     pub fn source(&self, endpoint: &Endpoint) -> TokenSource {
         let mut sources = self.0.sources.lock();
-        if let Some(source) = sources.get(endpoint) {
+        if let Some(source) = sources.by_endpoint.get(endpoint) {
             return source.clone();
         }
-        let fetch = SignFor {
-            signer: self.0.signer.clone(),
-            endpoint: endpoint.clone(),
-        };
+        let fetch = SignFor::new(self.0.signer.clone(), endpoint.clone());
         let source = TokenSource::new(Arc::new(fetch), self.0.shared.clone());
-        sources.insert(endpoint.clone(), source.clone());
+        sources.insert(endpoint, &source);
         source
     }
 
@@ -131,7 +156,7 @@ impl IamAuth {
         IamAuth(Arc::new(Inner {
             signer: Arc::new(signer),
             shared: Arc::new(shared),
-            sources: Mutex::new(HashMap::new()),
+            sources: Mutex::new(Sources::new()),
         }))
     }
 

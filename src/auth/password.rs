@@ -302,9 +302,6 @@ impl FetchToken for AskUser {
     fn would_repeat(&self, _token: &Token, _now: &Moment) -> bool {
         false
     }
-
-    /// Every fetch asks the source itself: there is nothing in between to be thrown away.
-    fn distrust(&self) {}
 }
 
 fn timed_out(limit: Duration) -> Error {

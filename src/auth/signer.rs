@@ -1,12 +1,13 @@
 //! One set of credentials, and the tokens that are signed with it for any number of endpoints.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::source::{FetchFuture, FetchToken, Fetched, Provenance};
-use crate::cache::{Answer, Cache};
+use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Recheck};
+use crate::cache::{Answer, Cache, Landing};
 use crate::clock::{Clock, Moment};
 use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
 use crate::endpoint::{Endpoint, RegionSource};
@@ -16,8 +17,11 @@ use crate::runtime;
 use crate::sign;
 use crate::token::{Schedule, Token};
 
-/// After a new token was refused, credentials are fetched anew no more often than this.
-const LEAST_TIME_BETWEEN_DISTRUST: Duration = Duration::from_secs(30);
+/// After a new token was refused, credentials are fetched anew no sooner than this after the last time. The
+/// interval doubles each time, since most refusals have another cause.
+const SHORTEST_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+const LONGEST_RECHECK_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// What a token is signed with: one set of credentials for all endpoints.
 pub(super) struct Signer {
@@ -29,8 +33,24 @@ pub(super) struct Signer {
     clock: Clock,
     /// Of fetches of credentials, while those of before are still good.
     failures: Degradation,
-    /// When credentials were last thrown away because a token was refused.
-    distrusted: Mutex<Option<Moment>>,
+    recheck: Mutex<Recheckings>,
+}
+
+/// When credentials were fetched anew because new tokens were refused.
+#[derive(Default)]
+struct Recheckings {
+    last: Option<Moment>,
+    /// Since a login worked that had been refused.
+    in_a_row: u32,
+}
+
+impl Recheckings {
+    fn interval(&self) -> Duration {
+        let doublings = self.in_a_row.saturating_sub(1).min(u32::BITS - 1);
+        SHORTEST_RECHECK_INTERVAL
+            .saturating_mul(1 << doublings)
+            .min(LONGEST_RECHECK_INTERVAL)
+    }
 }
 
 impl Signer {
@@ -50,7 +70,7 @@ impl Signer {
             refresh_timeout,
             clock,
             failures: Degradation::default(),
-            distrusted: Mutex::new(None),
+            recheck: Mutex::default(),
         }
     }
 
@@ -203,33 +223,76 @@ impl Signer {
         }
     }
 
-    /// A new token was refused: the credentials may have been revoked or replaced at their source.
-    fn distrust(&self) {
+    /// Fetches the credentials anew, after a new token was refused: they may have been revoked or replaced
+    /// at their source. Those that are held serve until others are here. `None` if it is too soon.
+    fn recheck_credentials(self: &Arc<Self>, endpoint: &Endpoint) -> Option<Recheck> {
         let now = self.clock.now();
-        let mut distrusted = self.distrusted.lock();
-        let is_too_soon =
-            distrusted.is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_DISTRUST);
-        if is_too_soon {
-            return;
+        let mut recheck = self.recheck.lock();
+        let interval = recheck.interval();
+        if recheck.last.is_some_and(|last| now.since(&last) < interval) {
+            return None;
         }
-        *distrusted = Some(now);
-        if let Some(held) = self.credentials.peek() {
-            self.credentials.discard(&held);
-            self.identity.forget();
-        }
+        let region = endpoint.region().map(str::to_owned);
+        let region = region.or_else(|| self.identity.known_region())?;
+        let refresh = self.credentials.refresh_early(&now)?;
+        *recheck = Recheckings {
+            last: Some(now),
+            in_a_row: recheck.in_a_row.saturating_add(1),
+        };
+        // The SDK's providers hold what they have read or assumed.
+        self.identity.forget();
+        let fetch = self.fetch_credentials(region);
+        let clock = self.clock.clone();
+        Some(Box::pin(async move {
+            let fetched = fetch.await;
+            if let Err(error) = &fetched {
+                tracing::debug!(%error, "credentials could not be fetched anew after a refused login");
+            }
+            refresh.land(fetched, &clock.now());
+        }))
+    }
+
+    /// A login worked that had been refused before.
+    fn recovered(&self) {
+        self.recheck.lock().in_a_row = 0;
     }
 }
 
 /// The tokens of one endpoint.
 pub(super) struct SignFor {
-    pub(super) signer: Arc<Signer>,
-    pub(super) endpoint: Endpoint,
+    signer: Arc<Signer>,
+    endpoint: Endpoint,
+    /// Whether the last new token was refused.
+    was_refused: AtomicBool,
+}
+
+impl SignFor {
+    pub(super) fn new(signer: Arc<Signer>, endpoint: Endpoint) -> SignFor {
+        SignFor {
+            signer,
+            endpoint,
+            was_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// The fetch of other credentials, if this endpoint's last new token was refused. The other endpoints
+    /// need not wait for it.
+    fn recheck_under_way(&self) -> Option<Landing<HeldCredentials, Error>> {
+        match self.was_refused.load(Ordering::Relaxed) {
+            true => self.signer.credentials.under_way(),
+            false => None,
+        }
+    }
 }
 
 impl FetchToken for SignFor {
     fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture {
         Box::pin(async move {
             let limit = self.signer.refresh_timeout;
+            if let Some(recheck) = self.recheck_under_way() {
+                // The credentials that are held are the ones whose token was refused.
+                let _ = runtime::within(limit, recheck).await;
+            }
             let sign = self.signer.sign(&self.endpoint, current.as_deref());
             runtime::within(limit, sign)
                 .await
@@ -238,7 +301,10 @@ impl FetchToken for SignFor {
     }
 
     fn fetch_at_once(&self) -> Option<Fetched> {
-        self.signer.sign_at_once(&self.endpoint)
+        match self.recheck_under_way() {
+            Some(_) => None,
+            None => self.signer.sign_at_once(&self.endpoint),
+        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -260,8 +326,17 @@ impl FetchToken for SignFor {
         token.would_be_signed_again_at(now)
     }
 
-    fn distrust(&self) {
-        self.signer.distrust();
+    fn refused(&self) -> Option<Recheck> {
+        self.was_refused.store(true, Ordering::Relaxed);
+        self.signer.recheck_credentials(&self.endpoint)
+    }
+
+    fn accepted(&self) {
+        // A load is all that nearly every login pays.
+        if self.was_refused.load(Ordering::Relaxed) {
+            self.was_refused.store(false, Ordering::Relaxed);
+            self.signer.recovered();
+        }
     }
 }
 

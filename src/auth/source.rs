@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::backoff::Backoff;
+use super::login_limiter::LoginLimiter;
 use super::signer::timed_out;
 use crate::cache::{Abandoned, Answer, Cache, Flight, Freshness, Perishable};
 use crate::clock::{Clock, Moment};
@@ -50,9 +51,17 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
     /// Whether a fetch at `now` would bring `token` again.
     fn would_repeat(&self, token: &Token, now: &Moment) -> bool;
 
-    /// The server refused one that was just fetched: do not trust what it was made of.
-    fn distrust(&self);
+    /// The server refused one that was just fetched. Returns work for the signing thread that finds out
+    /// whether what it was made of is still valid, if that is due.
+    fn refused(&self) -> Option<Recheck> {
+        None
+    }
+
+    /// The server accepted one.
+    fn accepted(&self) {}
 }
+
+pub(crate) type Recheck = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a token is signed with.
 #[derive(Debug)]
@@ -117,8 +126,11 @@ struct Inner {
     shared: Arc<Shared>,
     /// When a refusal last made us drop a token before its time.
     replaced: Mutex<Option<Moment>>,
-    /// By what is dialled: another database of the same server may be one that the user may not use.
-    backoffs: Mutex<HashMap<String, Weak<Backoff>>>,
+    /// The id of the last token that was refused when it was new. It may be in the cache for a second more,
+    /// and a second refusal of it is no reason for another attempt.
+    last_refused: AtomicU64,
+    /// By the settings of the login: with other ones, the server may answer otherwise.
+    limiters: Mutex<HashMap<String, Weak<LoginLimiter>>>,
 }
 
 /// A token to log in with.
@@ -137,7 +149,8 @@ impl TokenSource {
             fetch,
             shared,
             replaced: Mutex::new(None),
-            backoffs: Mutex::default(),
+            last_refused: AtomicU64::new(0),
+            limiters: Mutex::default(),
         }))
     }
 
@@ -153,20 +166,28 @@ impl TokenSource {
     /// [`ErrorKind::Internal`]. A failure is remembered for a second.
     #[inline]
     pub fn token(&self) -> Result<Arc<Token>, Error> {
-        self.offer().map(|offer| offer.token)
+        self.offer_within(Duration::MAX).map(|offer| offer.token)
     }
 
+    /// A token, for which the caller waits for at most `limit`. A fetch that takes longer goes on for the
+    /// next caller.
     #[inline]
-    pub(crate) fn offer(&self) -> Result<Offer, Error> {
+    pub(crate) fn offer_within(&self, limit: Duration) -> Result<Offer, Error> {
         let now = self.0.shared.clock.now();
         match self.0.cache.fresh_at(&now) {
-            Some(token) => Ok(Offer::cached(token)),
-            None => self.offer_slowly(&now),
+            Some(token) if !self.is_known_to_be_refused(&token) => Ok(Offer::cached(token)),
+            _ => self.offer_slowly(&now, limit),
         }
     }
 
     #[cold]
-    fn offer_slowly(&self, now: &Moment) -> Result<Offer, Error> {
+    fn offer_slowly(&self, now: &Moment, limit: Duration) -> Result<Offer, Error> {
+        if let Some(token) = self.0.cache.peek()
+            && self.is_known_to_be_refused(&token)
+            && self.may_replace(now)
+        {
+            self.0.cache.discard(&token);
+        }
         match self.0.cache.look_up(now) {
             Answer::Value(token, flight) => {
                 if let Some(flight) = flight {
@@ -188,10 +209,14 @@ impl TokenSource {
                         None => self.launch(flight, *now),
                     }
                 }
-                let limit = self.0.shared.refresh_timeout + GRACE;
-                let token = landing
-                    .wait(limit)
-                    .ok_or_else(|| thread_is_stuck(limit))??;
+                let longest = self.0.shared.refresh_timeout + GRACE;
+                let token = landing.wait(limit.min(longest)).ok_or_else(|| {
+                    if limit < longest {
+                        out_of_time(limit)
+                    } else {
+                        thread_is_stuck(longest)
+                    }
+                })??;
                 Ok(Offer {
                     token,
                     is_cached: false,
@@ -206,13 +231,20 @@ impl TokenSource {
     ///
     /// Drops exactly the token that was refused. Where another thread has replaced it already, that
     /// replacement is taken.
-    pub(crate) fn replace(&self, refused: &Offer) -> Result<Option<Offer>, Error> {
+    pub(crate) fn replace(&self, refused: &Offer, limit: Duration) -> Result<Option<Offer>, Error> {
         let now = self.0.shared.clock.now();
-        if !refused.is_cached {
+        if !refused.is_cached || self.is_known_to_be_refused(&refused.token) {
+            let id = refused.token.id();
+            self.0.last_refused.store(id, Ordering::Relaxed);
             if self.may_replace(&now) {
                 self.0.cache.discard(&refused.token);
             }
-            self.0.fetch.distrust();
+            if let Some(recheck) = self.0.fetch.refused() {
+                // Without a thread there is no check, and the next refusal asks for another.
+                if let Ok(runtime) = self.0.shared.runtime() {
+                    runtime.spawn(recheck);
+                }
+            }
             return Ok(None);
         }
         let is_current = self
@@ -228,23 +260,33 @@ impl TokenSource {
         }
         let replacement = Offer {
             is_cached: false,
-            ..self.offer()?
+            ..self.offer_within(limit)?
         };
         // The same text again would be refused again.
         let differs = replacement.token.expose_secret() != refused.token.expose_secret();
         Ok(differs.then_some(replacement))
     }
 
-    /// What all who log in to `target` with this source share for when they are refused.
-    pub(crate) fn backoff(&self, target: &str) -> Arc<Backoff> {
-        let mut backoffs = self.0.backoffs.lock();
-        if let Some(backoff) = backoffs.get(target).and_then(Weak::upgrade) {
-            return backoff;
+    /// The limiter of all logins with this source and these settings.
+    pub(crate) fn limiter(&self, settings: &str) -> Arc<LoginLimiter> {
+        let mut limiters = self.0.limiters.lock();
+        if let Some(limiter) = limiters.get(settings).and_then(Weak::upgrade) {
+            return limiter;
         }
-        backoffs.retain(|_, backoff| backoff.strong_count() > 0);
-        let backoff = Arc::default();
-        backoffs.insert(target.to_owned(), Arc::downgrade(&backoff));
-        backoff
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        let limiter = Arc::default();
+        limiters.insert(settings.to_owned(), Arc::downgrade(&limiter));
+        limiter
+    }
+
+    /// Whether anything but the identity's own map has this source.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// The server accepted a token of this source.
+    pub(crate) fn accepted(&self) {
+        self.0.fetch.accepted();
     }
 
     pub(crate) fn provenance(&self) -> Option<Provenance> {
@@ -253,6 +295,11 @@ impl TokenSource {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+
+    #[inline]
+    fn is_known_to_be_refused(&self, token: &Token) -> bool {
+        self.0.last_refused.load(Ordering::Relaxed) == token.id()
     }
 
     fn may_replace(&self, now: &Moment) -> bool {
@@ -359,6 +406,16 @@ impl From<Abandoned> for Error {
              of this identity was dropped meanwhile",
         )
     }
+}
+
+fn out_of_time(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::CredentialsTimeout,
+        format!(
+            "no token was available within the {limit:?} that were left to connect; its fetch goes on for \
+             the next connection; raise connect_timeout, or use a faster source of credentials"
+        ),
+    )
 }
 
 fn thread_is_stuck(limit: Duration) -> Error {

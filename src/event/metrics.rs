@@ -57,8 +57,8 @@ pub(super) fn connection_opened(event: &ConnectionOpened<'_>) {
 
 pub(super) fn connect_failed(event: &ConnectFailed<'_>) {
     describe_once();
-    let kind = match event.was_held_back {
-        true => "held_back",
+    let kind = match event.was_rate_limited {
+        true => "rate_limited",
         false => kind(event.error.kind()),
     };
     counter!(CONNECTS_FAILED, "kind" => kind).increment(1);

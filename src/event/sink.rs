@@ -33,7 +33,7 @@ pub struct Stats {
     /// Connections that could not be opened.
     pub connects_failed: u64,
     /// Those of them for which the server was not asked, since it has refused so many lately.
-    pub connects_held_back: u64,
+    pub connects_rate_limited: u64,
     /// Pooled connections given up though they worked; see
     /// [`RetireReason`](crate::RetireReason).
     pub connections_retired: u64,
@@ -53,7 +53,7 @@ struct Inner {
     logins_retried: AtomicU64,
     connections_opened: AtomicU64,
     connects_failed: AtomicU64,
-    connects_held_back: AtomicU64,
+    connects_rate_limited: AtomicU64,
     connections_retired: AtomicU64,
 }
 
@@ -75,7 +75,7 @@ impl Events {
             logins_retried: count(&self.0.logins_retried),
             connections_opened: count(&self.0.connections_opened),
             connects_failed: count(&self.0.connects_failed),
-            connects_held_back: count(&self.0.connects_held_back),
+            connects_rate_limited: count(&self.0.connects_rate_limited),
             connections_retired: count(&self.0.connections_retired),
         }
     }
@@ -172,8 +172,8 @@ impl Events {
             tracing::debug!(%error, host, user, ?took, "connect failed");
         }
         count(&self.0.connects_failed);
-        if event.was_held_back {
-            count(&self.0.connects_held_back);
+        if event.was_rate_limited {
+            count(&self.0.connects_rate_limited);
         }
         #[cfg(feature = "metrics")]
         metrics::connect_failed(event);

@@ -180,12 +180,8 @@ impl<C: Backend> ManagerBuilder<C> {
             Login::None => Passwords::Libpq,
         };
         let roots = roots_for(&target)?;
-        // Whoever logs in elsewhere, as another or to another database may not be refused there.
-        let whereto = ["user", "host", "hostaddr", "port", "dbname"]
-            .map(|keyword| target.get(keyword).unwrap_or_default())
-            .join("\n");
-        let backoff = match passwords.source() {
-            Some(source) => source.backoff(&whereto),
+        let limiter = match passwords.source() {
+            Some(source) => source.limiter(&login_settings(&target)),
             None => Arc::default(),
         };
         let mut parameters: Vec<_> = target
@@ -201,7 +197,7 @@ impl<C: Backend> ManagerBuilder<C> {
                 parameters,
                 roots,
                 passwords,
-                backoff,
+                limiter,
                 health: Health::default(),
                 clock,
                 events,
@@ -236,6 +232,29 @@ impl<C> fmt::Debug for ManagerBuilder<C> {
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// The parameters that cannot change the server's answer to a login.
+const NO_LOGIN_SETTINGS: &[&str] = &[
+    "application_name",
+    "connect_timeout",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "tcp_user_timeout",
+];
+
+/// What the server's answer to a login can depend on: with other settings, a login may be accepted.
+fn login_settings(target: &ConnectionString) -> String {
+    let mut settings: Vec<_> = target
+        .parameters()
+        .filter(|(keyword, _)| !NO_LOGIN_SETTINGS.contains(keyword))
+        .map(|(keyword, value)| format!("{keyword}={value:?}"))
+        .collect();
+    settings.sort();
+    settings.join("\n")
 }
 
 /// The roots that the server's certificate must go back to; `None` leaves it to the TLS library,

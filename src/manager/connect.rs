@@ -12,8 +12,9 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectFailed, ConnectionOpened, LoginRefused, LoginRetried};
 
-/// With less time left than this, a second attempt would only hide the answer to the first.
-const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
+/// The part of the time to connect that must be left for a second attempt. With less, it would only hide the
+/// answer to the first.
+const LEFT_FOR_A_RETRY: f64 = 0.1;
 
 impl<C: Backend> Inner<C> {
     /// Opens a connection within `limit`, and notes it if that fails.
@@ -30,12 +31,24 @@ impl<C: Backend> Inner<C> {
     }
 
     fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
-        let permit = self.backoff.enter_at(started).map_err(Failed::HeldBack)?;
-        let offer = self.passwords.offer().map_err(Failed::Password)?;
-        self.log_in(offer, limit, started).map_err(|error| {
-            self.backoff.failed_at(permit, &self.clock.now(), &error);
-            Failed::Login(error)
-        })
+        let permit = self.limiter.admit_at(started);
+        let permit = permit.map_err(Failed::RateLimited)?;
+        let offer = self.passwords.offer_within(limit);
+        let offer = offer.map_err(Failed::Password)?;
+        match self.log_in(offer, limit, started) {
+            Ok(connection) => {
+                permit.succeeded();
+                Ok(connection)
+            }
+            Err(error) => {
+                permit.failed_at(&self.clock.now(), &error);
+                Err(Failed::Login(error))
+            }
+        }
+    }
+
+    fn left_of(&self, limit: Duration, started: &Moment) -> Duration {
+        limit.saturating_sub(self.clock.now().since(started))
     }
 
     fn log_in(
@@ -66,14 +79,16 @@ impl<C: Backend> Inner<C> {
             let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
                 return Err(error);
             };
-            // What replaces it counts as new, so this goes round twice at the most.
-            match source.replace(refused)? {
-                Some(replacement) if now.since(started) + LEAST_TIME_FOR_AN_ATTEMPT < limit => {
+            let left = self.left_of(limit, started);
+            // A replacement counts as new, so there are two attempts at most.
+            match source.replace(refused, left)? {
+                Some(_) if left < limit.mul_f64(LEFT_FOR_A_RETRY) => return Err(no_time(error)),
+                Some(replacement) => {
                     let token = &replacement.token;
                     self.events.login_retried(&LoginRetried { token, endpoint });
                     offer = Some(replacement);
                 }
-                _ => return Err(self.passwords.refused_for_good(error)),
+                None => return Err(self.passwords.refused_for_good(error)),
             }
         }
     }
@@ -84,11 +99,13 @@ impl<C: Backend> Inner<C> {
         limit: Duration,
         started: &Moment,
     ) -> Result<C::Connection, Error> {
-        let left = limit.saturating_sub(self.clock.now().since(started));
+        let left = self.left_of(limit, started);
         let password = offer.map(|offer| offer.token.expose_secret());
         let connection = C::establish(&self.connector, password, left)?;
         let now = self.clock.now();
-        self.backoff.succeeded();
+        if let Some(source) = self.passwords.source() {
+            source.accepted();
+        }
         let event = ConnectionOpened {
             token: offer.map(|offer| &*offer.token),
             took: now.since(started),
@@ -104,11 +121,21 @@ impl<C: Backend> Inner<C> {
         let event = ConnectFailed {
             error: failed.error(),
             took: now.since(started),
-            was_held_back: matches!(failed, Failed::HeldBack(_)),
+            was_rate_limited: matches!(failed, Failed::RateLimited(_)),
             endpoint: self.passwords.endpoint(),
         };
         self.events
             .connect_failed(&event, self.health.failed_at(&now, &failed));
         failed.into_error()
     }
+}
+
+/// The cached token was refused, and a new one is there for the next connection.
+fn no_time(cause: Error) -> Error {
+    Error::with_cause(
+        ErrorKind::LoginRefused,
+        "the server refused a cached token, and connect_timeout left no time to try the new one; the next \
+         connection uses it; raise connect_timeout",
+        cause,
+    )
 }

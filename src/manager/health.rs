@@ -17,7 +17,7 @@ pub(super) enum Failed {
     /// There was no password to log in with. That has been said where it was to be fetched.
     Password(Error),
     /// The server was not asked, since it has refused so many lately.
-    HeldBack(Error),
+    RateLimited(Error),
     /// The server was asked.
     Login(Error),
 }
@@ -25,13 +25,13 @@ pub(super) enum Failed {
 impl Failed {
     pub(super) fn error(&self) -> &Error {
         match self {
-            Failed::Password(error) | Failed::HeldBack(error) | Failed::Login(error) => error,
+            Failed::Password(error) | Failed::RateLimited(error) | Failed::Login(error) => error,
         }
     }
 
     pub(super) fn into_error(self) -> Error {
         match self {
-            Failed::Password(error) | Failed::HeldBack(error) | Failed::Login(error) => error,
+            Failed::Password(error) | Failed::RateLimited(error) | Failed::Login(error) => error,
         }
     }
 }
@@ -42,7 +42,7 @@ impl Health {
         *self.last_failure.lock() = Some(failed.error().clone());
         match failed {
             Failed::Password(_) => false,
-            Failed::HeldBack(_) | Failed::Login(_) => self.degradation.failed_at(now),
+            Failed::RateLimited(_) | Failed::Login(_) => self.degradation.failed_at(now),
         }
     }
 

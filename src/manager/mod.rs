@@ -19,7 +19,7 @@ pub use self::builder::ManagerBuilder;
 pub(crate) use self::dialer::{Dialer, Opened, Workers};
 use self::health::Health;
 use self::passwords::Passwords;
-use crate::auth::{Backoff, IamAuth, Provenance};
+use crate::auth::{IamAuth, LoginLimiter, Provenance};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
@@ -53,8 +53,8 @@ struct Inner<C: Backend> {
     parameters: Vec<(String, String)>,
     roots: Option<Roots>,
     passwords: Passwords,
-    /// Shared with all who log in to the same database with the same source of passwords.
-    backoff: Arc<Backoff>,
+    /// Shared with all managers that log in with the same settings and the same source of passwords.
+    limiter: Arc<LoginLimiter>,
     health: Health,
     clock: Clock,
     events: Events,
@@ -146,6 +146,9 @@ impl<C: Backend> RdsConnectionManager<C> {
                 endpoint,
             } => {
                 let token = source.token()?;
+                if endpoint.region().is_some() {
+                    return Ok((endpoint.clone(), token));
+                }
                 let (region, _) = auth.region(endpoint)?;
                 Ok((endpoint.clone().with_region(&region)?, token))
             }

@@ -1,6 +1,7 @@
 //! Where the password of a login comes from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{IamAuth, Offer, Password, PasswordKind, Provenance, TokenSource};
 use crate::endpoint::{Endpoint, Engine};
@@ -20,9 +21,12 @@ pub(super) enum Passwords {
 }
 
 impl Passwords {
-    pub(super) fn offer(&self) -> Result<Option<Offer>, Error> {
+    /// A password, for which the caller waits for at most `limit`.
+    pub(super) fn offer_within(&self, limit: Duration) -> Result<Option<Offer>, Error> {
         match self {
-            Passwords::Iam { source, .. } | Passwords::Rotating(source) => source.offer().map(Some),
+            Passwords::Iam { source, .. } | Passwords::Rotating(source) => {
+                source.offer_within(limit).map(Some)
+            }
             Passwords::Fixed(token) => Ok(Some(Offer {
                 token: token.clone(),
                 is_cached: false,

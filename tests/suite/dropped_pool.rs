@@ -1,6 +1,5 @@
 //! Pools whose server is unreachable: how they end, and how often they connect until then.
 
-use std::fmt;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,43 +18,35 @@ use crate::support::{PATIENCE, SECOND};
 /// The workers' time inside `connect` is limited to 0.8 s; the rest is for a machine that is busy.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A pool's handler, which is dropped with the pool.
-struct Witness;
-
-impl HandleEvent for Witness {}
-
-impl fmt::Debug for Witness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Witness")
-    }
+/// A handler of a pool's, which is dropped with the pool.
+#[derive(Debug)]
+struct Handler {
+    _held: Arc<()>,
 }
 
-#[derive(Debug)]
-struct Shared(Arc<Witness>);
+impl HandleEvent for Handler {}
 
-impl HandleEvent for Shared {}
-
-/// A pool with default settings that has not connected yet, and what is gone when it is.
-fn pool_of(manager: &PgConnectionManager) -> (PgPool, Weak<Witness>) {
-    let witness = Arc::new(Witness);
-    let weak = Arc::downgrade(&witness);
+/// A pool with default settings that has not connected yet, and a reference that ends with it.
+fn pool_of(manager: &PgConnectionManager) -> (PgPool, Weak<()>) {
+    let held = Arc::new(());
+    let weak = Arc::downgrade(&held);
     let pool = manager
         .pool_builder()
-        .event_handler(Box::new(Shared(witness)))
+        .event_handler(Box::new(Handler { _held: held }))
         .build_unchecked();
     (pool.unwrap(), weak)
 }
 
 /// Drops pools after a second, and asserts that none outlives that for long.
 fn assert_dropped_pools_end(manager: &PgConnectionManager) {
-    let (pools, witnesses): (Vec<_>, Vec<_>) = (0..5).map(|_| pool_of(manager)).unzip();
+    let (pools, handlers): (Vec<_>, Vec<_>) = (0..5).map(|_| pool_of(manager)).unzip();
     for pool in &pools {
-        // Those who wait are why it connects.
+        // A caller that waits has the pool connect.
         assert!(pool.get_timeout(SECOND / 5).is_err());
     }
     drop(pools);
     let dropped = Instant::now();
-    while let Some(left) = witnesses.iter().position(|it| it.strong_count() > 0) {
+    while let Some(left) = handlers.iter().position(|it| it.strong_count() > 0) {
         assert!(dropped.elapsed() < ENDS_WITHIN, "pool {left} lives on");
         thread::yield_now();
     }

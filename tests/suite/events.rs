@@ -115,9 +115,12 @@ fn a_production_log_has_one_line_for_each_thing_to_know() {
     it.emulator.fault(Fault::RefuseNext(u32::MAX));
     it.emulator.drop_sessions();
     let begun = Instant::now();
-    while it.manager.stats().connects_held_back < 5 {
+    while it.manager.stats().connects_rate_limited < 5 {
         query(&it);
-        assert!(begun.elapsed() < PATIENCE, "connects were never held back");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "connects were never rate-limited"
+        );
     }
     it.emulator.heal();
     it.until_logged("INFO connections can be opened again", || {
@@ -236,7 +239,7 @@ fn the_last_failure_is_there_for_everyone_until_a_connect_works() {
         );
     }
     let stats = manager.stats();
-    assert_eq!((stats.connects_failed, stats.connects_held_back), (1, 0));
+    assert_eq!((stats.connects_failed, stats.connects_rate_limited), (1, 0));
     drop(manager.try_connect().unwrap());
     assert!(manager.last_failure().is_none());
 }

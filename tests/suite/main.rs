@@ -27,6 +27,7 @@ mod failover;
 mod fork;
 mod guide;
 mod inspection;
+mod isolation;
 mod judgement;
 mod lifetime;
 mod login;

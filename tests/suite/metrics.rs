@@ -124,7 +124,7 @@ fn a_login_a_refusal_and_a_retry_are_counted() {
         figure("rds_iam_connects_failed_total kind=login_refused"),
         6
     );
-    assert_eq!(figure("rds_iam_connects_failed_total kind=held_back"), 2);
+    assert_eq!(figure("rds_iam_connects_failed_total kind=rate_limited"), 2);
     assert!(stats.logins_refused > 6, "{stats:?}");
 
     // What is described is what the README lists, once each.

@@ -50,15 +50,15 @@ fn a_refused_identity_makes_few_logins_whoever_wants_them() {
             }
         }
         // Those that six workers had under way at the first refusal, and six more.
-        let held_back = || auth.stats().connects_held_back;
-        wait_until(|| held_back() > 20);
+        let rate_limited = || auth.stats().connects_rate_limited;
+        wait_until(|| rate_limited() > 20);
         let mut logins = emulator.login_count();
         assert!(logins <= 6 + 6, "{logins} logins at first");
         for _ in 0..6 {
             time.advance(4 * SECOND);
             emulator.wait_for_logins(logins + 1, PATIENCE).unwrap();
-            let now = held_back();
-            wait_until(|| held_back() > now + 20);
+            let now = rate_limited();
+            wait_until(|| rate_limited() > now + 20);
             logins += 1;
             assert_eq!(emulator.login_count(), logins, "one every 4 s");
         }
@@ -99,7 +99,7 @@ fn a_pool_is_back_within_seconds_of_being_allowed_again() {
     let auth = auth_builder(&emulator).build().unwrap();
     emulator.fault(Fault::RefuseNext(u32::MAX));
     let (manager, pool) = pool(&auth, &emulator);
-    wait_until(|| manager.stats().connects_held_back > 3);
+    wait_until(|| manager.stats().connects_rate_limited > 3);
     let error: Error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
     let text = error.to_string();

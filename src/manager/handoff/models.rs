@@ -21,7 +21,7 @@ fn two_visits(
 ) -> (TestHandoff, [Departure<u32, &'static str>; 2]) {
     let handoff: TestHandoff = Arc::new(Handoff::new());
     let Arrival::Wait { limit, .. } = handoff.arrive_at(now) else {
-        panic!("nothing is ready and no window ends");
+        panic!("it must wait");
     };
     let dial = handoff.clone();
     let dial = thread::spawn(move || deliver(&dial));

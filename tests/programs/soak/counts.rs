@@ -30,7 +30,7 @@ pub struct Counts {
     pub retried: u64,
     pub opened: u64,
     pub connects_failed: u64,
-    pub held_back: u64,
+    pub rate_limited: u64,
     pub retired: u64,
 }
 
@@ -44,7 +44,7 @@ impl Counts {
             retried: stats.logins_retried,
             opened: stats.connections_opened,
             connects_failed: stats.connects_failed,
-            held_back: stats.connects_held_back,
+            rate_limited: stats.connects_rate_limited,
             retired: stats.connections_retired,
         }
     }
@@ -55,7 +55,7 @@ impl Counts {
             && self.opened <= server.logins - server.refused
             && self.tokens >= server.tokens
             && self.retried <= self.refused
-            && self.held_back <= self.connects_failed;
+            && self.rate_limited <= self.connects_failed;
         match fits {
             true => Ok(()),
             false => Err(format!("the library counts {self}, and the server {server}").into()),
@@ -68,7 +68,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "tokens_signed={} refreshes_failed={} seen_as_refused={} in_doubt={} retried={} \
-             opened={} connects_failed={} held_back={} retired={}",
+             opened={} connects_failed={} rate_limited={} retired={}",
             self.tokens,
             self.refreshes_failed,
             self.refused,
@@ -76,7 +76,7 @@ impl fmt::Display for Counts {
             self.retried,
             self.opened,
             self.connects_failed,
-            self.held_back,
+            self.rate_limited,
             self.retired,
         )
     }

@@ -1,0 +1,196 @@
+//! What goes wrong for one user of an identity, one pool or one endpoint, and must not harm the others.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use diesel_rds_iam::{
+    Endpoint, ErrorKind, IamAuth, ManualClock, Password, PgConnectionManager, RotatingPassword,
+};
+use rds_iam_emulator::{Emulator, Fault};
+
+use crate::support::database::{credentials_of, emulator, manager_builder};
+use crate::support::{FakeSource, PATIENCE, SECOND};
+
+/// An identity with the emulator's credentials, whose source counts its calls.
+fn counted(emulator: &Emulator, time: &ManualClock) -> (IamAuth, FakeSource) {
+    let (source, good) = (FakeSource::default(), credentials_of(emulator));
+    source.answer(move || Ok(good.clone()));
+    let auth = IamAuth::builder().credentials_fn(source.fetch());
+    (auth.clock(time.clock()).build().unwrap(), source)
+}
+
+fn manager(emulator: &Emulator, auth: &IamAuth, user: &str) -> PgConnectionManager {
+    let builder = PgConnectionManager::builder(&emulator.url(user));
+    builder.auth(auth.clone()).build().unwrap()
+}
+
+fn time() -> ManualClock {
+    // In the past, so that no token is from the future when the clock is advanced.
+    ManualClock::starting_at(SystemTime::now() - 600 * SECOND)
+}
+
+fn wait_until(reached: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < PATIENCE, "it did not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// FAULTS.md row 42.
+#[test]
+fn a_wrong_user_does_not_take_the_credentials_of_the_others() {
+    let (emulator, time) = (emulator(), time());
+    emulator.create_iam_user("other").unwrap();
+    let (auth, source) = counted(&emulator, &time);
+    drop(manager(&emulator, &auth, "app").try_connect().unwrap());
+
+    source.answer(|| Err("the source is down".into()));
+    let error = manager(&emulator, &auth, "wrong")
+        .try_connect()
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
+    // The credentials were fetched anew, in vain, and the old ones serve.
+    wait_until(|| source.calls() == 2);
+    time.advance(2 * SECOND);
+    drop(manager(&emulator, &auth, "other").try_connect().unwrap());
+    assert_eq!(source.calls(), 2);
+}
+
+/// FAULTS.md row 42.
+#[test]
+fn a_wrong_user_costs_few_fetches_of_credentials() {
+    let (emulator, time) = (emulator(), time());
+    let (auth, source) = counted(&emulator, &time);
+    let wrong = manager(&emulator, &auth, "wrong");
+    for _ in 0..30 {
+        let calls = source.calls();
+        let error = wrong.try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
+        // A new fetch is another thread's, and counts before the next refusal.
+        let begun = Instant::now();
+        while source.calls() == calls && begun.elapsed() < SECOND / 20 {
+            std::thread::yield_now();
+        }
+        time.advance(4 * SECOND);
+    }
+    // The first, and two because of refusals, after 0 and 60 s.
+    assert!(source.calls() <= 3, "{} calls", source.calls());
+}
+
+/// FAULTS.md row 43.
+#[test]
+fn the_limit_on_refused_logins_is_that_of_the_same_settings() {
+    let emulator = emulator();
+    let url = |role: &str| format!("{}&options=-c%20role%3D{role}", emulator.url("app"));
+    let auth = manager_builder(&emulator)
+        .build()
+        .unwrap()
+        .auth()
+        .cloned()
+        .unwrap();
+    let wrong = PgConnectionManager::builder(&url("gone")).auth(auth.clone());
+    let wrong = wrong.build().unwrap();
+    let right = PgConnectionManager::builder(&url("app")).auth(auth);
+    let right = right.build().unwrap();
+    while wrong.stats().connects_rate_limited == 0 {
+        assert!(wrong.try_connect().is_err());
+    }
+    for _ in 0..3 {
+        drop(right.try_connect().unwrap());
+    }
+}
+
+/// FAULTS.md row 43.
+#[test]
+fn the_limit_on_refused_logins_does_not_hide_a_source_that_fails() {
+    let emulator = emulator();
+    let source = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let works = source.clone();
+    let password =
+        Password::rotating(
+            move || match works.load(std::sync::atomic::Ordering::SeqCst) {
+                true => Ok(RotatingPassword::new("wrong")),
+                false => Err("the vault is sealed".into()),
+            },
+        );
+    let manager = PgConnectionManager::builder(&emulator.url("app")).password(password);
+    let manager = manager.build().unwrap();
+    while manager.stats().connects_rate_limited == 0 {
+        assert_eq!(
+            manager.try_connect().err().unwrap().kind(),
+            ErrorKind::LoginRefused
+        );
+    }
+    source.store(false, std::sync::atomic::Ordering::SeqCst);
+    wait_until(|| {
+        let error = manager.try_connect().err().unwrap();
+        error.to_string().contains("the vault is sealed")
+    });
+}
+
+/// FAULTS.md row 44.
+#[test]
+fn endpoints_that_no_caller_holds_are_forgotten() {
+    let auth = IamAuth::builder()
+        .credentials_provider(crate::support::keys())
+        .build()
+        .unwrap();
+    let endpoint = |port| {
+        let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+        Endpoint::new(host, port, "app").unwrap()
+    };
+    let held = auth.source(&endpoint(1));
+    let token = held.token().unwrap().id();
+    let forgotten = auth.source(&endpoint(2)).token().unwrap().id();
+    for port in 3..1000 {
+        auth.source(&endpoint(port)).token().unwrap();
+    }
+    assert_eq!(auth.source(&endpoint(1)).token().unwrap().id(), token);
+    assert_ne!(auth.source(&endpoint(2)).token().unwrap().id(), forgotten);
+}
+
+/// FAULTS.md row 45.
+#[test]
+fn a_source_that_hangs_does_not_outlast_connect_timeout() {
+    let emulator = emulator();
+    let source = FakeSource::default();
+    let good = credentials_of(&emulator);
+    source.answer(move || Ok(good.clone()));
+    source.hold();
+    let auth = IamAuth::builder()
+        .credentials_fn(source.fetch())
+        .refresh_timeout(PATIENCE);
+    let manager = PgConnectionManager::builder(&emulator.url("app"))
+        .auth(auth.build().unwrap())
+        .connect_timeout(SECOND)
+        .build()
+        .unwrap();
+    let begun = Instant::now();
+    let error = manager.try_connect().err().unwrap();
+    assert!(begun.elapsed() < PATIENCE / 3, "{:?}", begun.elapsed());
+    assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
+    assert!(error.to_string().contains("connect_timeout"), "{error}");
+    // The fetch goes on, and serves the next connection.
+    source.release();
+    wait_until(|| manager.try_connect().is_ok());
+    assert_eq!(source.calls(), 1);
+}
+
+/// FAULTS.md row 45.
+#[test]
+fn a_short_connect_timeout_leaves_time_for_a_second_attempt() {
+    let (emulator, time) = (emulator(), time());
+    let (auth, _) = counted(&emulator, &time);
+    // libpq counts from two seconds, so that this is enough for a login.
+    let manager = PgConnectionManager::builder(&emulator.url("app"))
+        .auth(auth.clone())
+        .connect_timeout(Duration::from_millis(1100))
+        .build()
+        .unwrap();
+    drop(manager.try_connect().unwrap());
+    time.advance(2 * SECOND);
+    emulator.fault(Fault::RefuseNext(1));
+    drop(manager.try_connect().unwrap());
+    assert_eq!(auth.stats().logins_retried, 1);
+}
