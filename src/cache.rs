@@ -12,6 +12,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
+use std::process;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -113,7 +114,7 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
         // 4. Nothing. Then this caller is the first, and stays it for as long as it has the gate.
         let value = self.peek();
         let value = value.map(|value| (value.freshness_at(now), value));
-        match (value, &gate.flight) {
+        match (value, gate.flight()) {
             (Some((Freshness::Fresh, value)), _) => Answer::Value(value, None),
             (Some((Freshness::Aging, value)), None) if !gate.is_pausing(now) => {
                 Answer::Value(value, Some(self.take_off(&mut gate, now).1))
@@ -135,7 +136,7 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
     /// The present value serves meanwhile, and afterwards if the fetch fails.
     pub(crate) fn refresh_early(self: &Arc<Self>, now: &Moment) -> Option<Flight<V, E>> {
         let mut gate = self.gate.lock();
-        match gate.flight {
+        match gate.flight() {
             Some(_) => None,
             None => Some(self.take_off(&mut gate, now).1),
         }
@@ -143,7 +144,7 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
 
     /// The fetch under way, if there is one.
     pub(crate) fn under_way(&self) -> Option<Landing<V, E>> {
-        self.gate.lock().flight.as_ref().map(Landing::of)
+        self.gate.lock().flight().map(Landing::of)
     }
 
     /// Drops exactly `value`, unless another has taken its place. Returns whether it was dropped.
@@ -196,7 +197,14 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
                 pause: pause_after(in_a_row),
             });
         }
-        gate.flight = None;
+        // A flight of the parent's must not end one that was begun in a forked child.
+        if gate
+            .flight
+            .as_deref()
+            .is_some_and(|it| std::ptr::eq(it, slot))
+        {
+            gate.flight = None;
+        }
         drop(gate);
 
         slot.resolve(result);
@@ -225,6 +233,13 @@ struct Setback<E> {
 }
 
 impl<V, E: Clone> Gate<V, E> {
+    /// The flight under way. One that a forked child has copied from its parent never lands there, since
+    /// the thread that makes it is the parent's.
+    fn flight(&self) -> Option<&Arc<Slot<V, E>>> {
+        let flight = self.flight.as_ref()?;
+        (flight.process == process::id()).then_some(flight)
+    }
+
     fn is_pausing(&self, now: &Moment) -> bool {
         self.setback
             .as_ref()
@@ -356,6 +371,8 @@ impl<V, E: Clone> Future for Landing<V, E> {
 /// Where a flight and those who wait for it meet. Each flight has its own: with one for all, a late
 /// waiter could be told the result of the next flight.
 struct Slot<V, E> {
+    /// The process in which it was begun.
+    process: u32,
     arrival: Mutex<Arrival<V, E>>,
     landed: Condvar,
 }
@@ -368,6 +385,7 @@ struct Arrival<V, E> {
 impl<V, E> Slot<V, E> {
     fn new() -> Slot<V, E> {
         Slot {
+            process: process::id(),
             arrival: Mutex::new(Arrival {
                 result: None,
                 wakers: Vec::new(),

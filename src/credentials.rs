@@ -6,6 +6,7 @@
 mod info;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::region::DefaultRegionChain;
@@ -27,7 +28,7 @@ use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::hush::hushed_future;
-use crate::runtime;
+use crate::runtime::{BlockingCalls, BlockingFailure};
 use crate::token;
 
 /// What is told to AWS as the session's name where a role's says nothing; CloudTrail shows it.
@@ -366,7 +367,19 @@ impl Perishable for HeldCredentials {
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A closure that blocks, as a provider; it runs on a thread of its own.
-pub(crate) struct BlockingProvider(pub(crate) std::sync::Arc<BlockingFetch>);
+pub(crate) struct BlockingProvider {
+    fetch: Arc<BlockingFetch>,
+    calls: BlockingCalls<provider::Result>,
+}
+
+impl BlockingProvider {
+    pub(crate) fn new(fetch: Arc<BlockingFetch>) -> BlockingProvider {
+        BlockingProvider {
+            fetch,
+            calls: BlockingCalls::new(),
+        }
+    }
+}
 
 pub(crate) type BlockingFetch = dyn Fn() -> Result<Credentials, BoxError> + Send + Sync;
 
@@ -375,14 +388,16 @@ impl ProvideCredentials for BlockingProvider {
     where
         Self: 'a,
     {
-        let fetch = self.0.clone();
+        let fetch = self.fetch.clone();
         future::ProvideCredentials::new(async move {
-            let fetched: Option<provider::Result> =
-                runtime::unblock(move || fetch().map_err(CredentialsError::provider_error)).await;
-            fetched.unwrap_or_else(|| {
-                Err(CredentialsError::unhandled(
-                    "the closure that fetches credentials panicked",
-                ))
+            let work = move || fetch().map_err(CredentialsError::provider_error);
+            self.calls.call(work).await.unwrap_or_else(|failure| {
+                Err(match failure {
+                    BlockingFailure::Panicked => {
+                        CredentialsError::unhandled("the closure that fetches credentials panicked")
+                    }
+                    BlockingFailure::NoThread(error) => CredentialsError::unhandled(error),
+                })
             })
         })
     }

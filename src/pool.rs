@@ -187,8 +187,8 @@ impl<C: Backend> PoolBuilder<C> {
     /// for a writer whose connections are not tried.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
-        let workers = self.workers()?;
         let first = self.manager.open_within(self.connect_timeout())?;
+        let workers = self.workers()?;
         Ok(self.assemble(Some(first), workers))
     }
 

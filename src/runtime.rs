@@ -20,11 +20,10 @@ use crate::error::{Error, ErrorKind};
 
 const THREAD_NAME: &str = "rds-iam-signer";
 
-/// Blocking credential sources and password closures run on threads of their own, so that a slow
-/// one holds up nobody else's token; more than this many at a time wait.
-const BLOCKING_THREADS: usize = 8;
+/// The name of the threads on which blocking code of the user's runs.
+const SOURCE_THREAD_NAME: &str = "rds-iam-source";
 
-/// How long such a thread waits for more work.
+/// The AWS SDK looks up host names on tokio's blocking threads. They end this long after their last work.
 const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
 /// Starting a thread takes far less than a millisecond; this only bounds the wait.
@@ -94,7 +93,6 @@ impl Runtime {
 fn run(started: &mpsc::SyncSender<io::Result<Handle>>, ended: oneshot::Receiver<()>) {
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
         .thread_name(THREAD_NAME)
         .build();
@@ -117,11 +115,79 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     tokio::time::timeout(limit, future).await.ok()
 }
 
-/// Runs blocking code of the user's beside the thread; `None` if it panicked.
-pub(crate) async fn unblock<T: Send + 'static>(
+/// Calls of one blocking closure of the user's, one at a time and on a thread of its own, so that one that
+/// hangs delays no other.
+///
+/// A call whose caller has stopped waiting goes on, and the next caller waits for its result instead of
+/// making another call.
+pub(crate) struct BlockingCalls<T> {
+    /// The call that no caller waits for at present, and the process in which it was made: a forked child
+    /// has copied it from its parent and never gets its result.
+    unfinished: Mutex<Option<(u32, oneshot::Receiver<T>)>>,
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub(crate) enum BlockingFailure {
+    Panicked,
+    NoThread(io::Error),
+}
+
+impl<T: Send + 'static> BlockingCalls<T> {
+    pub(crate) fn new() -> BlockingCalls<T> {
+        BlockingCalls {
+            unfinished: Mutex::new(None),
+        }
+    }
+
+    /// The result of `work`, or of the call that is unfinished.
+    pub(crate) async fn call(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, BlockingFailure> {
+        let unfinished = self.unfinished.lock().take();
+        let unfinished = unfinished.filter(|(process, _)| *process == process::id());
+        let receiver = match unfinished {
+            Some((_, receiver)) => receiver,
+            None => start_call(work)?,
+        };
+        let mut waiting = Waiting {
+            calls: self,
+            receiver: Some(receiver),
+        };
+        let result = match waiting.receiver.as_mut() {
+            Some(receiver) => receiver.await,
+            // Not reached: only `drop` takes it.
+            None => return Err(BlockingFailure::Panicked),
+        };
+        waiting.receiver = None;
+        result.map_err(|_| BlockingFailure::Panicked)
+    }
+}
+
+fn start_call<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
+) -> Result<oneshot::Receiver<T>, BlockingFailure> {
+    let (sender, receiver) = oneshot::channel();
+    let thread = thread::Builder::new().name(SOURCE_THREAD_NAME.to_owned());
+    // An error of `send` means that no caller is left.
+    let started = thread.spawn(move || drop(sender.send(work())));
+    started.map_err(BlockingFailure::NoThread)?;
+    Ok(receiver)
+}
+
+/// Leaves a call to the next caller if its own has stopped waiting.
+struct Waiting<'a, T> {
+    calls: &'a BlockingCalls<T>,
+    receiver: Option<oneshot::Receiver<T>>,
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            *self.calls.unfinished.lock() = Some((process::id(), receiver));
+        }
+    }
 }
 
 /// Whether this thread belongs to a tokio runtime, so that blocking on it may panic; on the threads of
@@ -211,14 +277,38 @@ mod tests {
         assert_ne!(name(&Runtime::shared().unwrap()).1, first);
     }
 
+    /// FAULTS.md row 47.
+    #[test]
+    fn a_call_that_its_caller_has_left_serves_the_next_one() {
+        let runtime = Runtime::start().unwrap();
+        let calls = Arc::new(BlockingCalls::new());
+        let (release, held) = channel::<u32>();
+        let (sender, receiver) = channel();
+        runtime.spawn(async move {
+            let work = move || held.recv_timeout(PATIENCE).unwrap_or_default();
+            let left = within(Duration::ZERO, calls.call(work)).await;
+            sender.send(left.map(Result::unwrap)).unwrap();
+            // The second closure is not called.
+            let joined = calls.call(|| 0).await.unwrap();
+            sender.send(Some(joined)).unwrap();
+            let next = calls.call(|| 8).await.unwrap();
+            sender.send(Some(next)).unwrap();
+        });
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), None);
+        release.send(7).unwrap();
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(7));
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(8));
+    }
+
     #[test]
     fn blocking_code_does_not_hold_up_the_thread() {
         let runtime = Runtime::start().unwrap();
         let (release, held) = channel::<()>();
         let (sender, receiver) = channel();
         runtime.spawn(async move {
-            let held = unblock(move || held.recv_timeout(PATIENCE)).await;
-            let _ = sender.send(held);
+            let calls = BlockingCalls::new();
+            let held = calls.call(move || held.recv_timeout(PATIENCE)).await;
+            let _ = sender.send(held.ok());
         });
         let (passed, passes) = channel();
         runtime.spawn(async move { passed.send(()).unwrap() });

@@ -58,7 +58,7 @@ impl IamAuthBuilder {
         self,
         fetch: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
     ) -> IamAuthBuilder {
-        self.credentials_provider(BlockingProvider(Arc::new(fetch)))
+        self.credentials_provider(BlockingProvider::new(Arc::new(fetch)))
     }
 
     /// Assumes `role` with the credentials so far. Called again, the second role is assumed with the

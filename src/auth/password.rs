@@ -15,7 +15,7 @@ use crate::credentials::BoxError;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, HandleAuthEvent, Stats};
-use crate::runtime;
+use crate::runtime::{self, BlockingCalls, BlockingFailure};
 use crate::token::{Schedule, Token};
 
 /// A password to log in with instead of an IAM token; see
@@ -182,7 +182,8 @@ impl PasswordBuilder {
     /// How long the closure may take before those who wait are told so. 4 s by default; keep it
     /// below half of a pool's `connection_timeout`.
     ///
-    /// A closure that takes longer cannot be stopped. No more than eight run at a time in a process.
+    /// A closure that takes longer cannot be stopped. It goes on, and the next refresh waits for its result
+    /// instead of calling the closure again.
     pub fn refresh_timeout(mut self, timeout: Duration) -> PasswordBuilder {
         self.refresh_timeout = timeout.min(FOREVER);
         self
@@ -213,6 +214,7 @@ impl PasswordBuilder {
     fn build_valid(self) -> Password {
         let fetch = AskUser {
             fetch: self.fetch,
+            calls: BlockingCalls::new(),
             refresh_ahead: self.refresh_ahead,
             refresh_timeout: self.refresh_timeout,
             clock: self.clock.clone(),
@@ -239,6 +241,7 @@ impl fmt::Debug for PasswordBuilder {
 
 struct AskUser {
     fetch: Arc<Fetch>,
+    calls: BlockingCalls<Result<RotatingPassword, BoxError>>,
     refresh_ahead: bool,
     refresh_timeout: Duration,
     clock: Clock,
@@ -249,10 +252,10 @@ impl AskUser {
         let asked = self.clock.now();
         let fetch = self.fetch.clone();
         let limit = self.refresh_timeout;
-        let answer = runtime::within(limit, runtime::unblock(move || fetch())).await;
+        let answer = runtime::within(limit, self.calls.call(move || fetch())).await;
         let password = answer
             .ok_or_else(|| timed_out(limit))?
-            .ok_or_else(panicked)?
+            .map_err(no_answer)?
             .map_err(refused)?;
         if password.secret.is_empty() {
             return Err(Error::new(
@@ -314,11 +317,19 @@ fn timed_out(limit: Duration) -> Error {
     )
 }
 
-fn panicked() -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        "the closure that fetches the password panicked; the panic's message tells where",
-    )
+fn no_answer(failure: BlockingFailure) -> Error {
+    match failure {
+        BlockingFailure::Panicked => Error::new(
+            ErrorKind::Internal,
+            "the closure that fetches the password panicked; the panic's message tells where",
+        ),
+        BlockingFailure::NoThread(cause) => Error::with_cause(
+            ErrorKind::Internal,
+            "cannot start a thread for the closure that fetches the password; raise the process's limit \
+             of threads",
+            cause,
+        ),
+    }
 }
 
 fn refused(cause: BoxError) -> Error {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use diesel::connection::SimpleConnection;
-use diesel_rds_iam::{IamAuth, PgConnectionManager, PgPool};
+use diesel_rds_iam::{IamAuth, ManualClock, PgConnectionManager, PgPool};
 use fork::Fork;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{backend_pid, shared_emulator};
-use crate::support::{PATIENCE, endpoint};
+use crate::support::{FakeSource, MINUTE, PATIENCE, endpoint};
 
 /// How the forked child ends where nothing else went wrong than that it hung.
 const HUNG: i32 = 3;
@@ -43,34 +43,20 @@ fn a_child_is_told_and_its_parent_is_left_in_peace() {
     // One stays out, and none is being opened.
     let mut busy = pool.get().unwrap();
 
-    match fork::fork().unwrap() {
-        Fork::Child => {
-            thread::spawn(|| {
-                thread::sleep(PATIENCE);
-                process::exit(HUNG);
-            });
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                let error = pool.get_timeout(Duration::from_secs(2)).err().unwrap();
-                assert!(error.to_string().contains("forked"), "{error}");
-                // The token that there is is good here too, and another is signed by a new thread.
-                manager
-                    .try_connect()
-                    .unwrap()
-                    .batch_execute("SELECT 1")
-                    .unwrap();
-                auth.source(&endpoint()).token().unwrap();
-                let own = manager.pool_builder().max_size(1).build().unwrap();
-                own.get().unwrap().batch_execute("SELECT 1").unwrap();
-            }));
-            // Neither is dropped: they are the parent's.
-            process::exit(i32::from(outcome.is_err()));
-        }
-        Fork::Parent(child) => {
-            // An exit code is in the second byte.
-            let status = fork::waitpid(child).unwrap();
-            assert_eq!(status, 0, "the child hung if {}", HUNG << 8);
-        }
-    }
+    // Neither the pool nor its connections are dropped in the child: they are the parent's.
+    in_a_child(|| {
+        let error = pool.get_timeout(Duration::from_secs(2)).err().unwrap();
+        assert!(error.to_string().contains("forked"), "{error}");
+        // The token that there is is good here too, and another is signed by a new thread.
+        manager
+            .try_connect()
+            .unwrap()
+            .batch_execute("SELECT 1")
+            .unwrap();
+        auth.source(&endpoint()).token().unwrap();
+        let own = manager.pool_builder().max_size(1).build().unwrap();
+        own.get().unwrap().batch_execute("SELECT 1").unwrap();
+    });
     busy.batch_execute("SELECT 1").unwrap();
     drop(busy);
     assert_eq!(sessions(&pool), before);
@@ -82,4 +68,74 @@ fn sessions(pool: &PgPool) -> HashSet<i32> {
     all.into_iter()
         .map(|mut one| backend_pid(&mut one))
         .collect()
+}
+
+/// FAULTS.md row 46.
+#[test]
+fn a_child_that_is_forked_during_a_fetch_begins_anew() {
+    const TEST: &str = "a_child_that_is_forked_during_a_fetch_begins_anew";
+    if !child::is_running(module_path!(), TEST) {
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none")).run();
+    }
+    let time = ManualClock::new();
+    let source = FakeSource::default();
+    // They end with their first token, so that its refresh has to ask the source.
+    let expiry = time.clock().now().wall + 20 * MINUTE;
+    source.answer(move || {
+        let expiry = Some(expiry);
+        Ok(Credentials::new(
+            "AKIDEXAMPLE",
+            "secret",
+            None,
+            expiry,
+            "test",
+        ))
+    });
+    let auth = IamAuth::builder()
+        .credentials_fn(source.fetch())
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    let (fresh, refreshed) = (endpoint(), auth.source(&endpoint()));
+    let cold = auth.source(&fresh.with_region("eu-west-2").unwrap());
+    let first = refreshed.token().unwrap().id();
+
+    // One token is due for a refresh, and another one is waited for; both need credentials.
+    time.advance(13 * MINUTE);
+    source.hold();
+    assert_eq!(refreshed.token().unwrap().id(), first);
+    let waiting = cold.clone();
+    thread::spawn(move || waiting.token());
+    source.wait_for_caller();
+
+    in_a_child(|| {
+        // What the child copied of the source is held as well; it is its own to release.
+        source.release();
+        let begun = std::time::Instant::now();
+        cold.token().unwrap();
+        while refreshed.token().unwrap().id() == first {
+            assert!(begun.elapsed() < PATIENCE / 3, "it was not refreshed");
+            thread::yield_now();
+        }
+    });
+    source.release();
+}
+
+/// Runs `check` in a forked child, which must neither fail nor hang.
+fn in_a_child(check: impl FnOnce()) {
+    match fork::fork().unwrap() {
+        Fork::Child => {
+            thread::spawn(|| {
+                thread::sleep(PATIENCE);
+                process::exit(HUNG);
+            });
+            let outcome = panic::catch_unwind(AssertUnwindSafe(check));
+            process::exit(i32::from(outcome.is_err()));
+        }
+        Fork::Parent(child) => {
+            // An exit code is in the second byte.
+            let status = fork::waitpid(child).unwrap();
+            assert_eq!(status, 0, "the child hung if {}", HUNG << 8);
+        }
+    }
 }

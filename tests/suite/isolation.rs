@@ -194,3 +194,35 @@ fn a_short_connect_timeout_leaves_time_for_a_second_attempt() {
     drop(manager.try_connect().unwrap());
     assert_eq!(auth.stats().logins_retried, 1);
 }
+
+/// FAULTS.md row 47.
+#[test]
+fn a_source_that_hangs_is_called_once_and_delays_no_other() {
+    let (hanging, time) = (FakeSource::default(), ManualClock::new());
+    hanging.hold();
+    let auth = IamAuth::builder()
+        .credentials_fn(hanging.fetch())
+        .clock(time.clock())
+        .refresh_timeout(SECOND / 10);
+    let source = auth.build().unwrap().source(&crate::support::endpoint());
+    for _ in 0..20 {
+        let error = source.token().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
+        // A failure is remembered for a second.
+        time.advance(2 * SECOND);
+    }
+    assert_eq!(hanging.calls(), 1);
+
+    let other = FakeSource::default();
+    let auth = IamAuth::builder().credentials_fn(other.fetch());
+    let other_source = auth.build().unwrap().source(&crate::support::endpoint());
+    other_source.token().unwrap();
+
+    // Its result is there for the next that asks, and no call follows that no caller waits for.
+    hanging.release();
+    wait_until(|| {
+        time.advance(2 * SECOND);
+        source.token().is_ok()
+    });
+    assert_eq!(hanging.calls(), 1);
+}
