@@ -21,6 +21,10 @@ impl Verdict {
         Verdict { kind, message }
     }
 
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     /// The error for a login that failed in this way.
     pub(super) fn error(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         Error::with_cause(self.kind, self.message, cause)

@@ -105,8 +105,11 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// this process, six connects in a row are tried as they come, and after that 20 a minute at the
     /// most, one every 3 to 4 s. A login that works ends that for everyone.
     ///
-    /// A process that ends waits for diesel's connections that are being opened, for a second at
-    /// the most, and opens no more: libpq crashes where the C libraries under it are torn down.
+    /// A process that exits waits for diesel's connections that are being opened by other threads, for 3 s
+    /// at most, and opens no more: libpq crashes after the C libraries under it have freed their memory.
+    ///
+    /// A panic of the application's own code inside this call becomes an error, unless the application is
+    /// built with `panic = "abort"`: then it ends the process.
     ///
     /// # Errors
     ///

@@ -111,6 +111,43 @@ fn every_fault_has_its_tests() {
     assert_eq!(named, rows);
 }
 
+/// What a test may run: what `script/setup` installs, the shell, and what Debian's essential packages and
+/// macOS have. `ps` is for macOS, which has no /proc.
+const PROGRAMS: &[&str] = &["bash", "id", "pg_config", "ps", "psql", "script", "sh"];
+
+#[test]
+fn tests_run_no_program_that_a_bare_machine_lacks() {
+    let mut seen = 0;
+    for folder in [
+        "src",
+        "tests",
+        "examples",
+        "emulator/src",
+        "emulator/tests",
+        "cli/src",
+        "cli/tests",
+    ] {
+        let folder = root().join(folder);
+        // The package alone has no other packages beside it.
+        if !folder.exists() {
+            continue;
+        }
+        for path in rust_files(&folder) {
+            let text = fs::read_to_string(&path).unwrap();
+            for call in text.split(concat!("Command::", "new(\"")).skip(1) {
+                let program = call.split('"').next().unwrap();
+                seen += 1;
+                assert!(
+                    PROGRAMS.contains(&program),
+                    "{} runs {program}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(seen > 0, "no program was found");
+}
+
 #[test]
 fn every_row_has_a_module() {
     let modules: Vec<String> = sources().into_iter().map(|(module, ..)| module).collect();

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rds_iam_emulator::{Emulator, Node, Verdict};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::child::forget_aws_and_postgresql;
 use crate::support::database::{emulator, emulator_with, refused};
@@ -190,9 +191,7 @@ fn the_web_service_serves_and_stops() {
         "{listed}"
     );
 
-    let service_id = service.0.id().to_string();
-    let told = Command::new("kill").args(["-TERM", &service_id]).status();
-    assert!(told.unwrap().success());
+    kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "stopped");
     assert!(service.0.wait().unwrap().success());
     emulator.wait_for_sessions(0, PATIENCE).unwrap();

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use diesel_rds_iam::{Error, ErrorKind, ManualClock, PgConnectionManager};
 use rds_iam_emulator::{Emulator, Engine, Fault, Language, Stage};
 
+use crate::support::PATIENCE;
 use crate::support::database::{auth_builder, emulator, manager, manager_builder};
 
 const LANGUAGES: [Language; 4] = [
@@ -105,7 +106,9 @@ fn a_proxys_answers_are_told_apart() {
         drop(manager.try_connect().unwrap());
         proxy.fault(fault);
         // One of them comes within a second of another, or there would be no more than one a second.
+        let begun = Instant::now();
         let kind = loop {
+            assert!(begun.elapsed() < PATIENCE, "no login was throttled");
             let kinds = thread::scope(|scope| {
                 let threads = [(); 4].map(|()| scope.spawn(|| manager.try_connect().err()));
                 threads.map(|thread| thread.join().unwrap().map(|error| error.kind()))

@@ -9,8 +9,8 @@ use diesel::connection::SimpleConnection;
 use diesel_rds_iam::{Error, ErrorKind, IamAuth, PgConnectionManager};
 use rds_iam_emulator::{Emulator, Fault, Stage};
 
-use crate::support::PATIENCE;
 use crate::support::database::{auth_builder, emulator, manager_builder, refused};
+use crate::support::{PATIENCE, accept};
 
 /// The shortest that libpq knows.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ fn manager_for(listener: &TcpListener, emulator: &Emulator, auth: &IamAuth) -> P
 
 /// Lets libpq ask for TLS, and agrees.
 fn agree_on_tls(listener: &TcpListener) -> TcpStream {
-    let (mut client, _) = listener.accept().unwrap();
+    let mut client = accept(listener);
     client.read_exact(&mut [0; 8]).unwrap();
     client.write_all(b"S").unwrap();
     client

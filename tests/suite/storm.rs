@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rds_iam_emulator::{Emulator, Fault};
 
 use crate::support::database::{auth_builder, emulator, refused};
-use crate::support::{PATIENCE, SECOND};
+use crate::support::{PATIENCE, SECOND, SetOnDrop};
 
 fn pool(auth: &IamAuth, emulator: &Emulator) -> (PgConnectionManager, PgPool) {
     let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth.clone());
@@ -37,7 +37,7 @@ fn a_refused_identity_makes_few_logins_whoever_wants_them() {
     let is_over = AtomicBool::new(false);
     let causes = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let _end = OverAtTheEnd(&is_over);
+        let _end = SetOnDrop(&is_over);
         for (_, pool) in &pools {
             for _ in 0..10 {
                 scope.spawn(|| {
@@ -107,15 +107,6 @@ fn a_pool_is_back_within_seconds_of_being_allowed_again() {
     assert!(text.contains("PAM authentication failed"), "{text}");
     emulator.heal();
     drop(pool.get_timeout(PATIENCE).unwrap());
-}
-
-/// Lets the other threads end, also where this one failed.
-struct OverAtTheEnd<'a>(&'a AtomicBool);
-
-impl Drop for OverAtTheEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 fn accepted_of(emulator: &Emulator, user: &str) -> usize {

@@ -13,7 +13,7 @@ use rds_iam_emulator::Emulator;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, shared_emulator};
-use crate::support::keys;
+use crate::support::{accept, keys};
 
 /// For `emulator`, without a word about TLS.
 fn builder<C: Backend>(emulator: &Emulator) -> ManagerBuilder<C> {
@@ -152,7 +152,7 @@ impl PlainServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let received = thread::spawn(move || {
-            let (mut client, _) = listener.accept().unwrap();
+            let mut client = accept(&listener);
             let mut request = [0; SSL_REQUEST.len()];
             client.read_exact(&mut request).unwrap();
             client.write_all(b"N").unwrap();

@@ -107,11 +107,69 @@ pub(super) fn judge(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
     }
-    let verdict = match servers_words(text) {
+    let attempts = attempts(text);
+    let mut decisive: Option<(usize, Verdict)> = None;
+    for (at, attempt) in attempts.iter().enumerate() {
+        let verdict = judge_attempt(attempt);
+        // Of two that got equally far, the later one counts.
+        if decisive
+            .as_ref()
+            .is_none_or(|(_, best)| progress(verdict.kind()) >= progress(best.kind()))
+        {
+            decisive = Some((at, verdict));
+        }
+    }
+    let Some((at, verdict)) = decisive else {
+        return judge_attempt(text).error(text.to_owned());
+    };
+    // An error ends with its cause.
+    let mut order: Vec<&str> = attempts;
+    let last = order.remove(at);
+    order.push(last);
+    verdict.error(order.join("\n"))
+}
+
+/// The texts of the attempts of one connect: libpq tries every address of a name, and puts the texts of all
+/// into one. [PQconnectPoll of fe-connect.c, libpq 14 to 18]
+fn attempts(text: &str) -> Vec<&str> {
+    const BEGINNINGS: &[&str] = &[
+        "connection to server at \"",
+        "connection to server on socket \"",
+        "could not translate host name \"",
+    ];
+    let mut attempts = Vec::new();
+    let mut begin = 0;
+    for (newline, _) in text.match_indices('\n') {
+        let (attempt, rest) = text.split_at(newline + 1);
+        if BEGINNINGS
+            .iter()
+            .any(|beginning| rest.starts_with(beginning))
+        {
+            attempts.push(attempt.get(begin..).unwrap_or_default().trim_end());
+            begin = newline + 1;
+        }
+    }
+    attempts.push(text.get(begin..).unwrap_or_default().trim_end());
+    attempts
+}
+
+/// How far an attempt got that failed with `kind`.
+fn progress(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::LoginRefused => 5,
+        ErrorKind::Configuration => 4,
+        ErrorKind::Tls => 3,
+        ErrorKind::Network => 1,
+        // The server answered.
+        _ => 2,
+    }
+}
+
+fn judge_attempt(text: &str) -> Verdict {
+    match servers_words(text) {
         Some(words) => verdict::of_words(words),
         None => judge_libpqs(text),
-    };
-    verdict.error(text.to_owned())
+    }
 }
 
 /// What the server said last, if it said anything: behind a severity in whatever language.
@@ -305,6 +363,55 @@ mod tests {
             let text = format!("{PREFIX}{first}{PREFIX}{second}");
             assert_eq!(judge(&text).kind(), kind, "{text}");
         }
+    }
+
+    /// FAULTS.md row 34.
+    #[test]
+    fn of_several_attempts_the_one_that_got_furthest_counts() {
+        const ADDRESSES: [&str; 3] = ["::1", "127.0.0.1", "10.0.0.1"];
+        let network = "Connection refused\n\tIs the server running on that host?\n";
+        let unavailable = "FATAL:  the database system is starting up\n";
+        let tls = "SSL error: certificate verify failed\n";
+        let name = "server certificate for \"a\" does not match host name \"b\"\n";
+        let refused = "FATAL:  PAM authentication failed for user \"app\"\n";
+        for (attempts, kind, last) in [
+            (&[network, tls][..], ErrorKind::Tls, tls),
+            (&[network, name], ErrorKind::Tls, name),
+            (&[tls, network], ErrorKind::Tls, tls),
+            (&[unavailable, tls], ErrorKind::Tls, tls),
+            (&[refused, network], ErrorKind::LoginRefused, refused),
+            (
+                &[network, unavailable],
+                ErrorKind::ServerUnavailable,
+                unavailable,
+            ),
+            (&[network, tls, network], ErrorKind::Tls, tls),
+            (&[tls, refused, network], ErrorKind::LoginRefused, refused),
+            (&[network, network, network], ErrorKind::Network, network),
+        ] {
+            let text: String = attempts
+                .iter()
+                .zip(ADDRESSES)
+                .map(|(text, address)| {
+                    let at = format!("connection to server at \"h\" ({address}), port 5432");
+                    format!("{at} failed: {text}")
+                })
+                .collect();
+            let error = judge(&text);
+            assert_eq!(error.kind(), kind, "{text}");
+            // It ends with the text that decided.
+            let text = error.to_string();
+            let last = last.replace("\n\t", "; ");
+            assert!(text.ends_with(last.trim_end()), "{text}");
+            for address in ADDRESSES.iter().take(attempts.len()) {
+                assert!(text.contains(address), "{text}");
+            }
+        }
+        let text = format!(
+            "could not translate host name \"gone\" to address: Name or service not known\n\
+             connection to server on socket \"/tmp/.s.PGSQL.5432\" failed: {refused}"
+        );
+        assert_eq!(judge(&text).kind(), ErrorKind::LoginRefused);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! from a file instead, a memory file where there is one, made for one login and gone after it.
 
 mod conninfo;
-mod exit;
 mod libpq;
 mod passfile;
+mod shutdown;
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ impl sealed::Backend for PgConnection {
             // Or PGPASSWORD would be used instead.
             conninfo.push("password", "");
         }
-        let _under_way = exit::Connect::begin()?;
+        let _under_way = shutdown::ConnectGuard::begin()?;
         <PgConnection as Connection>::establish(conninfo.as_str()).map_err(|error| match error {
             ConnectionError::BadConnection(text) => libpq::judge(&text),
             error => Error::with_cause(

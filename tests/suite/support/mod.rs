@@ -5,10 +5,13 @@ pub mod database;
 pub mod eavesdropper;
 pub mod footprint;
 
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{
@@ -92,7 +95,11 @@ impl FakeSource {
         let mut state = self.0.state.lock();
         state.waiting += 1;
         self.0.changed.notify_all();
-        self.0.changed.wait_while(&mut state, |state| state.is_held);
+        // A test that fails before it releases must not leave its threads waiting here.
+        let limit = 2 * PATIENCE;
+        self.0
+            .changed
+            .wait_while_for(&mut state, |state| state.is_held, limit);
         state.waiting -= 1;
         drop(state);
         let answer = self.0.answer.lock().clone();
@@ -110,6 +117,25 @@ pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The next client of `listener`. Fails if none comes, so that a test whose client never dials ends.
+pub fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((client, _)) => {
+                client.set_nonblocking(false).unwrap();
+                return client;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(begun.elapsed() < PATIENCE, "no client came");
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
