@@ -113,7 +113,16 @@ fn every_fault_has_its_tests() {
 
 /// What a test may run: what `script/setup` installs, the shell, and what Debian's essential packages and
 /// macOS have. `ps` is for macOS, which has no /proc.
-const PROGRAMS: &[&str] = &["bash", "id", "pg_config", "ps", "psql", "script", "sh"];
+const PROGRAMS: &[&str] = &[
+    "/bin/sh",
+    "bash",
+    "id",
+    "pg_config",
+    "ps",
+    "psql",
+    "script",
+    "sh",
+];
 
 #[test]
 fn tests_run_no_program_that_a_bare_machine_lacks() {
