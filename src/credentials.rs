@@ -27,8 +27,8 @@ use crate::aws_clock::AwsClock;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
-use crate::hush::hushed_future;
 use crate::runtime::{BlockingCalls, BlockingFailure};
+use crate::sdk_trace::future_without_sdk_trace;
 use crate::token;
 
 /// What is told to AWS as the session's name where a role's says nothing; CloudTrail shows it.
@@ -114,7 +114,7 @@ impl Identity {
 
     /// Asks the source. `region` is where to ask STS if the AWS configuration names no region.
     pub(crate) async fn fetch(&self, region: Option<&str>) -> Result<Credentials, Error> {
-        hushed_future(self.ask(region)).await
+        future_without_sdk_trace(self.ask(region)).await
     }
 
     async fn ask(&self, region: Option<&str>) -> Result<Credentials, Error> {

@@ -4,7 +4,7 @@
 //! token and connection, and above that only what an application's operator has to know: when
 //! something ceases to work, and when it works again.
 
-mod degradation;
+mod failure_streak;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod sink;
@@ -12,7 +12,7 @@ mod sink;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::degradation::{Degradation, Recovered};
+pub(crate) use self::failure_streak::{FailureStreak, Recovered};
 pub(crate) use self::sink::Events;
 pub use self::sink::Stats;
 use crate::endpoint::Endpoint;

@@ -33,7 +33,6 @@ mod event;
 // Text only, so it is there for whoever reads the documentation or tests it, and not in the library.
 #[cfg(all(any(doc, doctest), feature = "diesel"))]
 pub mod guide;
-mod hush;
 mod lifetime;
 mod manager;
 #[cfg(feature = "migrations")]
@@ -43,6 +42,7 @@ mod pool;
 mod private_file;
 mod roots;
 mod runtime;
+mod sdk_trace;
 mod sign;
 mod sync;
 mod token;

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::clock::Moment;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::{Error, ErrorKind};
-use crate::hush::hushed;
+use crate::sdk_trace::without_sdk_trace;
 use crate::token::{Schedule, Token};
 
 /// What RFC 3986 calls unreserved goes as it is; everything else is encoded.
@@ -68,7 +68,7 @@ pub(crate) fn presign(
     )
     .map_err(cannot_sign)?;
 
-    let signed = hushed(|| sign(request, &params));
+    let signed = without_sdk_trace(|| sign(request, &params));
     let (instructions, _signature) = signed.map_err(cannot_sign)?.into_parts();
 
     let mut secret = Zeroizing::new(String::with_capacity(

@@ -20,7 +20,7 @@ pub use self::password::{Password, PasswordBuilder, RotatingPassword};
 use self::signer::{SignFor, Signer};
 use self::source::Shared;
 pub use self::source::TokenSource;
-pub(crate) use self::source::{Offer, Provenance};
+pub(crate) use self::source::{IssuedPassword, Provenance};
 use crate::clock::Clock;
 use crate::credentials::CredentialsInfo;
 use crate::endpoint::{Endpoint, RegionSource};

@@ -302,7 +302,7 @@ impl FetchToken for AskUser {
     }
 
     /// Nobody knows what a keeper of secrets gives next.
-    fn would_repeat(&self, _token: &Token, _now: &Moment) -> bool {
+    fn would_be_identical(&self, _token: &Token, _now: &Moment) -> bool {
         false
     }
 }

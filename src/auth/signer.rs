@@ -12,7 +12,7 @@ use crate::clock::{Clock, Moment};
 use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
 use crate::endpoint::{Endpoint, RegionSource};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Degradation, Recovered};
+use crate::event::{FailureStreak, Recovered};
 use crate::runtime;
 use crate::sign;
 use crate::token::{Schedule, Token};
@@ -32,7 +32,7 @@ pub(super) struct Signer {
     refresh_timeout: Duration,
     clock: Clock,
     /// Of fetches of credentials, while those of before are still good.
-    failures: Degradation,
+    failures: FailureStreak,
     recheck: Mutex<Recheckings>,
 }
 
@@ -69,7 +69,7 @@ impl Signer {
             refresh_ahead,
             refresh_timeout,
             clock,
-            failures: Degradation::default(),
+            failures: FailureStreak::default(),
             recheck: Mutex::default(),
         }
     }
@@ -322,7 +322,7 @@ impl FetchToken for SignFor {
     }
 
     /// Dates are signed in whole seconds.
-    fn would_repeat(&self, token: &Token, now: &Moment) -> bool {
+    fn would_be_identical(&self, token: &Token, now: &Moment) -> bool {
         token.would_be_signed_again_at(now)
     }
 

@@ -49,7 +49,7 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
     fn provenance(&self) -> Option<Provenance>;
 
     /// Whether a fetch at `now` would bring `token` again.
-    fn would_repeat(&self, token: &Token, now: &Moment) -> bool;
+    fn would_be_identical(&self, token: &Token, now: &Moment) -> bool;
 
     /// The server refused one that was just fetched. Returns work for the signing thread that finds out
     /// whether what it was made of is still valid, if that is due.
@@ -135,7 +135,7 @@ struct Inner {
 
 /// A token to log in with.
 #[derive(Clone)]
-pub(crate) struct Offer {
+pub(crate) struct IssuedPassword {
     pub(crate) token: Arc<Token>,
     /// It was there already, rather than fetched for this login or to replace one that was refused.
     /// Only then is a refusal worth a second attempt.
@@ -166,22 +166,24 @@ impl TokenSource {
     /// [`ErrorKind::Internal`]. A failure is remembered for a second.
     #[inline]
     pub fn token(&self) -> Result<Arc<Token>, Error> {
-        self.offer_within(Duration::MAX).map(|offer| offer.token)
+        self.issue_within(Duration::MAX).map(|issued| issued.token)
     }
 
     /// A token, for which the caller waits for at most `limit`. A fetch that takes longer goes on for the
     /// next caller.
     #[inline]
-    pub(crate) fn offer_within(&self, limit: Duration) -> Result<Offer, Error> {
+    pub(crate) fn issue_within(&self, limit: Duration) -> Result<IssuedPassword, Error> {
         let now = self.0.shared.clock.now();
         match self.0.cache.fresh_at(&now) {
-            Some(token) if !self.is_known_to_be_refused(&token) => Ok(Offer::cached(token)),
-            _ => self.offer_slowly(&now, limit),
+            Some(token) if !self.is_known_to_be_refused(&token) => {
+                Ok(IssuedPassword::cached(token))
+            }
+            _ => self.issue_slowly(&now, limit),
         }
     }
 
     #[cold]
-    fn offer_slowly(&self, now: &Moment, limit: Duration) -> Result<Offer, Error> {
+    fn issue_slowly(&self, now: &Moment, limit: Duration) -> Result<IssuedPassword, Error> {
         if let Some(token) = self.0.cache.peek()
             && self.is_known_to_be_refused(&token)
             && self.may_replace(now)
@@ -200,7 +202,7 @@ impl TokenSource {
                         endpoint: self.0.fetch.endpoint(),
                     });
                 }
-                Ok(Offer::cached(token))
+                Ok(IssuedPassword::cached(token))
             }
             Answer::Wait(landing, flight) => {
                 if let Some(flight) = flight {
@@ -217,7 +219,7 @@ impl TokenSource {
                         thread_is_stuck(longest)
                     }
                 })??;
-                Ok(Offer {
+                Ok(IssuedPassword {
                     token,
                     is_cached: false,
                 })
@@ -231,7 +233,11 @@ impl TokenSource {
     ///
     /// Drops exactly the token that was refused. Where another thread has replaced it already, that
     /// replacement is taken.
-    pub(crate) fn replace(&self, refused: &Offer, limit: Duration) -> Result<Option<Offer>, Error> {
+    pub(crate) fn replace(
+        &self,
+        refused: &IssuedPassword,
+        limit: Duration,
+    ) -> Result<Option<IssuedPassword>, Error> {
         let now = self.0.shared.clock.now();
         if !refused.is_cached || self.is_known_to_be_refused(&refused.token) {
             let id = refused.token.id();
@@ -253,14 +259,14 @@ impl TokenSource {
             .peek()
             .is_some_and(|current| Arc::ptr_eq(&current, &refused.token));
         if is_current {
-            if self.0.fetch.would_repeat(&refused.token, &now) || !self.may_replace(&now) {
+            if self.0.fetch.would_be_identical(&refused.token, &now) || !self.may_replace(&now) {
                 return Ok(None);
             }
             self.0.cache.discard(&refused.token);
         }
-        let replacement = Offer {
+        let replacement = IssuedPassword {
             is_cached: false,
-            ..self.offer_within(limit)?
+            ..self.issue_within(limit)?
         };
         // The same text again would be refused again.
         let differs = replacement.token.expose_secret() != refused.token.expose_secret();
@@ -388,10 +394,10 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-impl Offer {
+impl IssuedPassword {
     #[inline]
-    fn cached(token: Arc<Token>) -> Offer {
-        Offer {
+    fn cached(token: Arc<Token>) -> IssuedPassword {
+        IssuedPassword {
             token,
             is_cached: true,
         }

@@ -1,13 +1,13 @@
 //! How one kind of connection is opened, pinged and judged broken.
 
+#[cfg(any(feature = "diesel", feature = "postgres"))]
+mod classify;
 #[cfg(feature = "diesel")]
 mod diesel;
 #[cfg(any(feature = "diesel", feature = "postgres"))]
 mod password;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "diesel", feature = "postgres"))]
-mod verdict;
 
 use std::fmt;
 use std::time::Duration;

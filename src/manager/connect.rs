@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::health::Failed;
-use crate::auth::Offer;
+use crate::auth::IssuedPassword;
 use crate::backend::Backend;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -33,9 +33,9 @@ impl<C: Backend> Inner<C> {
     fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
         let permit = self.limiter.admit_at(started);
         let permit = permit.map_err(Failed::RateLimited)?;
-        let offer = self.passwords.offer_within(limit);
-        let offer = offer.map_err(Failed::Password)?;
-        match self.log_in(offer, limit, started) {
+        let issued = self.passwords.issue_within(limit);
+        let issued = issued.map_err(Failed::Password)?;
+        match self.log_in(issued, limit, started) {
             Ok(connection) => {
                 permit.succeeded();
                 Ok(connection)
@@ -53,13 +53,13 @@ impl<C: Backend> Inner<C> {
 
     fn log_in(
         &self,
-        mut offer: Option<Offer>,
+        mut issued: Option<IssuedPassword>,
         limit: Duration,
         started: &Moment,
     ) -> Result<C::Connection, Error> {
         let endpoint = self.passwords.endpoint();
         loop {
-            let error = match self.attempt(offer.as_ref(), limit, started) {
+            let error = match self.attempt(issued.as_ref(), limit, started) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -68,15 +68,15 @@ impl<C: Backend> Inner<C> {
             }
             let now = self.clock.now();
             self.events.login_refused(&LoginRefused {
-                token: offer.as_ref().map(|offer| &*offer.token),
-                token_age: offer
+                token: issued.as_ref().map(|issued| &*issued.token),
+                token_age: issued
                     .as_ref()
-                    .map(|offer| offer.token.age_at(&now))
+                    .map(|issued| issued.token.age_at(&now))
                     .unwrap_or_default(),
                 error: &error,
                 endpoint,
             });
-            let (Some(source), Some(refused)) = (self.passwords.source(), &offer) else {
+            let (Some(source), Some(refused)) = (self.passwords.source(), &issued) else {
                 return Err(error);
             };
             let left = self.left_of(limit, started);
@@ -86,7 +86,7 @@ impl<C: Backend> Inner<C> {
                 Some(replacement) => {
                     let token = &replacement.token;
                     self.events.login_retried(&LoginRetried { token, endpoint });
-                    offer = Some(replacement);
+                    issued = Some(replacement);
                 }
                 None => return Err(self.passwords.refused_for_good(error)),
             }
@@ -95,19 +95,19 @@ impl<C: Backend> Inner<C> {
 
     fn attempt(
         &self,
-        offer: Option<&Offer>,
+        issued: Option<&IssuedPassword>,
         limit: Duration,
         started: &Moment,
     ) -> Result<C::Connection, Error> {
         let left = self.left_of(limit, started);
-        let password = offer.map(|offer| offer.token.expose_secret());
+        let password = issued.map(|issued| issued.token.expose_secret());
         let connection = C::establish(&self.connector, password, left)?;
         let now = self.clock.now();
         if let Some(source) = self.passwords.source() {
             source.accepted();
         }
         let event = ConnectionOpened {
-            token: offer.map(|offer| &*offer.token),
+            token: issued.map(|issued| &*issued.token),
             took: now.since(started),
             endpoint: self.passwords.endpoint(),
         };

@@ -4,11 +4,11 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 use crate::error::Error;
-use crate::event::{Degradation, Recovered};
+use crate::event::{FailureStreak, Recovered};
 
 #[derive(Default)]
 pub(super) struct Health {
-    degradation: Degradation,
+    failures: FailureStreak,
     last_failure: Mutex<Option<Error>>,
 }
 
@@ -42,14 +42,14 @@ impl Health {
         *self.last_failure.lock() = Some(failed.error().clone());
         match failed {
             Failed::Password(_) => false,
-            Failed::RateLimited(_) | Failed::Login(_) => self.degradation.failed_at(now),
+            Failed::RateLimited(_) | Failed::Login(_) => self.failures.failed_at(now),
         }
     }
 
     /// Notes a success; what it ends, if that was said.
     pub(super) fn succeeded_at(&self, now: &Moment) -> Option<Recovered> {
         *self.last_failure.lock() = None;
-        self.degradation.succeeded_at(now)
+        self.failures.succeeded_at(now)
     }
 
     pub(super) fn last_failure(&self) -> Option<Error> {

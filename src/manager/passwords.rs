@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{IamAuth, Offer, Password, PasswordKind, Provenance, TokenSource};
+use crate::auth::{IamAuth, IssuedPassword, Password, PasswordKind, Provenance, TokenSource};
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::{Error, ErrorKind};
 use crate::token::Token;
@@ -22,12 +22,12 @@ pub(super) enum Passwords {
 
 impl Passwords {
     /// A password, for which the caller waits for at most `limit`.
-    pub(super) fn offer_within(&self, limit: Duration) -> Result<Option<Offer>, Error> {
+    pub(super) fn issue_within(&self, limit: Duration) -> Result<Option<IssuedPassword>, Error> {
         match self {
             Passwords::Iam { source, .. } | Passwords::Rotating(source) => {
-                source.offer_within(limit).map(Some)
+                source.issue_within(limit).map(Some)
             }
-            Passwords::Fixed(token) => Ok(Some(Offer {
+            Passwords::Fixed(token) => Ok(Some(IssuedPassword {
                 token: token.clone(),
                 is_cached: false,
             })),

@@ -9,14 +9,14 @@ use r2d2::CustomizeConnection;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Degradation, Recovered};
+use crate::event::{FailureStreak, Recovered};
 use crate::lifetime::without_notes;
 
 /// The user's customizer, whose panic would lose a slot of the pool for good.
 pub(super) struct GuardedCustomizer<C, E> {
     inner: Box<dyn CustomizeConnection<C, E>>,
     clock: Clock,
-    failures: Degradation,
+    failures: FailureStreak,
     /// Whose the connections are, and not a child's that was forked from it.
     process: u32,
 }
@@ -26,7 +26,7 @@ impl<C, E> GuardedCustomizer<C, E> {
         GuardedCustomizer {
             inner,
             clock,
-            failures: Degradation::default(),
+            failures: FailureStreak::default(),
             process: process::id(),
         }
     }

@@ -173,7 +173,7 @@ fn some_names_have_one_home() {
         ("aws_config", "credentials.rs"),
         ("SystemTime::now", "clock.rs"),
         ("Instant::now", "clock.rs"),
-        ("dispatcher", "hush.rs"),
+        ("dispatcher", "sdk_trace.rs"),
         ("passfile", "backend/diesel/mod.rs"),
     ] {
         let mut is_at_home = false;
@@ -181,7 +181,7 @@ fn some_names_have_one_home() {
             let is_guest = match name {
                 "passfile" => path.starts_with(root().join("src/endpoint")),
                 // What the crate `postgres` is made of.
-                "tokio" => path.ends_with("src/backend/postgres/line.rs"),
+                "tokio" => path.ends_with("src/backend/postgres/deadline_stream.rs"),
                 _ => false,
             };
             if path.ends_with(Path::new("src").join(home)) {

@@ -13,6 +13,7 @@
 
 mod architecture;
 mod async_code;
+mod classification;
 mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
@@ -28,7 +29,6 @@ mod fork;
 mod guide;
 mod inspection;
 mod isolation;
-mod judgement;
 mod lifetime;
 mod login;
 #[cfg(feature = "metrics")]

@@ -4,7 +4,7 @@
 //! in the server's language. Which of the two it is shows in any language: libpq puts the severity,
 //! a colon and two spaces before what the server said, and has nothing of that form itself.
 
-use crate::backend::verdict::{self, Verdict};
+use crate::backend::classify::{self as server, Classification};
 use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
@@ -86,47 +86,47 @@ const NO_PASSWORD: &str = "no password supplied";
 /// What libpq before 14 makes of a long token where the server asks for a password. [fe-auth-scram.c]
 const OUT_OF_MEMORY: &str = "out of memory";
 
-const UNREADABLE_SERVICE: Verdict = Verdict::new(
+const UNREADABLE_SERVICE: Classification = Classification::new(
     ErrorKind::Configuration,
     "PGSERVICE names a service that libpq cannot read; unset it",
 );
 
-const PASSWORD_WANTED: Verdict = Verdict::new(
+const PASSWORD_WANTED: Classification = Classification::new(
     ErrorKind::Configuration,
     "the server asks for a password and there is none; set one, or leave out iam=off",
 );
 
-const TOO_OLD: Verdict = Verdict::new(
+const TOO_OLD: Classification = Classification::new(
     ErrorKind::Configuration,
     "libpq has no memory, or is older than 14 and was asked for a password instead of a token; grant \
      rds_iam to the user, and use libpq 14 or later",
 );
 
 /// The error for what libpq said of a failed connect.
-pub(super) fn judge(text: &str) -> Error {
+pub(super) fn classify(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
     }
     let attempts = attempts(text);
-    let mut decisive: Option<(usize, Verdict)> = None;
+    let mut decisive: Option<(usize, Classification)> = None;
     for (at, attempt) in attempts.iter().enumerate() {
-        let verdict = judge_attempt(attempt);
+        let classification = classify_attempt(attempt);
         // Of two that got equally far, the later one counts.
         if decisive
             .as_ref()
-            .is_none_or(|(_, best)| progress(verdict.kind()) >= progress(best.kind()))
+            .is_none_or(|(_, best)| progress(classification.kind()) >= progress(best.kind()))
         {
-            decisive = Some((at, verdict));
+            decisive = Some((at, classification));
         }
     }
-    let Some((at, verdict)) = decisive else {
-        return judge_attempt(text).error(text.to_owned());
+    let Some((at, classification)) = decisive else {
+        return classify_attempt(text).error(text.to_owned());
     };
     // An error ends with its cause.
     let mut order: Vec<&str> = attempts;
     let last = order.remove(at);
     order.push(last);
-    verdict.error(order.join("\n"))
+    classification.error(order.join("\n"))
 }
 
 /// The texts of the attempts of one connect: libpq tries every address of a name, and puts the texts of all
@@ -165,16 +165,16 @@ fn progress(kind: ErrorKind) -> u8 {
     }
 }
 
-fn judge_attempt(text: &str) -> Verdict {
-    match servers_words(text) {
-        Some(words) => verdict::of_words(words),
-        None => judge_libpqs(text),
+fn classify_attempt(text: &str) -> Classification {
+    match server_message(text) {
+        Some(words) => server::from_message(words),
+        None => classify_libpq_message(text),
     }
 }
 
 /// What the server said last, if it said anything: behind a severity in whatever language.
 /// [pqBuildErrorMessage3 of fe-protocol3.c]
-fn servers_words(text: &str) -> Option<&str> {
+fn server_message(text: &str) -> Option<&str> {
     let starts = text.match_indices(":  ").filter(|(at, _)| {
         let line = text[..*at].lines().next_back().unwrap_or_default();
         let severity = line.rsplit("failed: ").next().unwrap_or_default();
@@ -185,25 +185,25 @@ fn servers_words(text: &str) -> Option<&str> {
     starts.last().map(|(at, colon)| &text[at + colon.len()..])
 }
 
-fn judge_libpqs(text: &str) -> Verdict {
+fn classify_libpq_message(text: &str) -> Classification {
     let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
     if says(SERVICE) {
         UNREADABLE_SERVICE
     } else if says(NETWORK) {
-        verdict::NETWORK
+        server::NETWORK
     } else if says(TLS) {
-        verdict::TLS
+        server::TLS
     } else if says(NOT_WANTED) {
-        verdict::NOT_WANTED
+        server::NOT_WANTED
     } else if says(CONFIGURATION) {
-        verdict::CONFIGURATION
+        server::CONFIGURATION
     } else if text.contains(NO_PASSWORD) {
         PASSWORD_WANTED
     } else if text.contains(OUT_OF_MEMORY) {
         TOO_OLD
     } else {
         // A server that cannot even start a process for the connection gives no severity.
-        verdict::of_words(text)
+        server::from_message(text)
     }
 }
 
@@ -221,7 +221,7 @@ fn unknown_keyword(keyword: &str) -> Error {
              libpq 14 or later, such as the one of the feature bundled"
         ));
     }
-    verdict::unknown_keyword()
+    server::unknown_keyword()
 }
 
 #[cfg(test)]
@@ -317,8 +317,8 @@ mod tests {
             ),
         ] {
             for text in [text.to_owned(), format!("{PREFIX}{text}")] {
-                assert_eq!(servers_words(&text), None, "{text}");
-                assert_eq!(judge(&text).kind(), kind, "{text}");
+                assert_eq!(server_message(&text), None, "{text}");
+                assert_eq!(classify(&text).kind(), kind, "{text}");
             }
         }
     }
@@ -329,8 +329,8 @@ mod tests {
         for refusal in REFUSALS {
             let words = refusal.split_once(":  ").unwrap().1;
             for text in [format!("{refusal}\n"), format!("{PREFIX}{refusal}\n")] {
-                assert_eq!(servers_words(&text).map(str::trim_end), Some(words));
-                let error = judge(&text);
+                assert_eq!(server_message(&text).map(str::trim_end), Some(words));
+                let error = classify(&text);
                 assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
                 assert!(error.to_string().ends_with(text.trim_end()), "{error}");
             }
@@ -346,7 +346,7 @@ mod tests {
             "a:  b",
         ] {
             let text = format!("{PREFIX}FATAL:  PAM authentication failed for user \"{name}\"\n");
-            assert_eq!(judge(&text).kind(), ErrorKind::LoginRefused, "{text}");
+            assert_eq!(classify(&text).kind(), ErrorKind::LoginRefused, "{text}");
         }
     }
 
@@ -361,7 +361,7 @@ mod tests {
             (starting, nobody, ErrorKind::ServerUnavailable),
         ] {
             let text = format!("{PREFIX}{first}{PREFIX}{second}");
-            assert_eq!(judge(&text).kind(), kind, "{text}");
+            assert_eq!(classify(&text).kind(), kind, "{text}");
         }
     }
 
@@ -397,7 +397,7 @@ mod tests {
                     format!("{at} failed: {text}")
                 })
                 .collect();
-            let error = judge(&text);
+            let error = classify(&text);
             assert_eq!(error.kind(), kind, "{text}");
             // It ends with the text that decided.
             let text = error.to_string();
@@ -411,21 +411,21 @@ mod tests {
             "could not translate host name \"gone\" to address: Name or service not known\n\
              connection to server on socket \"/tmp/.s.PGSQL.5432\" failed: {refused}"
         );
-        assert_eq!(judge(&text).kind(), ErrorKind::LoginRefused);
+        assert_eq!(classify(&text).kind(), ErrorKind::LoginRefused);
     }
 
     #[test]
     fn a_detail_is_no_message_of_its_own() {
         let text = "FATAL:  no way in\nDETAIL:  too many connections for today\nHINT:  wait\n";
-        assert_eq!(judge(text).kind(), ErrorKind::ServerUnavailable);
+        assert_eq!(classify(text).kind(), ErrorKind::ServerUnavailable);
     }
 
     #[test]
     fn a_keyword_is_repeated_only_if_it_is_no_piece_of_a_password() {
-        let error = judge("invalid connection option \"hunter2\"\n");
+        let error = classify("invalid connection option \"hunter2\"\n");
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        let error = judge("invalid connection option \"sslsni\"\n");
+        let error = classify("invalid connection option \"sslsni\"\n");
         assert!(error.to_string().contains("libpq 14"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use diesel::sql_types::Text;
 use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
 
 use self::conninfo::{Conninfo, NO_FILE};
-use super::{sealed, verdict};
+use super::{classify, sealed};
 use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 use crate::private_file::PrivateFile;
@@ -99,7 +99,7 @@ impl sealed::Backend for PgConnection {
         }
         let _under_way = shutdown::ConnectGuard::begin()?;
         <PgConnection as Connection>::establish(conninfo.as_str()).map_err(|error| match error {
-            ConnectionError::BadConnection(text) => libpq::judge(&text),
+            ConnectionError::BadConnection(text) => libpq::classify(&text),
             error => Error::with_cause(
                 ErrorKind::Configuration,
                 "libpq does not accept the connection's settings; correct the connection string",
@@ -118,7 +118,7 @@ impl sealed::Backend for PgConnection {
         let query = diesel::select(current_setting("transaction_read_only"));
         match query.get_result::<String>(connection)?.as_str() {
             "off" => Ok(()),
-            _ => Err(verdict::read_only().into()),
+            _ => Err(classify::read_only().into()),
         }
     }
 

@@ -5,9 +5,9 @@
 //! and addresses are tried here one by one.
 
 mod blocking;
+mod connect_error;
 mod connection;
-mod judge;
-mod line;
+mod deadline_stream;
 mod ping;
 mod settings;
 mod tls;
@@ -20,7 +20,7 @@ use postgres::{Client, Config, NoTls};
 pub use self::connection::PostgresConnection;
 use self::settings::{Place, Settings};
 pub use self::tls::PostgresTls;
-use super::{password, sealed, verdict};
+use super::{classify, password, sealed};
 use crate::clock::Clock;
 use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
@@ -73,7 +73,7 @@ impl sealed::Backend for Client {
             Place::Socket(folder) => {
                 config.host_path(folder).connect_timeout(timeout);
                 let connect = || config.connect(NoTls);
-                let client = blocking::run(connect)?.map_err(judge::judge)?;
+                let client = blocking::run(connect)?.map_err(connect_error::classify)?;
                 return Ok(PostgresConnection::new(client));
             }
             Place::Server {
@@ -84,7 +84,7 @@ impl sealed::Backend for Client {
         };
         let clock = Clock::default();
         let deadline = clock.now().monotonic + timeout;
-        let mut failure = verdict::NETWORK.error("the host has no address");
+        let mut failure = classify::NETWORK.error("the host has no address");
         for (at, address) in addresses.iter().enumerate() {
             // What comes after the TCP connection may take all of it.
             let left = deadline.saturating_duration_since(clock.now().monotonic);
@@ -117,12 +117,12 @@ fn dial(config: &Config, tls: PostgresTls) -> Result<Client, Error> {
     let watch = tls.watch();
     let client = blocking::run(|| config.connect(tls))?;
     watch.end();
-    client.map_err(judge::judge)
+    client.map_err(connect_error::classify)
 }
 
 fn resolve(name: &str, port: u16) -> Result<Vec<IpAddr>, Error> {
     let addresses = (name, port)
         .to_socket_addrs()
-        .map_err(|cause| verdict::NETWORK.error(cause))?;
+        .map_err(|cause| classify::NETWORK.error(cause))?;
     Ok(addresses.map(|address| address.ip()).collect())
 }

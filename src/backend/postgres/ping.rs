@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::{Client, SimpleQueryMessage};
 
 use super::blocking;
-use crate::backend::verdict;
+use crate::backend::classify;
 use crate::error::{Error, ErrorKind};
 
 /// How long an open connection may take to show that it lives.
@@ -27,7 +27,7 @@ pub(super) fn ping_writer(client: &mut Client) -> Result<(), Error> {
         _ => false,
     };
     match asked {
-        Ok(Ok(messages)) if !messages.iter().any(is_off) => Err(verdict::read_only()),
+        Ok(Ok(messages)) if !messages.iter().any(is_off) => Err(classify::read_only()),
         asked => checked(asked.map(|answer| answer.map(drop))),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postgres::Config;
 use postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
 
-use crate::backend::verdict;
+use crate::backend::classify;
 use crate::endpoint::{self, ConnectionString};
 use crate::error::Error;
 
@@ -187,7 +187,7 @@ fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
                  string, or use diesel's connections, which are libpq's"
             )));
         }
-        _ => return Err(verdict::unknown_keyword()),
+        _ => return Err(classify::unknown_keyword()),
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use native_tls::{Certificate, TlsConnector};
 use postgres::Socket;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 
-use super::line::{Line, Stream, Watch};
-use crate::backend::verdict;
+use super::deadline_stream::{DeadlineStream, LoginDeadline, Stream};
+use crate::backend::classify;
 use crate::clock::Clock;
 use crate::endpoint::{ConnectionString, SslMode};
 use crate::error::{Error, ErrorKind};
@@ -31,7 +31,7 @@ pub struct PostgresTls {
     mode: SslMode,
     /// None without TLS.
     connector: Option<TlsConnector>,
-    watch: Arc<Watch>,
+    watch: Arc<LoginDeadline>,
     deadline: Option<Instant>,
 }
 
@@ -78,7 +78,7 @@ impl PostgresTls {
         }
     }
 
-    pub(super) fn watch(&self) -> Arc<Watch> {
+    pub(super) fn watch(&self) -> Arc<LoginDeadline> {
         self.watch.clone()
     }
 }
@@ -148,32 +148,32 @@ impl TlsConnect<Socket> for Handshake {
 impl Handshake {
     async fn negotiate(self, socket: Socket) -> Result<Stream, Error> {
         let watch = self.tls.watch;
-        let mut line = Line::new(socket, watch.clone(), self.deadline);
+        let mut line = DeadlineStream::new(socket, watch.clone(), self.deadline);
         let Some(connector) = self.tls.connector else {
             return Ok(Stream::Plain(line));
         };
         let answer = line
             .ask_for_tls()
             .await
-            .map_err(|cause| verdict::NETWORK.error(cause))?;
+            .map_err(|cause| classify::NETWORK.error(cause))?;
         match answer {
             b'S' => {
                 let handshake = postgres_native_tls::TlsConnector::new(connector, &self.host);
                 let stream = handshake.connect(line).await.map_err(|cause| {
                     // Whatever TLS makes of that.
-                    let verdict = if watch.is_broken() {
-                        verdict::NETWORK
+                    let classification = if watch.is_broken() {
+                        classify::NETWORK
                     } else {
-                        verdict::TLS
+                        classify::TLS
                     };
-                    verdict.error(cause)
+                    classification.error(cause)
                 })?;
                 Ok(Stream::Encrypted(Box::new(stream)))
             }
             b'N' if self.tls.mode == SslMode::Prefer => Ok(Stream::Plain(line)),
-            b'N' => Err(verdict::TLS.error("the server does not support TLS")),
+            b'N' => Err(classify::TLS.error("the server does not support TLS")),
             _ => {
-                Err(verdict::NETWORK.error("whoever answers does not speak PostgreSQL's protocol"))
+                Err(classify::NETWORK.error("whoever answers does not speak PostgreSQL's protocol"))
             }
         }
     }

@@ -9,33 +9,33 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// Runs `work` where nobody hears TRACE.
-pub(crate) fn hushed<T>(work: impl FnOnce() -> T) -> T {
-    if is_quiet_anyway() {
+pub(crate) fn without_sdk_trace<T>(work: impl FnOnce() -> T) -> T {
+    if logs_no_trace() {
         return work();
     }
-    dispatcher::with_default(&Dispatch::new(Hushed::over_current()), work)
+    dispatcher::with_default(&Dispatch::new(WithoutTrace::over_current()), work)
 }
 
 /// The same for a future.
-pub(crate) async fn hushed_future<T>(work: impl Future<Output = T>) -> T {
-    if is_quiet_anyway() {
+pub(crate) async fn future_without_sdk_trace<T>(work: impl Future<Output = T>) -> T {
+    if logs_no_trace() {
         return work.await;
     }
-    work.with_subscriber(Hushed::over_current()).await
+    work.with_subscriber(WithoutTrace::over_current()).await
 }
 
 /// Without a subscriber tracing may write to `log`, and never does so again once one was set, if
 /// only for a moment and a thread. So none is set for as long as `log` takes no TRACE either.
-fn is_quiet_anyway() -> bool {
+fn logs_no_trace() -> bool {
     !dispatcher::has_been_set() && log::max_level() < log::LevelFilter::Trace
 }
 
 /// A subscriber that passes on all but TRACE.
-struct Hushed(Dispatch);
+struct WithoutTrace(Dispatch);
 
-impl Hushed {
-    fn over_current() -> Hushed {
-        Hushed(dispatcher::get_default(Dispatch::clone))
+impl WithoutTrace {
+    fn over_current() -> WithoutTrace {
+        WithoutTrace(dispatcher::get_default(Dispatch::clone))
     }
 }
 
@@ -43,7 +43,7 @@ fn is_secret(metadata: &Metadata<'_>) -> bool {
     *metadata.level() == Level::TRACE
 }
 
-impl Subscriber for Hushed {
+impl Subscriber for WithoutTrace {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_secret(metadata) {
             return Interest::never();

@@ -11,14 +11,14 @@ use crate::error::{Error, ErrorKind};
 
 /// The kind of a failure, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Classification {
     kind: ErrorKind,
     message: &'static str,
 }
 
-impl Verdict {
-    pub(super) const fn new(kind: ErrorKind, message: &'static str) -> Verdict {
-        Verdict { kind, message }
+impl Classification {
+    pub(super) const fn new(kind: ErrorKind, message: &'static str) -> Classification {
+        Classification { kind, message }
     }
 
     pub(super) fn kind(&self) -> ErrorKind {
@@ -31,56 +31,57 @@ impl Verdict {
     }
 }
 
-pub(super) const NETWORK: Verdict = Verdict::new(
+pub(super) const NETWORK: Classification = Classification::new(
     ErrorKind::Network,
     "cannot reach the server; check host, port, security group and route",
 );
 
-pub(super) const TLS: Verdict = Verdict::new(
+pub(super) const TLS: Classification = Classification::new(
     ErrorKind::Tls,
     "no TLS connection that could be trusted; check the host name and sslrootcert",
 );
 
-pub(super) const NOT_WANTED: Verdict = Verdict::new(
+pub(super) const NOT_WANTED: Classification = Classification::new(
     ErrorKind::ServerUnavailable,
     "the server is not what writer() or target_session_attrs asks for, as after a failover; its name \
      leads to another soon, or set target_session_attrs otherwise",
 );
 
-pub(super) const CONFIGURATION: Verdict = Verdict::new(
+pub(super) const CONFIGURATION: Classification = Classification::new(
     ErrorKind::Configuration,
     "a setting is not accepted; correct the connection string",
 );
 
-const THROTTLED: Verdict = Verdict::new(
+const THROTTLED: Classification = Classification::new(
     ErrorKind::Throttled,
     "the server takes no more logins at this rate; open fewer connections at a time",
 );
 
-const UNAVAILABLE: Verdict = Verdict::new(
+const UNAVAILABLE: Classification = Classification::new(
     ErrorKind::ServerUnavailable,
     "the server takes no logins at the moment",
 );
 
-const NOT_ENCRYPTED: Verdict = Verdict::new(
+const NOT_ENCRYPTED: Classification = Classification::new(
     ErrorKind::Tls,
     "the server takes encrypted connections only; set sslmode=verify-full",
 );
 
-const NO_DATABASE: Verdict = Verdict::new(
+const NO_DATABASE: Classification = Classification::new(
     ErrorKind::Configuration,
     "the server has no database of that name; correct it in the connection string",
 );
 
-const SETTING: Verdict = Verdict::new(
+const SETTING: Classification = Classification::new(
     ErrorKind::Configuration,
     "the server does not accept a setting; correct the connection string (options among them), or \
      PGTZ, PGDATESTYLE and PGGEQO, which libpq sends to it",
 );
 
-const REFUSED: Verdict = Verdict::new(ErrorKind::LoginRefused, "the server refused the login");
+const REFUSED: Classification =
+    Classification::new(ErrorKind::LoginRefused, "the server refused the login");
 
-const IN_DOUBT: Verdict = Verdict::new(
+const IN_DOUBT: Classification = Classification::new(
     ErrorKind::LoginRefused,
     "the server let nobody in, in words that are not known here, so it may as well be full or \
      starting as have refused the login",
@@ -132,7 +133,7 @@ const REFUSED_WORDS: &[&str] = &[
 ];
 
 /// `words` is what the server said, without its severity.
-pub(super) fn of_words(words: &str) -> Verdict {
+pub(super) fn from_message(words: &str) -> Classification {
     let words = without_names(words);
     let says = |list: &[&str]| list.iter().any(|it| words.contains(it));
     if says(THROTTLED_WORDS) {
@@ -154,8 +155,8 @@ pub(super) fn of_words(words: &str) -> Verdict {
 
 /// `state` is the SQLSTATE; `words` tell what RDS Proxy and `pg_hba.conf` mean, which have one for all.
 #[cfg(feature = "postgres")]
-pub(super) fn of_state(state: &str, words: &str) -> Verdict {
-    let by_words = of_words(words);
+pub(super) fn from_sqlstate(state: &str, words: &str) -> Classification {
+    let by_words = from_message(words);
     if by_words == THROTTLED || by_words == NOT_ENCRYPTED {
         return by_words;
     }
@@ -283,9 +284,9 @@ mod tests {
                 ErrorKind::LoginRefused,
             ),
         ] {
-            let verdict = of_words(words);
-            assert_eq!(verdict.kind, kind, "{words}: {verdict:?}");
-            assert_ne!(verdict, IN_DOUBT, "{words}");
+            let classification = from_message(words);
+            assert_eq!(classification.kind, kind, "{words}: {classification:?}");
+            assert_ne!(classification, IN_DOUBT, "{words}");
         }
     }
 
@@ -293,7 +294,7 @@ mod tests {
     #[cfg(feature = "postgres")]
     #[test]
     fn a_state_is_told_in_any_language() {
-        for (state, words, verdict) in [
+        for (state, words, classification) in [
             (
                 "28000",
                 "пользователь \"app\" не прошёл проверку подлинности (PAM)",
@@ -362,7 +363,11 @@ mod tests {
             ("XX000", "что-то пошло не так", IN_DOUBT),
             ("", "", IN_DOUBT),
         ] {
-            assert_eq!(of_state(state, words), verdict, "{state}: {words}");
+            assert_eq!(
+                from_sqlstate(state, words),
+                classification,
+                "{state}: {words}"
+            );
         }
         assert!(IN_DOUBT.message.contains("not known"));
     }
@@ -371,16 +376,16 @@ mod tests {
     fn a_name_is_no_answer() {
         for name in ["the database system is", "no encryption", "out of memory"] {
             let words = format!("PAM authentication failed for user \"{name}\"");
-            assert_eq!(of_words(&words), REFUSED);
+            assert_eq!(from_message(&words), REFUSED);
         }
     }
 
     #[test]
     fn what_is_not_known_counts_as_a_refusal_and_says_so() {
         assert_eq!(
-            of_words("lo siento, ya tenemos demasiados clientes"),
+            from_message("lo siento, ya tenemos demasiados clientes"),
             IN_DOUBT
         );
-        assert_eq!(of_words(""), IN_DOUBT);
+        assert_eq!(from_message(""), IN_DOUBT);
     }
 }

@@ -3,30 +3,30 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::backend::verdict;
+use crate::backend::classify;
 use crate::error::Error;
 
 /// The error for a failed connect.
-pub(super) fn judge(error: postgres::Error) -> Error {
+pub(super) fn classify(error: postgres::Error) -> Error {
     if let Some(said) = error.as_db_error() {
-        return verdict::of_state(said.code().code(), said.message()).error(said.clone());
+        return classify::from_sqlstate(said.code().code(), said.message()).error(said.clone());
     }
     let Some(cause) = error.source() else {
         // The server hung up, or does not speak PostgreSQL's protocol.
-        return verdict::NETWORK.error(error);
+        return classify::NETWORK.error(error);
     };
     if let Some(ours) = cause.downcast_ref::<Error>() {
         return ours.clone();
     }
-    let verdict = match cause.downcast_ref::<io::Error>() {
+    let classification = match cause.downcast_ref::<io::Error>() {
         // Not the system's word: it is how `postgres` says that the server is no writer, or no reader,
         // and `target_session_attrs` wants one.
         Some(io) if io.kind() == io::ErrorKind::PermissionDenied && io.raw_os_error().is_none() => {
-            verdict::NOT_WANTED
+            classify::NOT_WANTED
         }
-        Some(_) => verdict::NETWORK,
+        Some(_) => classify::NETWORK,
         // It cannot do what the server asks for, or has not got it: a password, channel binding.
-        None => verdict::CONFIGURATION,
+        None => classify::CONFIGURATION,
     };
-    verdict.error(error)
+    classification.error(error)
 }

@@ -19,12 +19,12 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What is known of a line by who waits for its login.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct LoginDeadline {
     is_over: AtomicBool,
     is_broken: AtomicBool,
 }
 
-impl Watch {
+impl LoginDeadline {
     /// The login is over, and nothing is limited any more.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
@@ -38,18 +38,22 @@ impl Watch {
 
 /// The connection.
 #[derive(Debug)]
-pub struct Line {
+pub struct DeadlineStream {
     socket: Socket,
-    watch: Arc<Watch>,
-    alarm: Option<Pin<Box<Sleep>>>,
+    watch: Arc<LoginDeadline>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Line {
-    pub(super) fn new(socket: Socket, watch: Arc<Watch>, deadline: Instant) -> Line {
-        Line {
+impl DeadlineStream {
+    pub(super) fn new(
+        socket: Socket,
+        watch: Arc<LoginDeadline>,
+        deadline: Instant,
+    ) -> DeadlineStream {
+        DeadlineStream {
             socket,
             watch,
-            alarm: Some(Box::pin(sleep_until(deadline.into()))),
+            timer: Some(Box::pin(sleep_until(deadline.into()))),
         }
     }
 
@@ -64,14 +68,14 @@ impl Line {
         cx: &mut Context<'_>,
         work: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let Some(alarm) = &mut self.alarm else {
+        let Some(timer) = &mut self.timer else {
             return work(Pin::new(&mut self.socket), cx);
         };
         if self.watch.is_over.load(Ordering::Relaxed) {
-            self.alarm = None;
+            self.timer = None;
             return work(Pin::new(&mut self.socket), cx);
         }
-        let done = if alarm.as_mut().poll(cx).is_ready() {
+        let done = if timer.as_mut().poll(cx).is_ready() {
             let message = "the server did not answer within connect_timeout";
             Err(io::Error::new(io::ErrorKind::TimedOut, message))
         } else {
@@ -84,7 +88,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for DeadlineStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -93,7 +97,7 @@ impl AsyncRead for Line {
         let line = self.get_mut();
         let filled = buffer.filled().len();
         ready!(line.poll(cx, |socket, cx| socket.poll_read(cx, buffer)))?;
-        if line.alarm.is_some() && buffer.filled().len() == filled {
+        if line.timer.is_some() && buffer.filled().len() == filled {
             // It hung up, which TLS may call by another name.
             line.watch.is_broken.store(true, Ordering::Relaxed);
         }
@@ -101,7 +105,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for DeadlineStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -127,8 +131,8 @@ impl AsyncWrite for Line {
     reason = "that of postgres-native-tls has none"
 )]
 pub enum Stream {
-    Plain(Line),
-    Encrypted(Box<TlsStream<Line>>),
+    Plain(DeadlineStream),
+    Encrypted(Box<TlsStream<DeadlineStream>>),
 }
 
 impl postgres::tls::TlsStream for Stream {

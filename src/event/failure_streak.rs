@@ -1,0 +1,116 @@
+//! When something that goes on failing is worth a line in a production log: once when it begins, and
+//! once when it is over.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Moment;
+
+/// What fails and works in turns is not logged more often than this.
+const LEAST_TIME_BETWEEN_STREAKS: Duration = Duration::from_secs(60);
+
+/// Whether something works, told by those who use it.
+#[derive(Debug, Default)]
+pub(crate) struct FailureStreak(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    streak: Option<Streak>,
+    /// When a streak was last logged.
+    logged: Option<Moment>,
+}
+
+/// Failures without a success between them.
+#[derive(Debug)]
+struct Streak {
+    began: Moment,
+    failures: u64,
+    is_logged: bool,
+}
+
+/// A streak of failures that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    pub(crate) failures: u64,
+    /// From the first failure to the success.
+    pub(crate) after: Duration,
+}
+
+impl FailureStreak {
+    /// Notes a failure; whether it is to be logged.
+    pub(crate) fn failed_at(&self, now: &Moment) -> bool {
+        let mut state = self.0.lock();
+        let is_too_soon = state
+            .logged
+            .is_some_and(|last| now.since(&last) < LEAST_TIME_BETWEEN_STREAKS);
+        let streak = state.streak.get_or_insert(Streak {
+            began: *now,
+            failures: 0,
+            is_logged: false,
+        });
+        streak.failures += 1;
+        let is_logged_now = !streak.is_logged && !is_too_soon;
+        if is_logged_now {
+            streak.is_logged = true;
+            state.logged = Some(*now);
+        }
+        is_logged_now
+    }
+
+    /// Notes a success; what it ends, if that was logged.
+    pub(crate) fn succeeded_at(&self, now: &Moment) -> Option<Recovered> {
+        let streak = self.0.lock().streak.take()?;
+        streak.is_logged.then(|| Recovered {
+            failures: streak.failures,
+            after: now.since(&streak.began),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_row_of_failures_is_said_once_and_so_is_its_end() {
+        let start = ManualClock::new().clock().now();
+        let failures = FailureStreak::default();
+        assert_eq!(failures.succeeded_at(&start), None);
+        assert!(failures.failed_at(&start));
+        for minutes in 1..=10 {
+            assert!(!failures.failed_at(&(start + 60 * minutes * SECOND)));
+        }
+        let recovered = failures.succeeded_at(&(start + 601 * SECOND)).unwrap();
+        assert_eq!((recovered.failures, recovered.after), (11, 601 * SECOND));
+        assert_eq!(failures.succeeded_at(&(start + 602 * SECOND)), None);
+    }
+
+    #[test]
+    fn what_fails_and_works_in_turns_is_said_once_a_minute() {
+        let start = ManualClock::new().clock().now();
+        let failures = FailureStreak::default();
+        let logged = (0..120).filter(|second| {
+            let now = start + SECOND * *second;
+            let is_logged_now = failures.failed_at(&now);
+            assert_eq!(failures.succeeded_at(&now).is_some(), is_logged_now);
+            is_logged_now
+        });
+        assert_eq!(logged.count(), 2);
+    }
+
+    #[test]
+    fn a_row_that_began_too_soon_is_said_if_it_goes_on() {
+        let start = ManualClock::new().clock().now();
+        let failures = FailureStreak::default();
+        assert!(failures.failed_at(&start));
+        assert!(failures.succeeded_at(&start).is_some());
+        assert!(!failures.failed_at(&(start + SECOND)));
+        assert!(failures.failed_at(&(start + 60 * SECOND)));
+        let end = start + 61 * SECOND;
+        assert_eq!(failures.succeeded_at(&end).unwrap().failures, 2);
+    }
+}
