@@ -1,25 +1,26 @@
-//! Pages about no single item: how to set things up, what was chosen and why, and what to do when
-//! something fails.
+//! Guide pages: how to set IAM up, which defaults apply and why, and what to do if something fails.
 //!
-//! | page | answers |
+//! | page | content |
 //! |---|---|
-//! | [`setup`] | what has to be switched on, written and granted before a login with IAM works, on each kind of machine |
-//! | [`defaults`] | what each default is, and why |
-//! | [`failures`] | what an error means and what to do, by its text |
-//! | [`rds_proxy`] | what is different behind RDS Proxy |
-//! | [`failover`] | what happens to a pool when the database moves, and what to set |
-//! | [`aurora_dsql`] | what is different with Aurora DSQL |
+//! | [`setup`] | what to switch on, grant and allow before a login with IAM works, on each kind of machine |
+//! | [`defaults`] | each default and its reason |
+//! | [`failures`] | each error and log line, by its text, and what to do |
+//! | [`observability`] | log lines, counters, events and metrics |
+//! | [`migrations`] | migrations at an application's start |
+//! | [`rds_proxy`] | differences behind RDS Proxy |
+//! | [`failover`] | what happens to a pool at a failover, and what to set |
+//! | [`aurora_dsql`] | differences with Aurora DSQL |
 //! | [`testing`] | tests without an AWS account, against the emulator |
 //! | [`coming_from`] | from diesel's `ConnectionManager`, or a library of another language |
-//! | [`security`] | where a token can and cannot be seen |
+//! | [`security`] | where a token can be read and where it cannot |
 //!
-//! What is said of AWS has the page of AWS's that says so beside it.
+//! Statements about AWS link to the AWS page that they come from.
 
 #![cfg_attr(
     not(feature = "migrations"),
     allow(
         rustdoc::broken_intra_doc_links,
-        reason = "some are to what features add"
+        reason = "some link to items of optional features"
     )
 )]
 
@@ -31,6 +32,12 @@ pub mod defaults {}
 
 #[doc = include_str!("guide/failures.md")]
 pub mod failures {}
+
+#[doc = include_str!("guide/observability.md")]
+pub mod observability {}
+
+#[doc = include_str!("guide/migrations.md")]
+pub mod migrations {}
 
 #[doc = include_str!("guide/rds_proxy.md")]
 pub mod rds_proxy {}

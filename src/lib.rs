@@ -1,4 +1,4 @@
-// The README leads to files; here they are pages, and a link has the first of its definitions.
+// In the README these links lead to files, here to pages. rustdoc uses the first definition of a link.
 #![cfg_attr(
     feature = "diesel",
     doc = "[setup]: guide::setup\n[defaults]: guide::defaults\n[failures]: guide::failures"
@@ -10,6 +10,10 @@
 #![cfg_attr(
     feature = "diesel",
     doc = "[testing]: guide::testing\n[coming_from]: guide::coming_from\n[security]: guide::security"
+)]
+#![cfg_attr(
+    feature = "diesel",
+    doc = "[observability]: guide::observability\n[migrations]: guide::migrations"
 )]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -30,7 +34,7 @@ mod credentials;
 mod endpoint;
 mod error;
 mod event;
-// Text only, so it is there for whoever reads the documentation or tests it, and not in the library.
+// Text only: part of the documentation and its tests, and not of the library.
 #[cfg(all(any(doc, doctest), feature = "diesel"))]
 pub mod guide;
 mod lifetime;

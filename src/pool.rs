@@ -1,8 +1,8 @@
-//! A plain r2d2 pool with settings that suit IAM.
+//! Builds an r2d2 pool with settings for IAM.
 //!
-//! r2d2's own builder has no getters, so `lifetime` could not learn from it what the user set, and
-//! some of its combinations are traps: `min_idle` above `max_size` panics, `min_idle` of 0 starves
-//! waiters after a retirement, and a pool whose first connects fail is silent until it times out.
+//! r2d2's own builder has no getters, so `lifetime` could not read the user's settings from it. Some of its
+//! combinations also fail: `min_idle` above `max_size` panics, `min_idle` of 0 starves waiting callers after
+//! a retirement, and a pool whose first connects fail reports nothing until it times out.
 
 mod customizer;
 mod error_handler;
@@ -35,11 +35,11 @@ const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(14 * 60);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Aurora DSQL ends every session after an hour.
+/// Aurora DSQL closes every session after an hour.
 const DSQL_LONGEST_LIFETIME: Duration = Duration::from_secs(59 * 60);
 
 impl<C: Backend> RdsConnectionManager<C> {
-    /// A pool with this crate's defaults; see [`PoolBuilder`].
+    /// Builds a pool with this crate's defaults; see [`PoolBuilder`].
     ///
     /// # Errors
     ///
@@ -48,18 +48,19 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.pool_builder().build()
     }
 
-    /// A pool with settings of its own. One manager can serve any number of pools.
+    /// Returns a builder for a pool with other settings. One manager can serve any number of pools.
     pub fn pool_builder(&self) -> PoolBuilder<C> {
         PoolBuilder::new(self.clone())
     }
 }
 
-/// Settings of a pool, under the names that [`r2d2::Builder`] has for them, with other defaults.
+/// Builds an [`r2d2::Pool`]. The settings have the names of [`r2d2::Builder`] and other defaults.
 ///
-/// What comes out is a plain [`r2d2::Pool`]. It belongs to the process that built it: in a child that
-/// was forked later `get` fails, since the connections are the parent's. Build another pool there,
-/// of the same manager if you like, and let go of the old one with [`std::mem::forget`], or the
-/// parent's idle connections are closed with it.
+/// The pool belongs to the process that built it. In a child that is forked later, `get` fails, since the
+/// connections are the parent's. Build another pool there, from the same manager if you like, and pass the
+/// old one to [`std::mem::forget`]; dropping it would close the parent's idle connections.
+///
+/// A duration of a hundred years or more, such as [`Duration::MAX`], means no limit.
 #[must_use]
 pub struct PoolBuilder<C: Backend> {
     manager: RdsConnectionManager<C>,
@@ -92,84 +93,86 @@ impl<C: Backend> PoolBuilder<C> {
         }
     }
 
-    /// The most connections that the pool has. 10 by default; at least 1.
+    /// Sets the maximum number of connections. Default: 10. At least 1.
     pub fn max_size(mut self, max_size: u32) -> Self {
         self.max_size = max_size;
         self
     }
 
-    /// How many idle connections the pool keeps ready. 2 by default; `None` is as many as
-    /// `max_size`.
+    /// Sets the minimum number of idle connections. Default: 2. `None` means `max_size`.
     ///
-    /// More than `max_size` counts as `max_size`, and while a lifetime is kept 0 counts as 1, since
-    /// r2d2 lets a waiter starve after a retirement otherwise, until he times out or somebody else
-    /// wants a connection. With a `max_lifetime` of `None` 0 is left as it is.
+    /// More than `max_size` counts as `max_size`. With a `max_lifetime`, 0 counts as 1: otherwise r2d2 does
+    /// not replace a retired connection for a caller that waits, who then times out. With a `max_lifetime` of
+    /// `None`, 0 is kept.
     pub fn min_idle(mut self, min_idle: Option<u32>) -> Self {
         self.min_idle = min_idle;
         self
     }
 
-    /// Whether a connection is tried with one round trip when it is taken. True by default, and for
-    /// a [writer](crate::ManagerBuilder::writer) it has to be.
+    /// Sets whether a connection is tested at checkout, with one round trip. Default: true. A
+    /// [writer](crate::ManagerBuilder::writer) requires it.
     pub fn test_on_check_out(mut self, test: bool) -> Self {
         self.test_on_check_out = test;
         self
     }
 
-    /// How long a connection lives at the most. 14 minutes by default; `None` is for ever.
+    /// Sets the maximum lifetime of a connection. Default: 14 minutes. `None` means no limit.
     ///
-    /// A session outlives the token that it was opened with. What this limit does is bound for how
-    /// long an identity that was revoked keeps a session, follow the database's name to another
-    /// machine after a failover, and spread sessions over readers that were added.
+    /// A session outlives the token that it was opened with. This limit bounds how long a revoked identity
+    /// keeps a session, makes the pool follow the database's DNS name after a failover, and spreads sessions
+    /// over readers that were added.
     ///
-    /// Each connection has a span of its own between 90 and 100 % of it, and is retired when it is
-    /// checked in after that, no more than a tenth of the pool at a time. Idle connections are left
-    /// to r2d2, which looks every 30 s. With Aurora DSQL it is 59 minutes at the most.
+    /// Each connection has its own lifetime, between 90 and 100 % of the maximum. It is retired at the first
+    /// check-in after that, and at most a tenth of the pool is replaced at a time. r2d2's reaper retires idle
+    /// connections; it runs every 30 s. With Aurora DSQL the limit is 59 minutes at most.
     pub fn max_lifetime(mut self, max_lifetime: Option<Duration>) -> Self {
         self.max_lifetime = max_lifetime.map(|limit| limit.min(FOREVER));
         self
     }
 
-    /// How long a connection may be idle. 10 minutes by default; `None` is for ever.
+    /// Sets how long a connection may be idle. Default: 10 minutes. `None` means no limit.
     pub fn idle_timeout(mut self, idle_timeout: Option<Duration>) -> Self {
         self.idle_timeout = idle_timeout.map(|limit| limit.min(FOREVER));
         self
     }
 
-    /// For how long `get` waits. 10 s by default.
+    /// Sets how long `get` waits. Default: 10 s. [`get_timeout`](r2d2::Pool::get_timeout) is r2d2's own
+    /// and panics with a time-out near [`Duration::MAX`].
     ///
-    /// r2d2 waits for up to half of this between attempts to connect. That a server is back is seen
-    /// within a second all the same, unless the workers are [shared](PoolBuilder::thread_pool): one of
-    /// them keeps trying.
+    /// r2d2 waits for up to half of this between two attempts of the same slot. While the server is
+    /// unreachable, the pool probes it every 0.5 s, unless its workers are
+    /// [shared](PoolBuilder::thread_pool). A pool of ten busy connections therefore reconnects within about a
+    /// second of the server's return; a pool with one or two slots may take up to half of this time.
     pub fn connection_timeout(mut self, connection_timeout: Duration) -> Self {
         self.connection_timeout = connection_timeout.min(FOREVER);
         self
     }
 
-    /// The threads on which connections are opened. By default each pool has three of its own.
+    /// Sets the worker threads, which several pools can share. Default: three threads for each pool, which
+    /// end with it.
     ///
-    /// None of these is kept busy by one pool whose server is away, so that pool takes up to half of
-    /// `connection_timeout` to see that it is back.
+    /// Shared workers open connections themselves and are not kept busy by a pool whose server is
+    /// unreachable. Such a pool takes up to half of `connection_timeout` to reconnect after the server's
+    /// return, and a dropped one ends after the attempts that are under way.
     pub fn thread_pool(mut self, thread_pool: Arc<ScheduledThreadPool>) -> Self {
         self.thread_pool = Some(thread_pool);
         self
     }
 
-    /// Is told of failed connects and checks. By default they are logged at DEBUG, and at WARN what
-    /// is worth it: once that connections cannot be opened. r2d2's own default, its
-    /// `LoggingErrorHandler`, logs each as an error.
+    /// Sets the handler of failed connects and failed checkout tests. By default they are logged at DEBUG,
+    /// and consecutive connect failures once at WARN. r2d2's `LoggingErrorHandler` logs each as an error.
     pub fn error_handler(mut self, handler: Box<dyn HandleError<C::Error>>) -> Self {
         self.error_handler = handler;
         self
     }
 
-    /// Is told of r2d2's events. By default nobody is.
+    /// Sets the handler of r2d2's events. Default: none.
     pub fn event_handler(mut self, handler: Box<dyn HandleEvent>) -> Self {
         self.event_handler = handler;
         self
     }
 
-    /// Prepares each new connection. By default nothing is done.
+    /// Sets a customizer that prepares each new connection. Default: none.
     pub fn connection_customizer(
         mut self,
         customizer: Box<dyn CustomizeConnection<C::Connection, C::Error>>,
@@ -178,13 +181,14 @@ impl<C: Backend> PoolBuilder<C> {
         self
     }
 
-    /// Opens one connection, and builds the pool around it.
+    /// Opens one connection, and then builds the pool with it.
     ///
     /// # Errors
     ///
-    /// Whatever kept that connection from being opened, at once and typed; and
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and
-    /// for a writer whose connections are not tried.
+    /// The error of that connection, without waiting for a time-out;
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and for a
+    /// writer without the checkout test; [`ErrorKind::Internal`](crate::ErrorKind::Internal) if no thread can
+    /// be started.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let first = self.manager.open_within(self.connect_timeout())?;
@@ -192,13 +196,14 @@ impl<C: Backend> PoolBuilder<C> {
         Ok(self.assemble(Some(first), workers))
     }
 
-    /// Builds the pool and lets its threads connect when they can.
+    /// Builds the pool without a connection. Its workers connect as soon as they can.
     ///
-    /// For applications that have to start before their database does.
+    /// For applications that start before their database.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration), as [`build`](PoolBuilder::build).
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) and
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal), as [`build`](PoolBuilder::build).
     pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let workers = self.workers()?;
@@ -208,7 +213,7 @@ impl<C: Backend> PoolBuilder<C> {
     fn check(&self) -> Result<(), Error> {
         if self.manager.is_writer() && !self.test_on_check_out {
             return Err(Error::configuration(
-                "whether the server takes writes is seen when a connection is tried; leave out \
+                "writer() needs the test at checkout to notice a server that has become read-only; leave out \
                  test_on_check_out(false), or writer() and target_session_attrs",
             ));
         }
@@ -329,8 +334,8 @@ fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) 
     wanted.map(|wanted| wanted.clamp(least, max_size))
 }
 
-/// The one line that a production log has of a pool that works. Region and credentials are known in
-/// full once a token was signed, which `build` waits for.
+/// Logs the one line that a working pool adds to a production log. Region and credentials are known in full
+/// once a token was signed, which `build` waits for.
 fn announce<C: Backend>(
     manager: &RdsConnectionManager<C>,
     max_size: u32,
@@ -360,7 +365,7 @@ mod tests {
     const LIFETIME: Option<Duration> = Some(DEFAULT_MAX_LIFETIME);
 
     #[test]
-    fn min_idle_stays_between_what_r2d2_can_bear() {
+    fn min_idle_stays_within_the_limits_of_r2d2() {
         assert_eq!(min_idle(Some(2), 10, LIFETIME), Some(2));
         assert_eq!(min_idle(Some(2), 1, LIFETIME), Some(1));
         assert_eq!(min_idle(Some(0), 10, LIFETIME), Some(1));

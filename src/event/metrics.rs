@@ -1,4 +1,4 @@
-//! The events, told to the facade of the crate `metrics`. The README lists the names.
+//! Reports the events to the facade of the crate `metrics`. The guide's page `observability` lists the names.
 //!
 //! No label names a host or a user: the number of series stays the same however many databases an
 //! application has.

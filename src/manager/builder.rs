@@ -1,4 +1,4 @@
-//! Settings of a manager, and what is made of them.
+//! The settings of a manager.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,16 +19,16 @@ use crate::error::Error;
 use crate::roots::Roots;
 use crate::token::Token;
 
-/// How long opening a connection may take, with the token and a second attempt inside it. Below the
-/// 10 s for which a pool's callers wait, so that they are told why.
+/// The time limit of one connect, including the token and a second attempt. Below the 10 s that a pool's
+/// callers wait, so that they get the cause.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// Settings of an [`RdsConnectionManager`].
+/// Builds an [`RdsConnectionManager`].
 #[must_use]
 pub struct ManagerBuilder<C> {
     target: Result<ConnectionString, Error>,
     auth: Option<IamAuth>,
-    /// What `auth` is made from if there is none.
+    /// The settings of the identity if `auth` is not set.
     auth_settings: IamAuthBuilder,
     password: Option<Password>,
     connect_timeout: Duration,
@@ -47,44 +47,43 @@ impl<C: Backend> ManagerBuilder<C> {
         }
     }
 
-    /// Signs tokens with this identity. By default one is made from `iam_profile`, `iam_role_arn`,
-    /// `iam_external_id` and `iam_session_name` of the connection string, or else from AWS's
-    /// default chain.
+    /// Sets the identity that signs tokens. Default: one from `iam_profile`, `iam_role_arn`,
+    /// `iam_external_id` and `iam_session_name` of the connection string, or else from AWS's default chain.
     pub fn auth(mut self, auth: IamAuth) -> Self {
         self.auth = Some(auth);
         self
     }
 
-    /// Logs in with this password instead of IAM, and not with one of the connection string.
+    /// Sets a password to log in with instead of IAM. It takes precedence over one in the connection string.
     ///
-    /// TLS is as with IAM: `verify-full` against RDS's roots, unless `sslmode` and `sslrootcert`
-    /// say otherwise. Other than with IAM, every `sslmode` may be asked for by name, `disable` for a
-    /// database on this machine; a Unix socket needs none.
+    /// TLS defaults to `verify-full` against RDS's root certificates, as with IAM. Unlike with IAM, every
+    /// `sslmode` is permitted if it is set explicitly, such as `disable` for a database on this machine. A
+    /// Unix socket needs no TLS.
     pub fn password(mut self, password: Password) -> Self {
         self.password = Some(password);
         self.set(ConnectionString::supply_password)
     }
 
-    /// Refuses a connection string with a password, or with `iam=off`, instead of logging in with
-    /// that; `iam=on` of the connection string.
+    /// Rejects a connection string with a password or with `iam=off`. Same as `iam=on` in the connection
+    /// string. Default: off.
     pub fn require_iam(self) -> Self {
         self.set(ConnectionString::require_iam)
     }
 
-    /// The region to sign for; `iam_region` of the connection string. By default it is read from
-    /// the host name, or else from the AWS configuration.
+    /// Sets the region to sign for. Same as `iam_region` in the connection string. Default: the region in the
+    /// host name, or else that of the AWS configuration.
     pub fn region(self, region: impl Into<String>) -> Self {
         self.set(|target| target.iam.region = Some(region.into()))
     }
 
-    /// A profile of AWS's configuration files to take credentials from; `iam_profile` of the
-    /// connection string. Not looked at where [`auth`](ManagerBuilder::auth) is set.
+    /// Sets the profile of the AWS configuration files that provides the credentials. Same as `iam_profile` in
+    /// the connection string. Ignored if [`auth`](ManagerBuilder::auth) is set.
     pub fn profile(self, name: impl Into<String>) -> Self {
         self.set(|target| target.iam.profile = Some(name.into()))
     }
 
-    /// The database's real name, to sign for, where another is dialled: behind a CNAME, a tunnel or
-    /// a load balancer. `iam_host` and `iam_port` of the connection string.
+    /// Sets the database's own endpoint, which tokens are signed for, if another host is dialled: a CNAME, a
+    /// tunnel or a load balancer. Same as `iam_host` and `iam_port` in the connection string.
     pub fn sign_for(self, host: impl Into<String>, port: u16) -> Self {
         self.set(|target| {
             target.iam.host = Some(host.into());
@@ -92,47 +91,46 @@ impl<C: Backend> ManagerBuilder<C> {
         })
     }
 
-    /// The database user.
+    /// Sets the database user.
     pub fn user(self, user: &str) -> Self {
         self.set(|target| target.set_user(user))
     }
 
-    /// How far the server's certificate is verified. [`SslMode::VerifyFull`] by default with IAM.
+    /// Sets how far the server's certificate is verified. Default with IAM: [`SslMode::VerifyFull`].
     pub fn sslmode(self, mode: SslMode) -> Self {
         self.set(|target| target.set_sslmode(mode))
     }
 
-    /// A PEM file with the roots to trust, or `system`. By default this crate's own of RDS's, for
-    /// the region.
+    /// Sets a PEM file with the root certificates to trust, or `system`. Default: RDS's roots of the region,
+    /// which this crate contains.
     pub fn sslrootcert(self, path: &str) -> Self {
         self.set(|target| target.set_sslrootcert(path))
     }
 
-    /// Connects to a server that takes writes, and to no other; `target_session_attrs=read-write` of
-    /// the connection string. `primary` counts as `read-write`. False by default.
+    /// Connects only to a server that accepts writes. Same as `target_session_attrs=read-write` in the
+    /// connection string; `primary` counts as `read-write`. Default: off.
     ///
-    /// A server that is read-only is passed over when a connection is opened, with
-    /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable), and so is a connection of
-    /// a pool whose server became read-only, in the one round trip (with the crate `postgres` two) that
-    /// is made when it is taken. So a pool gets back to the writer after a failover. What was under way
-    /// on the old one fails with SQLSTATE 25006, `DatabaseErrorKind::ReadOnlyTransaction` of diesel's:
-    /// return that connection, take another and begin again.
+    /// A connect to a read-only server fails with
+    /// [`ErrorKind::ServerUnavailable`](crate::ErrorKind::ServerUnavailable). The pool's test at checkout also
+    /// drops a connection whose server has become read-only; it is one round trip, or two with the crate
+    /// `postgres`. So the pool returns to the writer after a failover. A transaction that was open on the old
+    /// writer fails with SQLSTATE 25006, diesel's `DatabaseErrorKind::ReadOnlyTransaction`: return that
+    /// connection and repeat the transaction on another.
     ///
-    /// Read-only is what `transaction_read_only` says: a standby, and a server, database or user
-    /// with `default_transaction_read_only`.
+    /// A server is read-only if `transaction_read_only` is on: a standby, or a server, database or user with
+    /// `default_transaction_read_only`.
     pub fn writer(self) -> Self {
         self.set(ConnectionString::require_writer)
     }
 
-    /// How long opening a connection may take, with the token and a second attempt inside it. 9 s
-    /// by default, and in a pool nine tenths of its `connection_timeout` if that is less. libpq
-    /// counts whole seconds, from two.
+    /// Sets the time limit of one connect, including the token and a second attempt. Default: 9 s. In a pool
+    /// it is at most nine tenths of `connection_timeout`. libpq counts whole seconds, and at least two.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(FOREVER);
         self
     }
 
-    /// Checks it all. Nothing is asked or dialled yet.
+    /// Checks the settings. No request is made and no connection is opened yet.
     ///
     /// # Errors
     ///
@@ -172,7 +170,7 @@ impl<C: Backend> ManagerBuilder<C> {
             Login::Password(password) => {
                 tracing::info!(
                     user = target.get("user"),
-                    "a password is set, so IAM is not used"
+                    "the connection string has a password, so IAM is not used"
                 );
                 let password = Zeroizing::new(password.expose().to_owned());
                 Passwords::Fixed(Arc::new(Token::everlasting(password, clock.now())))
@@ -257,8 +255,8 @@ fn login_settings(target: &ConnectionString) -> String {
     settings.join("\n")
 }
 
-/// The roots that the server's certificate must go back to; `None` leaves it to the TLS library,
-/// as `sslmode=require` and logins without IAM do.
+/// The root certificates that the server's certificate must chain to. `None` leaves that to the TLS library,
+/// for `sslmode=require` and logins without IAM.
 fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
     let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
     match (target.sslrootcert(), target.login()) {

@@ -1,6 +1,5 @@
-//! r2d2's manager: a connection with a token that is good now, and one more attempt where a cached
-//! token was refused. Nothing here panics outwards, since r2d2 loses a slot of the pool when
-//! `connect` does.
+//! r2d2's manager: opens a connection with a valid token, and retries once if a cached token was refused. No
+//! panic leaves `connect`, since r2d2 would lose a slot of the pool.
 
 mod builder;
 mod connect;
@@ -29,7 +28,7 @@ use crate::lifetime::{self, Lifetimes};
 use crate::roots::Roots;
 use crate::token::Token;
 
-/// Opens connections that log in with IAM tokens. An [`r2d2::ManageConnection`].
+/// An [`r2d2::ManageConnection`] that logs in with IAM tokens.
 ///
 /// Cheap to clone; clones share tokens. See [`PgConnectionManager`](crate::PgConnectionManager) for
 /// diesel's connections.
@@ -49,7 +48,7 @@ pub struct RdsConnectionManager<C: Backend> {
 
 struct Inner<C: Backend> {
     connector: C::Connector,
-    /// What is dialled, for whoever asks.
+    /// What is dialled, for `parameters()`.
     parameters: Vec<(String, String)>,
     roots: Option<Roots>,
     passwords: Passwords,
@@ -68,42 +67,39 @@ pub(crate) struct Pooled<C: Backend> {
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
-    /// The pool is of no use in a child that is forked later.
+    /// The process of the pool. A child that is forked later cannot use it.
     pub(crate) process: u32,
 }
 
 impl<C: Backend> RdsConnectionManager<C> {
-    /// A manager for the database that a connection string names: a URL or libpq's
-    /// `keyword=value` pairs, without a password.
+    /// Creates a manager for the database that a connection string names: a URL or libpq's `keyword=value`
+    /// pairs, without a password.
     ///
-    /// Credentials come from AWS's default chain, the region from the host name or the AWS
-    /// configuration. The server's certificate is verified in full. Nothing is asked or dialled
-    /// yet.
+    /// Credentials come from AWS's default chain, and the region from the host name or the AWS configuration.
+    /// The server's certificate is verified in full. No request is made and no connection is opened yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`] if the connection string cannot be read, names no user or host,
-    /// or asks for something that IAM does not go with, such as `sslmode=prefer`.
+    /// [`ErrorKind::Configuration`] if the connection string cannot be parsed, names no user or host, or has
+    /// a setting that IAM login excludes, such as `sslmode=prefer`.
     pub fn new(connection_string: &str) -> Result<Self, Error> {
         Self::builder(connection_string).build()
     }
 
-    /// The same with more to set. A setting on the builder wins over one in the connection string.
+    /// Returns a builder with more settings. They take precedence over those of the connection string.
     pub fn builder(connection_string: &str) -> ManagerBuilder<C> {
         ManagerBuilder::new(connection_string)
     }
 
-    /// Opens one connection, in or outside a pool.
+    /// Opens one connection, inside or outside a pool, and returns the typed error.
     ///
-    /// This is `connect` of [`r2d2::ManageConnection`] with the typed error. It takes at most
-    /// [`connect_timeout`](ManagerBuilder::connect_timeout) and the time that the system takes to look
-    /// the host name up; with libpq, give or take a second, in which it counts, for each address that
-    /// the name has.
+    /// It takes at most [`connect_timeout`](ManagerBuilder::connect_timeout), which includes the wait for a
+    /// token, and the time of the system's name lookup. libpq counts whole seconds, for each address of the
+    /// name.
     ///
-    /// Where logins are refused again and again, or throttled, most of these calls fail at once with
-    /// the last refusal, and the server is not asked: over all threads and pools of an identity in
-    /// this process, six connects in a row are tried as they come, and after that 20 a minute at the
-    /// most, one every 3 to 4 s. A login that works ends that for everyone.
+    /// If the server refuses or throttles logins repeatedly, most calls fail at once with the last refusal.
+    /// All threads and pools of this process that log in with the same settings share the limit: six logins
+    /// without delay, then 20 a minute at most, one every 3 to 4 s. A successful login lifts it.
     ///
     /// A process that exits waits for diesel's connections that are being opened by other threads, for 3 s
     /// at most, and opens no more: libpq crashes after the C libraries under it have freed their memory.
@@ -123,19 +119,19 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.inner.open(limit.min(self.inner.connect_timeout))
     }
 
-    /// Why the last attempt to open a connection failed, if none has worked since; over all clones
-    /// and pools of this manager.
+    /// Returns the error of the last failed connect, if none has succeeded since, over all clones and pools
+    /// of this manager.
     ///
-    /// r2d2 gives the cause to one of the callers that time out in `get` and only as text. Whoever
-    /// keeps a clone of the manager beside the pool has it here, for every caller and with its kind.
+    /// r2d2 reports the cause as text only, to one of the callers that time out in `get`. A clone of the
+    /// manager beside the pool has it for every caller and with its kind.
     pub fn last_failure(&self) -> Option<Error> {
         self.inner.health.last_failure()
     }
 
-    /// The token that a connection opened now would log in with, and whom it is for; its region is
-    /// the one that was signed for, also where that came from the AWS configuration.
+    /// Returns the token that a connection would log in with now, and the endpoint that it is signed for. The
+    /// endpoint has a region, also if that came from the AWS configuration.
     ///
-    /// For handing it to another program; connections of this manager have theirs without it.
+    /// For handing the token to another program. Connections of this manager do not need this call.
     ///
     /// # Errors
     ///
@@ -156,17 +152,17 @@ impl<C: Backend> RdsConnectionManager<C> {
                 Ok((endpoint.clone().with_region(&region)?, token))
             }
             _ => Err(Error::configuration(
-                "there is no token where login is not by iam; leave out the password and iam=off",
+                "this manager does not log in with iam, so it has no token; leave out the password and iam=off",
             )),
         }
     }
 
-    /// What tokens are signed for; none where no token is used.
+    /// Returns the endpoint that tokens are signed for, or `None` if this manager uses no tokens.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.inner.passwords.endpoint()
     }
 
-    /// The identity that signs this manager's tokens; none where no token is used.
+    /// Returns the identity that signs this manager's tokens, or `None` if it uses no tokens.
     pub fn auth(&self) -> Option<&IamAuth> {
         match &self.inner.passwords {
             Passwords::Iam { auth, .. } => Some(auth),
@@ -174,10 +170,10 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
-    /// What is dialled and how, by libpq's keywords: what the connection string and the builder
-    /// said, decoded, without the password, the `iam` parameters and `sslrootcert`, which is
-    /// [`roots`](RdsConnectionManager::roots). With IAM there are always `host`, `port`, `user` and
-    /// `sslmode`.
+    /// Returns the connection settings by libpq's keywords: those of the connection string and the builder,
+    /// decoded, without the password, the `iam` parameters and `sslrootcert`, which is
+    /// [`roots`](RdsConnectionManager::roots). With IAM, `host`, `port`, `user` and `sslmode` are always
+    /// present.
     ///
     /// For handing a connection to another program, together with
     /// [`token`](RdsConnectionManager::token).
@@ -188,13 +184,13 @@ impl<C: Backend> RdsConnectionManager<C> {
             .map(|(keyword, value)| (keyword.as_str(), value.as_str()))
     }
 
-    /// What the server's certificate must go back to; `None` where `sslmode` does not verify it, or
-    /// where that is left to the TLS library.
+    /// Returns the root certificates that the server's certificate must chain to. `None` if `sslmode` does not
+    /// verify it, or leaves that to the TLS library.
     pub fn roots(&self) -> Option<&Roots> {
         self.inner.roots.as_ref()
     }
 
-    /// How often what happened so far, over all managers of this one's identity.
+    /// Returns the event counters of this manager's identity, over all its managers.
     pub fn stats(&self) -> Stats {
         self.inner.events.stats()
     }
@@ -211,7 +207,7 @@ impl<C: Backend> RdsConnectionManager<C> {
         found.map(|(_, value)| value)
     }
 
-    /// What tokens are signed with; none where no token is used.
+    /// What tokens are signed with; `None` if no token is used.
     pub(crate) fn provenance(&self) -> Option<Provenance> {
         self.inner.passwords.source()?.provenance()
     }
@@ -231,8 +227,8 @@ impl<C: Backend> RdsConnectionManager<C> {
 
 #[cfg(feature = "postgres")]
 impl RdsConnectionManager<postgres::Client> {
-    /// What [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) needs to reach the
-    /// server as this manager's connections do.
+    /// Returns the TLS connector for [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query), which
+    /// opens a connection of its own.
     pub fn tls(&self) -> crate::backend::PostgresTls {
         self.inner.connector.tls()
     }
@@ -271,7 +267,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         let is_retired = if self.pooled.is_some() {
             lifetime::take_retirement()
         } else {
-            say_once_that_lives_are_not_kept();
+            warn_once_that_lifetimes_are_not_kept();
             false
         };
         is_retired || std::thread::panicking() || C::is_broken(connection)
@@ -279,7 +275,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
 }
 
 impl<C: Backend> Inner<C> {
-    /// What is asked when a connection is taken.
+    /// The test at checkout.
     fn ping(&self, connection: &mut C::Connection) -> Result<(), C::Error> {
         if self.is_writer {
             C::ping_writer(connection)
@@ -321,9 +317,9 @@ fn forked() -> Error {
     )
 }
 
-fn say_once_that_lives_are_not_kept() {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
+fn warn_once_that_lifetimes_are_not_kept() {
+    static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+    if !IS_LOGGED.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             "this pool was built without pool_builder() or into_pool(), so max_lifetime is kept \
              for idle connections only"

@@ -1,4 +1,4 @@
-//! What the user does to new connections, kept from doing harm to the pool.
+//! Protects the pool from the user's customizer.
 
 use std::fmt;
 use std::mem;
@@ -17,7 +17,7 @@ pub(super) struct GuardedCustomizer<C, E> {
     inner: Box<dyn CustomizeConnection<C, E>>,
     clock: Clock,
     failures: FailureStreak,
-    /// Whose the connections are, and not a child's that was forked from it.
+    /// The process that the connections belong to, and not a child that was forked from it.
     process: u32,
 }
 
@@ -63,14 +63,14 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
 
     fn on_release(&self, connection: C) {
         if self.process != process::id() {
-            // To close it is to say goodbye to the server in the name of the parent, who uses it.
+            // Closing it would end the session that the parent uses.
             mem::forget(connection);
             return;
         }
         let release = AssertUnwindSafe(|| without_notes(|| self.inner.on_release(connection)));
         if panic::catch_unwind(release).is_err() {
             tracing::error!(
-                "the pool's connection customizer panicked, or a connection that it let go of"
+                "the pool's connection customizer panicked, or the drop of a connection"
             );
         }
     }

@@ -127,15 +127,15 @@ fn a_login_a_refusal_and_a_retry_are_counted() {
     assert_eq!(figure("rds_iam_connects_failed_total kind=rate_limited"), 2);
     assert!(stats.logins_refused > 6, "{stats:?}");
 
-    // What is described is what the README lists, once each.
+    // What is described is what the guide lists, once each.
     let described: Vec<&str> = figures
         .iter()
         .filter_map(|(name, times)| name.strip_prefix("described ").map(|it| (it, times)))
         .inspect(|(name, times)| assert_eq!(**times, 1, "{name}"))
         .map(|(name, _)| name)
         .collect();
-    let readme = include_str!("../../README.md");
-    let mut listed: Vec<&str> = readme
+    let page = include_str!("../../src/guide/observability.md");
+    let mut listed: Vec<&str> = page
         .split('`')
         .filter(|it| it.starts_with("rds_iam_") && !it.contains(' '))
         .collect();

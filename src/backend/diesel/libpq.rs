@@ -134,8 +134,8 @@ pub(super) fn classify(text: &str) -> Error {
 fn attempts(text: &str) -> Vec<&str> {
     const BEGINNINGS: &[&str] = &[
         "connection to server at \"",
-        "connection to server on socket \"",
-        "could not translate host name \"",
+        "connection to server on socket",
+        "could not translate host name",
     ];
     let mut attempts = Vec::new();
     let mut begin = 0;
