@@ -1,10 +1,9 @@
-//! Settings of named connections, for an application's own configuration files.
+//! Settings of named connections in an application's configuration.
 //!
-//! [`Connections`] is a serde structure: read it from TOML, YAML or the environment, by the crate
-//! `config` or any other, on its own or as a field of the application's settings. Unknown keys are
-//! refused, with their names; whatever is left out has the default of [`ManagerBuilder`],
-//! [`IamAuthBuilder`](crate::IamAuthBuilder) and [`PoolBuilder`]. Spans are written as `"14m"` or
-//! `"1h 30m"`.
+//! [`Connections`] is a serde structure. Read it from TOML, YAML or the environment, with the crate `config` or
+//! another, on its own or as a field of the application's settings. Unknown keys are rejected by name. Omitted
+//! ones have the defaults of [`ManagerBuilder`], [`IamAuthBuilder`](crate::IamAuthBuilder) and [`PoolBuilder`].
+//! Durations are written as `"14m"` or `"1h 30m"`.
 //!
 //! ```
 //! # #[cfg(feature = "diesel")] {
@@ -55,7 +54,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// A manager for each. Nothing is asked or dialled yet.
+    /// Builds a manager for each connection. No connection is opened yet.
     ///
     /// # Errors
     ///
@@ -65,7 +64,7 @@ impl Connections {
         self.each(ConnectionSettings::manager)
     }
 
-    /// A pool for each, built one after the other.
+    /// Builds a pool for each connection, one after the other.
     ///
     /// # Errors
     ///
@@ -92,12 +91,12 @@ impl Connections {
     }
 }
 
-/// One connection: what it connects to, and how.
+/// The settings of one connection.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionSettings {
-    /// The connection string, as for [`RdsConnectionManager::new`]. What stands below wins over it.
+    /// The connection string, as for [`RdsConnectionManager::new`]. The settings below take precedence.
     pub url: ConnectionUrl,
     /// A password to log in with instead of IAM, as [`ManagerBuilder::password`] takes it; one from
     /// the environment is better than one in a file. None by default.
@@ -121,7 +120,7 @@ pub struct ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// The defaults of everything, for this connection string.
+    /// The default settings for this connection string.
     pub fn new(url: impl Into<String>) -> ConnectionSettings {
         ConnectionSettings {
             url: url.into().into(),
@@ -134,7 +133,7 @@ impl ConnectionSettings {
         }
     }
 
-    /// A builder with these settings, for what is set in code.
+    /// Returns a builder with these settings, for further ones in code.
     pub fn builder<C: Backend>(&self) -> ManagerBuilder<C> {
         let mut builder = RdsConnectionManager::builder(&self.url.0);
         if let Some(password) = &self.password {
@@ -155,7 +154,7 @@ impl ConnectionSettings {
         }
     }
 
-    /// A manager with these settings.
+    /// Builds a manager with these settings.
     ///
     /// # Errors
     ///
@@ -164,7 +163,7 @@ impl ConnectionSettings {
         self.builder().build()
     }
 
-    /// A pool with these settings.
+    /// Builds a pool with these settings.
     ///
     /// # Errors
     ///
@@ -174,11 +173,11 @@ impl ConnectionSettings {
     }
 }
 
-/// The settings `iam` of a connection. Where they are, IAM is required: a password beside them is an
-/// error. They win over the `iam_*` parameters of the connection string.
+/// The settings `iam` of a connection. They require IAM: a password beside them is an error. They take
+/// precedence over the `iam_*` parameters of the connection string.
 ///
-/// Each connection has an identity of its own, and so fetches credentials of its own; to share one,
-/// give [`ManagerBuilder::auth`] to [`ConnectionSettings::builder`].
+/// Each connection has an identity of its own, which fetches its own credentials. To share one, call
+/// [`ManagerBuilder::auth`] on [`ConnectionSettings::builder`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -193,9 +192,9 @@ pub struct IamSettings {
     pub external_id: Option<String>,
     /// As [`AssumeRole::session_name`](crate::AssumeRole::session_name).
     pub session_name: Option<String>,
-    /// The database's real name, to sign for, where another is dialled.
+    /// The database's own endpoint, if another host is dialled.
     pub host: Option<String>,
-    /// The database's real port.
+    /// The database's own port, if another is dialled.
     pub port: Option<u16>,
     /// As [`IamAuthBuilder::token_lifetime`](crate::IamAuthBuilder::token_lifetime).
     #[serde(with = "humantime_serde")]
@@ -240,7 +239,7 @@ impl IamSettings {
     }
 }
 
-/// The settings `pool` of a connection, under the names that [`PoolBuilder`] has for them.
+/// The settings `pool` of a connection, with the names of [`PoolBuilder`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -285,7 +284,7 @@ impl PoolSettings {
     }
 }
 
-/// A span such as `"14m"`, or `"never"`.
+/// A duration such as `"14m"`, or `"never"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
@@ -316,12 +315,12 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
-/// A connection string. It may hold a password, so it cannot be printed.
+/// A connection string. It may contain a password, so it cannot be printed.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
 pub struct ConnectionUrl(Zeroizing<String>);
 
-/// A password. It cannot be printed, and is wiped when it is dropped.
+/// A password. It cannot be printed, and is overwritten when it is dropped.
 #[derive(Clone, Deserialize)]
 #[serde(from = "String")]
 pub struct ConfiguredPassword(Zeroizing<String>);

@@ -1,4 +1,4 @@
-//! What can go wrong, in one type.
+//! The error type of this crate.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Why a password could not be had, or a connection not be opened.
+/// Why no password could be issued or no connection opened.
 ///
-/// Cheap to clone, because one failure is shared by everyone who waited for it. What may be relied
-/// on is [`kind`](Error::kind); the text is written for people. It is one sentence that names the
-/// setting to change where there is one, and ends with its cause, since r2d2 keeps the text of an
-/// error only. No token, password, key or session token is ever part of it.
+/// Cheap to clone, because all callers that waited for an operation share its failure. Programs can rely on
+/// [`kind`](Error::kind); the text is for people. It is one sentence that names the setting to change, if there
+/// is one, and ends with the cause, since r2d2 keeps the text only. It never contains a token, password, key or
+/// session token.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -22,38 +22,37 @@ struct Inner {
     cause: Option<Cause>,
 }
 
-/// What kind of failure an [`Error`] is.
+/// The kind of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A connection string, a setting or a combination of settings cannot work: found before anything
-    /// was tried, or told by libpq or the server.
+    /// A connection string, a setting or a combination of settings cannot work. Found before any connection,
+    /// or reported by libpq or the server.
     Configuration,
-    /// No AWS credentials, or no other password, were found where they were looked for.
+    /// No AWS credentials, or no other password, were found.
     CredentialsNotFound,
-    /// There is a source of AWS credentials or of the password, and it failed or was refused.
+    /// The source of AWS credentials or of the password failed or was refused.
     CredentialsRefused,
-    /// The source of AWS credentials or of the password did not answer in time.
+    /// The source of AWS credentials or of the password did not respond in time.
     CredentialsTimeout,
-    /// The AWS credentials or the password end too soon, or have ended, and the source has no
-    /// others.
+    /// The AWS credentials or the password have expired, or expire too soon, and the source has no others.
     CredentialsExpired,
     /// The server refused the login: token, user, `GRANT` or policy.
     LoginRefused,
-    /// AWS or the server asks for fewer logins per second.
+    /// AWS or the server throttles logins.
     Throttled,
-    /// The server cannot take a login at the moment: it starts, stops or is full, or it is read-only
-    /// where a writer was asked for.
+    /// The server accepts no logins at present: it starts, stops or is full, or it is read-only and a writer
+    /// is required.
     ServerUnavailable,
     /// The server could not be reached, or the connection broke before the login was answered.
     Network,
-    /// The server's certificate or the TLS handshake was not acceptable.
+    /// The server's certificate or the TLS handshake was rejected.
     Tls,
     /// A migration failed, or what has been applied cannot be read (feature `migrations`).
     Migration,
-    /// Another process had the lock on migrations for too long (feature `migrations`).
+    /// Another process held the migration lock for too long (feature `migrations`).
     MigrationLock,
-    /// Something in this process failed: a thread could not be started, or code panicked.
+    /// This process failed: a thread could not be started, or code panicked.
     Internal,
 }
 
@@ -66,7 +65,7 @@ impl Error {
         }))
     }
 
-    /// The same with `cause`, which must not hold a secret: its text becomes part of this error's.
+    /// An error with `cause`, which must not contain a secret: its text becomes part of this error's.
     pub(crate) fn with_cause(
         kind: ErrorKind,
         message: impl Into<Cow<'static, str>>,
@@ -83,7 +82,7 @@ impl Error {
         Error::new(ErrorKind::Configuration, message)
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

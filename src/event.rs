@@ -1,8 +1,7 @@
-//! What happens, told to whoever wants to know, and counted.
+//! Events of tokens and connections, and their counters.
 //!
-//! Events carry ids, ages and kinds, and never a secret. The log has at DEBUG what happens to each
-//! token and connection, and above that only what an application's operator has to know: when
-//! something ceases to work, and when it works again.
+//! Events carry ids, ages and kinds, and never a secret. Each is logged at DEBUG. Above that the log has only
+//! what an operator needs: that something stopped working, and that it works again.
 
 mod failure_streak;
 #[cfg(feature = "metrics")]
@@ -19,22 +18,22 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::token::Token;
 
-/// Is told what happens to tokens and connections. Every method does nothing by default.
+/// A handler of the events of tokens and connections. Every method does nothing by default.
 ///
-/// The methods are called on the thread on which the event happens, which may be the one that
-/// signs tokens for the whole process: they must not block. A panic in one is caught and logged.
+/// The methods are called on the thread of the event, which may be the thread that signs tokens for the whole
+/// process. They must not block. A panic in one is caught and logged.
 pub trait HandleAuthEvent: Send + Sync + 'static {
     /// A token was signed, or another rotating password fetched.
     fn handle_token_signed(&self, event: &TokenSigned<'_>) {
         let _ = event;
     }
 
-    /// A token could not be had.
+    /// A refresh failed.
     fn handle_refresh_failed(&self, event: &RefreshFailed<'_>) {
         let _ = event;
     }
 
-    /// A token was handed out whose replacement is due and has not come yet, or could not be had.
+    /// A token was used whose refresh is due or has failed.
     fn handle_stale_served(&self, event: &StaleServed<'_>) {
         let _ = event;
     }
@@ -44,22 +43,22 @@ pub trait HandleAuthEvent: Send + Sync + 'static {
         let _ = event;
     }
 
-    /// A login was refused with a cached token and is tried again with a new one.
+    /// A login with a cached token was refused, and is retried with a new one.
     fn handle_login_retried(&self, event: &LoginRetried<'_>) {
         let _ = event;
     }
 
-    /// A connection was logged in.
+    /// A connection was opened.
     fn handle_connection_opened(&self, event: &ConnectionOpened<'_>) {
         let _ = event;
     }
 
-    /// A connection could not be opened, for whatever reason.
+    /// A connection could not be opened.
     fn handle_connect_failed(&self, event: &ConnectFailed<'_>) {
         let _ = event;
     }
 
-    /// A pooled connection was given up, though it worked.
+    /// A working pooled connection was retired.
     fn handle_connection_retired(&self, event: &ConnectionRetired) {
         let _ = event;
     }
@@ -105,9 +104,9 @@ impl<H: HandleAuthEvent> HandleAuthEvent for Arc<H> {
 pub struct TokenSigned<'a> {
     /// The token, for its id and its dates.
     pub token: &'a Token,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
-    /// How long it took, with the fetch of the credentials where one was due.
+    /// The duration, including a fetch of credentials if one was due.
     pub took: Duration,
 }
 
@@ -115,11 +114,11 @@ pub struct TokenSigned<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RefreshFailed<'a> {
-    /// Why.
+    /// The reason.
     pub error: &'a Error,
-    /// The token that goes on being used, if there is one that is still good.
+    /// The token that remains in use, if it is still valid.
     pub stale: Option<&'a Token>,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -127,11 +126,11 @@ pub struct RefreshFailed<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StaleServed<'a> {
-    /// The token, which is good for a while yet.
+    /// The token, which is still valid.
     pub token: &'a Token,
-    /// How long before it was issued.
+    /// Its age.
     pub token_age: Duration,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -139,13 +138,13 @@ pub struct StaleServed<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LoginRefused<'a> {
-    /// What was sent as the password, if anything was.
+    /// The token that was sent as the password, if any.
     pub token: Option<&'a Token>,
-    /// How long before it was issued.
+    /// Its age.
     pub token_age: Duration,
-    /// What the server said.
+    /// The error, with the server's message.
     pub error: &'a Error,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -155,7 +154,7 @@ pub struct LoginRefused<'a> {
 pub struct LoginRetried<'a> {
     /// The token of the second attempt.
     pub token: &'a Token,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -163,11 +162,11 @@ pub struct LoginRetried<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ConnectionOpened<'a> {
-    /// What was sent as the password, if anything was.
+    /// The token that was sent as the password, if any.
     pub token: Option<&'a Token>,
-    /// How long it took, with the token and a second attempt where one was made.
+    /// The duration, including the token and a second attempt.
     pub took: Duration,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -175,14 +174,13 @@ pub struct ConnectionOpened<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ConnectFailed<'a> {
-    /// Why. Its kind tells a refusal from a network that is down.
+    /// The error. Its kind distinguishes a refusal from a network failure.
     pub error: &'a Error,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
-    /// The server was not asked, since it has refused so many logins lately. The error is that of the
-    /// last.
+    /// Whether the login was rate-limited and the server not contacted. The error is then the last refusal.
     pub was_rate_limited: bool,
-    /// Whom it is for; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token.
     pub endpoint: Option<&'a Endpoint>,
 }
 
@@ -190,23 +188,23 @@ pub struct ConnectFailed<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ConnectionRetired {
-    /// The connection's id as r2d2's events give it.
+    /// The connection's id, as in r2d2's events.
     pub id: u64,
-    /// How long it was open.
+    /// Its age.
     pub age: Duration,
-    /// Why.
+    /// The reason.
     pub reason: RetireReason,
 }
 
-/// Why a pooled connection was given up.
+/// Why a pooled connection was retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetireReason {
-    /// It had come to the end of its lifetime.
+    /// Its lifetime ended.
     Lifetime,
     /// It was opened before a [`retire_all`](crate::retire_all).
     RetireAll,
-    /// Its server took no writes any more, and the pool is a
+    /// Its server no longer accepts writes, and the pool is a
     /// [writer's](crate::ManagerBuilder::writer).
     ReadOnly,
 }

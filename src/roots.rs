@@ -1,7 +1,7 @@
-//! Which certificates to trust: the roots that the crate carries, a file, or the system's.
+//! The root certificates to trust: those that the crate contains, a file, or the system's.
 //!
-//! libpq reads its root file at every connect, at about half a millisecond a certificate. A
-//! connection is therefore given the roots of its own region only, three of the hundred.
+//! libpq reads its root file at every connect, which takes about half a millisecond a certificate. So a
+//! connection gets the roots of its own region only, three of about a hundred.
 
 #[cfg(test)]
 mod tests;
@@ -18,10 +18,10 @@ use crate::error::{Error, ErrorKind};
 /// RDS's own roots, region by region; see `certs/README.md`.
 const RDS: &str = include_str!("../certs/rds-global-bundle.pem");
 
-/// The public roots that the certificates of RDS Proxy and Aurora DSQL go back to.
+/// The public roots that the certificates of RDS Proxy and Aurora DSQL chain to.
 const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
 
-/// What a server's certificate must go back to.
+/// The root certificates that a server's certificate must chain to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Roots {

@@ -1,5 +1,5 @@
-//! Keeps what AWS's SDK logs at TRACE from everyone: aws-sigv4 logs what it signs, with the session
-//! token, and the SDK's clients log their settings, with a role's external id.
+//! Suppresses the AWS SDK's TRACE output. aws-sigv4 logs what it signs, including the session token, and the
+//! SDK's clients log their settings, including a role's external id.
 
 use tracing::dispatcher::{self, Dispatch};
 use tracing::instrument::WithSubscriber;
@@ -8,7 +8,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Runs `work` where nobody hears TRACE.
+/// Runs `work` without TRACE output.
 pub(crate) fn without_sdk_trace<T>(work: impl FnOnce() -> T) -> T {
     if logs_no_trace() {
         return work();
@@ -16,7 +16,7 @@ pub(crate) fn without_sdk_trace<T>(work: impl FnOnce() -> T) -> T {
     dispatcher::with_default(&Dispatch::new(WithoutTrace::over_current()), work)
 }
 
-/// The same for a future.
+/// Runs a future without TRACE output.
 pub(crate) async fn future_without_sdk_trace<T>(work: impl Future<Output = T>) -> T {
     if logs_no_trace() {
         return work.await;
@@ -24,13 +24,14 @@ pub(crate) async fn future_without_sdk_trace<T>(work: impl Future<Output = T>) -
     work.with_subscriber(WithoutTrace::over_current()).await
 }
 
-/// Without a subscriber tracing may write to `log`, and never does so again once one was set, if
-/// only for a moment and a thread. So none is set for as long as `log` takes no TRACE either.
+/// Whether there is no TRACE output anyway. Without a subscriber, tracing may write to `log`, and never does so
+/// again once a subscriber was set, even for a moment on one thread. So none is set while `log` does not accept
+/// TRACE either.
 fn logs_no_trace() -> bool {
     !dispatcher::has_been_set() && log::max_level() < log::LevelFilter::Trace
 }
 
-/// A subscriber that passes on all but TRACE.
+/// A subscriber that passes on everything but TRACE.
 struct WithoutTrace(Dispatch);
 
 impl WithoutTrace {

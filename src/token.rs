@@ -1,4 +1,4 @@
-//! A secret that serves as a password for a while, and cannot be printed.
+//! A secret that serves as a password until its expiry, and cannot be printed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,19 +9,19 @@ use zeroize::Zeroizing;
 use crate::cache::{Freshness, Perishable};
 use crate::clock::Moment;
 
-/// How long AWS accepts a token at the most: 15 minutes.
+/// The longest lifetime of a token that AWS accepts: 15 minutes.
 pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(900);
 
-/// The shortest lifetime that leaves some use of a token beside its margin.
+/// The shortest lifetime that is useful with the margin.
 pub(crate) const SHORTEST_LIFETIME: Duration = Duration::from_secs(5);
 
 const SHORTEST_MARGIN: Duration = Duration::from_secs(2);
 const LONGEST_MARGIN: Duration = Duration::from_secs(60);
 
-/// A password with an end: an IAM token, or whatever else serves as one.
+/// An IAM token, or another password with an expiry.
 ///
-/// There is no `Display` and no `Serialize`, its `Debug` shows its age and not its text, and its
-/// memory is overwritten when the last user of it is gone.
+/// It has no `Display` and no `Serialize`. Its `Debug` shows its age and not its text. Its memory is
+/// overwritten when the last reference is dropped.
 pub struct Token {
     secret: Zeroizing<String>,
     id: u64,
@@ -31,23 +31,23 @@ pub struct Token {
 
 #[derive(Clone, Copy)]
 struct Ends {
-    /// When its issuer ceases to accept it.
+    /// When its issuer stops accepting it.
     expires_at: SystemTime,
-    /// From here on a refresh is due, but the token still good.
+    /// From here on a refresh is due, and the token still valid.
     refresh_from: Moment,
     /// From here on it must not be used.
     usable_until: Moment,
 }
 
-/// When a token is to be given up, worked out from when its issuer gives it up.
+/// When a token is refreshed, as a part of its usable lifetime.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
-    /// The part of the usable life, in thousandths, after which a refresh is due.
+    /// The part of the usable lifetime, in thousandths, after which a refresh is due.
     refresh_after: u32,
 }
 
 impl Schedule {
-    /// A refresh becomes due only when the token must not be used any more.
+    /// A refresh becomes due only when the token must no longer be used.
     const AT_THE_END: Schedule = Schedule {
         refresh_after: 1000,
     };
@@ -60,7 +60,7 @@ impl Schedule {
         }
     }
 
-    /// A refresh becomes due between 11 and 12 of 14 minutes, or at that part of another life.
+    /// A refresh becomes due between 11 and 12 of 14 minutes, or at that part of another lifetime.
     /// The spread keeps processes that started together from refreshing together.
     fn ahead() -> Schedule {
         Schedule {
@@ -69,17 +69,16 @@ impl Schedule {
     }
 }
 
-/// How long before its expiry a token with this lifetime is given up: a fifteenth of it, so one
-/// minute of fifteen, and at least 2 s, since `X-Amz-Date` has whole seconds only.
+/// How long before its expiry a token with this lifetime is no longer used: a fifteenth of it, so one minute of
+/// fifteen, and at least 2 s, since `X-Amz-Date` has whole seconds only.
 ///
-/// It covers the time between asking for the token and the server looking at it, and clocks that
-/// differ.
+/// It covers the time until the server checks the token, and differences between clocks.
 pub(crate) fn margin(lifetime: Duration) -> Duration {
     (lifetime / 15).clamp(SHORTEST_MARGIN, LONGEST_MARGIN)
 }
 
 impl Token {
-    /// A secret that is good from `issued` for `lifetime`, or until `cut_short` if that is sooner.
+    /// A secret that is valid from `issued` for `lifetime`, or until `cut_short` if that is sooner.
     pub(crate) fn new(
         secret: Zeroizing<String>,
         issued: Moment,
@@ -103,7 +102,7 @@ impl Token {
         )
     }
 
-    /// A secret that does not age.
+    /// A secret without an expiry.
     pub(crate) fn everlasting(secret: Zeroizing<String>, issued: Moment) -> Token {
         Token::with_ends(secret, issued, None)
     }
@@ -118,32 +117,31 @@ impl Token {
         }
     }
 
-    /// The text to send as the password. Whoever calls this answers for where it goes.
+    /// Returns the text to send as the password. The caller is responsible for keeping it secret.
     pub fn expose_secret(&self) -> &str {
         &self.secret
     }
 
-    /// A number that names this token in events and logs of this process; counted from 1.
+    /// Returns a number that identifies this token in events and logs of this process, counted from 1.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// When it was signed, on the wall clock, cut to the second as `X-Amz-Date` is.
+    /// Returns when it was signed, by the wall clock, truncated to the second like `X-Amz-Date`.
     pub fn issued_at(&self) -> SystemTime {
         self.issued.wall
     }
 
-    /// When its issuer ceases to accept it; `None` for a fixed password.
+    /// Returns when its issuer stops accepting it; `None` for a fixed password.
     ///
-    /// For an IAM token that is the end of its lifetime or of the credentials that signed it,
-    /// whichever comes first: AWS refuses a token whose credentials have expired.
+    /// For an IAM token that is its expiry or that of the credentials that signed it, whichever comes first:
+    /// AWS rejects a token whose credentials have expired.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.ends.map(|ends| ends.expires_at)
     }
 
-    /// When this crate ceases to use it: [`expires_at`](Token::expires_at) less a margin of 60 s, or
-    /// of a fifteenth of a lifetime that was set shorter, but at least 2 s; `None` for a fixed
-    /// password.
+    /// Returns when this crate stops using it: [`expires_at`](Token::expires_at) less a margin of 60 s, or of a
+    /// fifteenth of a shorter lifetime, at least 2 s. `None` for a fixed password.
     pub fn usable_until(&self) -> Option<SystemTime> {
         self.ends.map(|ends| ends.usable_until.wall)
     }

@@ -1,4 +1,4 @@
-//! Settings of an identity.
+//! The settings of an identity.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::event::{Events, HandleAuthEvent};
 use crate::token::{LONGEST_LIFETIME, SHORTEST_LIFETIME};
 
-/// Settings of an [`IamAuth`].
+/// Builds an [`IamAuth`].
 #[must_use]
 pub struct IamAuthBuilder {
     profile: Option<String>,
@@ -31,11 +31,10 @@ pub struct IamAuthBuilder {
 }
 
 impl IamAuthBuilder {
-    /// Takes credentials from this profile of AWS's configuration files, whatever `AWS_ACCESS_KEY_ID`
-    /// and its like say.
+    /// Takes credentials from this profile of the AWS configuration files, and ignores variables such as
+    /// `AWS_ACCESS_KEY_ID`.
     ///
-    /// By default the default chain decides: environment, profile, SSO, web identity, container,
-    /// instance.
+    /// Default: AWS's default chain of environment, profile, SSO, web identity, container and instance.
     pub fn profile(mut self, name: impl Into<String>) -> IamAuthBuilder {
         self.profile = Some(name.into());
         self
@@ -43,8 +42,8 @@ impl IamAuthBuilder {
 
     /// Takes credentials from `provider` instead of AWS's default chain.
     ///
-    /// It is asked when credentials are missing or have less than a token's life left; caching is
-    /// done here.
+    /// It is called if no credentials are cached, or if those that are expire within a token's lifetime. This
+    /// crate caches what it returns.
     pub fn credentials_provider(
         mut self,
         provider: impl ProvideCredentials + 'static,
@@ -53,7 +52,8 @@ impl IamAuthBuilder {
         self
     }
 
-    /// Takes credentials from a closure that may block; it runs on a thread of its own.
+    /// Takes credentials from a closure, which may block. It runs on a thread of its own, one call at a time. A
+    /// call that outlasts the refresh time-out goes on, and the next refresh waits for its result.
     pub fn credentials_fn(
         self,
         fetch: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
@@ -61,43 +61,42 @@ impl IamAuthBuilder {
         self.credentials_provider(BlockingProvider::new(Arc::new(fetch)))
     }
 
-    /// Assumes `role` with the credentials so far. Called again, the second role is assumed with the
-    /// credentials of the first.
+    /// Assumes `role`. A second call assumes that role with the credentials of the first.
     pub fn assume_role(mut self, role: AssumeRole) -> IamAuthBuilder {
         self.roles.push(role);
         self
     }
 
-    /// How long AWS accepts a token: 15 minutes by default and at the most, 5 s at the least.
+    /// Sets the lifetime of a token, from 5 s to 15 minutes. Default: 15 minutes, the longest that AWS accepts.
     ///
-    /// It is signed as `X-Amz-Expires`, in whole seconds. A token is used for this long less a
-    /// margin of a fifteenth, at least 2 s. Shorter lives are for tests and demonstrations.
+    /// It is signed as `X-Amz-Expires`, in whole seconds. A token is used for this long less a margin of a
+    /// fifteenth, at least 2 s. Shorter lifetimes are for tests and demonstrations.
     pub fn token_lifetime(mut self, lifetime: Duration) -> IamAuthBuilder {
         self.token_lifetime = lifetime;
         self
     }
 
-    /// Whether a token is replaced in the background before it ends, at about 80 % of its usable
-    /// life, so that nobody waits for it. True by default.
+    /// Sets whether a token is refreshed in the background before it expires, at about 80 % of its usable
+    /// lifetime, so that no caller waits for the refresh. Default: true.
     pub fn refresh_ahead(mut self, ahead: bool) -> IamAuthBuilder {
         self.refresh_ahead = ahead;
         self
     }
 
-    /// How long getting a token may take, fetching credentials included. 4 s by default; keep it
-    /// below half of a pool's `connection_timeout`.
+    /// Sets the time limit of a refresh, including the fetch of credentials. Default: 4 s. Keep it below half
+    /// of a pool's `connection_timeout`.
     pub fn refresh_timeout(mut self, timeout: Duration) -> IamAuthBuilder {
         self.refresh_timeout = timeout.min(FOREVER);
         self
     }
 
-    /// Where to read the time. The machine's clocks by default; for tests.
+    /// Sets the clock, for tests. Default: the machine's clocks.
     pub fn clock(mut self, clock: Clock) -> IamAuthBuilder {
         self.clock = clock;
         self
     }
 
-    /// Is told of every token, login and connection. None by default.
+    /// Sets a handler that is called for every event of tokens, logins and connections. Default: none.
     pub fn event_handler(mut self, handler: impl HandleAuthEvent) -> IamAuthBuilder {
         self.handler = Some(Box::new(handler));
         self

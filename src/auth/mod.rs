@@ -1,4 +1,4 @@
-//! A password for this endpoint, now.
+//! Issues passwords for endpoints.
 
 mod builder;
 mod login_limiter;
@@ -27,16 +27,16 @@ use crate::endpoint::{Endpoint, RegionSource};
 use crate::error::Error;
 use crate::event::{Events, Stats};
 
-/// How long a token may take by default, with everything that has to be asked for it. Below half of
-/// a pool's 10 s, so that a connect has time for a second attempt.
+/// The default time limit of a refresh, including the fetch of credentials. Below half of a pool's 10 s, so
+/// that a connect has time for a second attempt.
 const DEFAULT_REFRESH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// An identity that signs tokens, and the tokens that it has signed.
+/// An identity that signs tokens, with its cached credentials and tokens.
 ///
-/// Cheap to clone; clones share credentials and tokens. Give one to as many managers as there are
-/// databases that the identity logs in to: a thousand of them cost one fetch of credentials.
+/// Cheap to clone; clones share credentials and tokens. Give one to every manager that logs in with this
+/// identity: a thousand databases need one fetch of credentials.
 ///
-/// Nothing is fetched before the first password is asked for, and nothing while none is.
+/// Nothing is fetched before the first password is needed, nor while none is.
 ///
 /// ```
 /// use diesel_rds_iam::IamAuth;
@@ -81,18 +81,18 @@ impl Sources {
 }
 
 impl IamAuth {
-    /// AWS's default chain of credentials, and the defaults of [`IamAuthBuilder`].
+    /// An identity with AWS's default chain of credentials and the defaults of [`IamAuthBuilder`].
     pub fn new() -> IamAuth {
         IamAuthBuilder::default().build_valid()
     }
 
-    /// Other credentials, other limits, a handler of events.
+    /// Returns a builder for other credentials, other limits, or an event handler.
     pub fn builder() -> IamAuthBuilder {
         IamAuthBuilder::default()
     }
 
-    /// The passwords of `endpoint`. All callers that name the same endpoint share one cache, for as long as
-    /// one of them keeps its source.
+    /// Returns the source of tokens for `endpoint`. All callers with the same endpoint share one cache, for as
+    /// long as one of them keeps its source.
     pub fn source(&self, endpoint: &Endpoint) -> TokenSource {
         let mut sources = self.0.sources.lock();
         if let Some(source) = sources.by_endpoint.get(endpoint) {
@@ -104,8 +104,8 @@ impl IamAuth {
         source
     }
 
-    /// The region that tokens for `endpoint` are signed for, and where it was found. Waits for the
-    /// AWS configuration where the endpoint names none.
+    /// Returns the region that tokens for `endpoint` are signed for, and where it was found. Waits for the AWS
+    /// configuration if the endpoint has none.
     ///
     /// # Errors
     ///
@@ -117,8 +117,8 @@ impl IamAuth {
             .wait_for(async move { signer.region(&endpoint).await })
     }
 
-    /// Which credentials a token for `endpoint` is signed with at present. They are fetched if none
-    /// are held.
+    /// Describes the credentials that a token for `endpoint` is signed with at present. They are fetched if
+    /// none are cached.
     ///
     /// ```no_run
     /// # use diesel_rds_iam::{Endpoint, IamAuth};
@@ -138,16 +138,16 @@ impl IamAuth {
             .wait_for(async move { signer.credentials_info(&endpoint).await })
     }
 
-    /// By how many seconds AWS's clock is ahead of this machine's, or behind if negative, by the
-    /// `Date` of the last answer that credentials came in. `None` where there was no such answer:
-    /// long-lived keys are not fetched, and a provider of the caller's is not looked into.
+    /// Returns how many seconds AWS's clock is ahead of this machine's, negative if it is behind, from the
+    /// `Date` header of the last response with credentials. `None` without such a response: long-lived keys
+    /// are not fetched, and a caller's own provider is not inspected.
     ///
-    /// AWS refuses what was signed more than five minutes away from its own time.
+    /// AWS rejects signatures whose date differs from its own by more than five minutes.
     pub fn aws_clock_ahead(&self) -> Option<i64> {
         self.0.signer.identity.aws_clock().seconds_ahead()
     }
 
-    /// How often what happened so far, over all endpoints.
+    /// Returns the event counters, over all endpoints.
     pub fn stats(&self) -> Stats {
         self.0.shared.events.stats()
     }
@@ -187,7 +187,7 @@ impl fmt::Debug for IamAuth {
 fn check_refresh_timeout(timeout: Duration) -> Result<(), Error> {
     if timeout.is_zero() {
         return Err(Error::configuration(
-            "refresh_timeout is zero, so nothing could ever be fetched; set a second or more",
+            "refresh_timeout is zero, so no fetch could ever succeed; set a second or more",
         ));
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! A password that takes the place of IAM: a fixed one, or one that some other keeper of secrets
-//! hands out and replaces.
+//! A password instead of IAM: a fixed one, or one from another secrets store, which rotates it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,10 +20,10 @@ use crate::token::{Schedule, Token};
 /// A password to log in with instead of an IAM token; see
 /// [`ManagerBuilder::password`](crate::ManagerBuilder::password).
 ///
-/// A rotating one is kept as a token is: fetched when a login first needs it, by one thread for all
-/// who wait; replaced in the background before it ends; kept while the source fails and it is still
-/// good; and fetched again, once, when the server refuses it. Cheap to clone; clones share what was
-/// fetched.
+/// A rotating password is cached like a token. The first login that needs it fetches it, once for all callers
+/// that wait. It is refreshed in the background before it expires. If the source fails, the current password
+/// serves until its expiry. If the server refuses it, it is fetched once more. Cheap to clone; clones share the
+/// cache.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,25 +47,24 @@ pub(crate) enum Kind {
 }
 
 impl Password {
-    /// Always the same, with no end.
+    /// A password that never changes or expires.
     pub fn fixed(password: impl Into<String>) -> Password {
         let secret = Zeroizing::new(password.into());
         let token = Token::everlasting(secret, Clock::default().now());
         Password(Kind::Fixed(Arc::new(token)))
     }
 
-    /// Whatever `fetch` returns, until it ends or the server refuses it.
+    /// A password that `fetch` returns, used until it expires or the server refuses it.
     ///
-    /// `fetch` may block; it runs on a thread of its own. The text of its error becomes part of
-    /// ours, and so of logs: it must not hold the password. With the defaults of
-    /// [`PasswordBuilder`].
+    /// `fetch` may block; it runs on a thread of its own. The text of its error becomes part of this crate's
+    /// errors and logs, so it must not contain the password. The defaults of [`PasswordBuilder`] apply.
     pub fn rotating(
         fetch: impl Fn() -> Result<RotatingPassword, BoxError> + Send + Sync + 'static,
     ) -> Password {
         Password::builder(fetch).build_valid()
     }
 
-    /// The same with more to set.
+    /// Returns a builder with more settings.
     pub fn builder(
         fetch: impl Fn() -> Result<RotatingPassword, BoxError> + Send + Sync + 'static,
     ) -> PasswordBuilder {
@@ -79,7 +77,7 @@ impl Password {
         }
     }
 
-    /// How often what happened so far. All zero for a fixed password.
+    /// Returns the event counters. All are zero for a fixed password.
     pub fn stats(&self) -> Stats {
         self.events().stats()
     }
@@ -112,7 +110,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A password and its end, as the closure of [`Password::rotating`] returns it.
+/// A password and its expiry, as the closure of [`Password::rotating`] returns it.
 pub struct RotatingPassword {
     secret: Zeroizing<String>,
     end: Option<End>,
@@ -121,12 +119,12 @@ pub struct RotatingPassword {
 #[derive(Clone, Copy, Debug)]
 enum End {
     At(SystemTime),
-    /// From when it was asked for.
+    /// Counted from the call of the closure.
     After(Duration),
 }
 
 impl RotatingPassword {
-    /// A password without a known end: it serves until the server refuses it.
+    /// A password without a known expiry. It is used until the server refuses it.
     pub fn new(secret: impl Into<String>) -> RotatingPassword {
         RotatingPassword {
             secret: Zeroizing::new(secret.into()),
@@ -134,16 +132,16 @@ impl RotatingPassword {
         }
     }
 
-    /// When the server ceases to accept it. It is given up before that by a fifteenth of what was
-    /// left of its life when it was fetched, at least 2 s and at most 60 s.
+    /// Sets when the server stops accepting it. It is used until a margin before that: a fifteenth of its
+    /// remaining lifetime when it was fetched, at least 2 s and at most 60 s.
     #[must_use]
     pub fn expires_at(mut self, end: SystemTime) -> RotatingPassword {
         self.end = Some(End::At(end));
         self
     }
 
-    /// For how long the server accepts it, as a lease says; counted from when it was asked for.
-    /// Otherwise as [`expires_at`](RotatingPassword::expires_at).
+    /// Sets for how long the server accepts it, such as the duration of a lease, counted from the call of the
+    /// closure. Otherwise as [`expires_at`](RotatingPassword::expires_at).
     #[must_use]
     pub fn lasts_for(mut self, span: Duration) -> RotatingPassword {
         self.end = Some(End::After(span));
@@ -159,7 +157,7 @@ impl fmt::Debug for RotatingPassword {
     }
 }
 
-/// Settings of a rotating [`Password`].
+/// Builds a rotating [`Password`].
 #[must_use]
 pub struct PasswordBuilder {
     fetch: Arc<Fetch>,
@@ -172,15 +170,15 @@ pub struct PasswordBuilder {
 type Fetch = dyn Fn() -> Result<RotatingPassword, BoxError> + Send + Sync;
 
 impl PasswordBuilder {
-    /// Whether a password is replaced in the background before it ends, at about 80 % of its usable
-    /// life. True by default.
+    /// Sets whether a password is refreshed in the background before it expires, at about 80 % of its usable
+    /// lifetime. Default: true.
     pub fn refresh_ahead(mut self, ahead: bool) -> PasswordBuilder {
         self.refresh_ahead = ahead;
         self
     }
 
-    /// How long the closure may take before those who wait are told so. 4 s by default; keep it
-    /// below half of a pool's `connection_timeout`.
+    /// Sets the time limit of a call of the closure, after which waiting callers get an error. Default: 4 s.
+    /// Keep it below half of a pool's `connection_timeout`.
     ///
     /// A closure that takes longer cannot be stopped. It goes on, and the next refresh waits for its result
     /// instead of calling the closure again.
@@ -189,13 +187,13 @@ impl PasswordBuilder {
         self
     }
 
-    /// Where to read the time. The machine's clocks by default; for tests.
+    /// Sets the clock, for tests. Default: the machine's clocks.
     pub fn clock(mut self, clock: Clock) -> PasswordBuilder {
         self.clock = clock;
         self
     }
 
-    /// Is told of every password, login and connection. None by default.
+    /// Sets a handler that is called for every event of passwords, logins and connections. Default: none.
     pub fn event_handler(mut self, handler: impl HandleAuthEvent) -> PasswordBuilder {
         self.handler = Some(Box::new(handler));
         self
@@ -301,7 +299,7 @@ impl FetchToken for AskUser {
         None
     }
 
-    /// Nobody knows what a keeper of secrets gives next.
+    /// What a secrets store returns next is unknown.
     fn would_be_identical(&self, _token: &Token, _now: &Moment) -> bool {
         false
     }

@@ -1,5 +1,5 @@
-//! One password that is kept fresh: the cache, the thread that refreshes it, and what to do when the
-//! server refuses it. It serves IAM tokens and any other secret with an end.
+//! The source of one password: its cache, its refresh, and its replacement after a refusal. It serves IAM
+//! tokens and any other secret with an expiry.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,35 +20,35 @@ use crate::event::{Events, RefreshFailed, StaleServed, TokenSigned};
 use crate::runtime::{self, Runtime};
 use crate::token::Token;
 
-/// After a refusal a token is dropped before its time no more often than this, however many threads
-/// want it, so that a server that refuses everything costs one signature a second.
+/// The shortest interval between two replacements of refused tokens, over all threads. A server that refuses
+/// everything therefore costs one signature a second.
 const LEAST_TIME_BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(1);
 
-/// Beyond the refresh timeout, which bounds the work itself, this is for handing it over and back. A
-/// machine that stood still for a moment must not pass for a thread that is stuck.
+/// Added to the refresh time-out, which limits the work itself, for handing it to the thread and back. A
+/// machine that is suspended for a moment must not be mistaken for a blocked thread.
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) type Fetched = Result<Token, Error>;
 
 pub(crate) type FetchFuture = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
-/// Where a password comes from.
+/// Fetches a password.
 pub(crate) trait FetchToken: Send + Sync + 'static {
-    /// Gets one that is better than `current`. Called on the signing thread; bounds itself in time.
+    /// Fetches one that is better than `current`. Called on the signing thread; has its own time limit.
     fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture;
 
-    /// Gets one where nothing has to be waited for, on any thread.
+    /// Makes one at once, on any thread, if that needs no waiting.
     fn fetch_at_once(&self) -> Option<Fetched> {
         None
     }
 
-    /// Whom it is for, where that is known.
+    /// The endpoint, if it is for one.
     fn endpoint(&self) -> Option<&Endpoint>;
 
-    /// What it is made of, for whoever has to find out why it was refused.
+    /// What it is made from, for messages about a refusal.
     fn provenance(&self) -> Option<Provenance>;
 
-    /// Whether a fetch at `now` would bring `token` again.
+    /// Whether a fetch at `now` would return `token` again.
     fn would_be_identical(&self, token: &Token, now: &Moment) -> bool;
 
     /// The server refused one that was just fetched. Returns work for the signing thread that finds out
@@ -63,7 +63,7 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
 
 pub(crate) type Recheck = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a token is signed with.
+/// What a token is signed with, for messages.
 #[derive(Debug)]
 pub(crate) struct Provenance {
     /// `None` before the first token, where it comes from the AWS configuration.
@@ -73,12 +73,12 @@ pub(crate) struct Provenance {
     pub(crate) token_lifetime: Duration,
 }
 
-/// What the sources of one identity share.
+/// Shared by the sources of one identity.
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) refresh_timeout: Duration,
-    /// Taken at the first need; the thread ends with the last who holds it.
+    /// Started at the first use. The thread ends with the last handle.
     pub(crate) runtime: Mutex<Option<Arc<Runtime>>>,
 }
 
@@ -92,7 +92,7 @@ impl Shared {
         let limit = self.refresh_timeout;
         self.runtime()?.spawn(async move {
             let done = runtime::within(limit, work).await;
-            // Whoever waited may have given up.
+            // The caller may have timed out.
             let _ = sender.send(done.unwrap_or_else(|| Err(timed_out(limit))));
         });
         let limit = limit + GRACE;
@@ -114,9 +114,9 @@ impl Shared {
     }
 }
 
-/// The tokens of one endpoint: the current one from a cache, the next one when it is due.
+/// The source of tokens for one endpoint, with their cache.
 ///
-/// Cheap to clone; clones share the cache. Made by [`IamAuth::source`](crate::IamAuth::source).
+/// Cheap to clone; clones share the cache. Created by [`IamAuth::source`](crate::IamAuth::source).
 #[derive(Clone)]
 pub struct TokenSource(Arc<Inner>);
 
@@ -124,7 +124,7 @@ struct Inner {
     cache: Arc<Cache<Token, Error>>,
     fetch: Arc<dyn FetchToken>,
     shared: Arc<Shared>,
-    /// When a refusal last made us drop a token before its time.
+    /// When a refused token was last replaced.
     replaced: Mutex<Option<Moment>>,
     /// The id of the last token that was refused when it was new. It may be in the cache for a second more,
     /// and a second refusal of it is no reason for another attempt.
@@ -133,12 +133,12 @@ struct Inner {
     limiters: Mutex<HashMap<String, Weak<LoginLimiter>>>,
 }
 
-/// A token to log in with.
+/// A token for one login.
 #[derive(Clone)]
 pub(crate) struct IssuedPassword {
     pub(crate) token: Arc<Token>,
-    /// It was there already, rather than fetched for this login or to replace one that was refused.
-    /// Only then is a refusal worth a second attempt.
+    /// Whether it was cached, rather than fetched for this login or as a replacement. Only then is a refusal
+    /// worth a second attempt.
     pub(crate) is_cached: bool,
 }
 
@@ -154,11 +154,11 @@ impl TokenSource {
         }))
     }
 
-    /// A token that is good for a login now.
+    /// Returns a token that is valid for a login now.
     ///
-    /// This is a read lock and two clocks while there is a fresh one. One that is due for refresh is
-    /// still returned at once, and replaced in the background. Without one that is still good, all
-    /// callers wait for the same fetch, at most for the refresh timeout.
+    /// A fresh token costs a read lock and two clock reads. A stale one is returned at once and refreshed in
+    /// the background. If there is none, or it has expired, all callers wait for the same fetch, for the
+    /// refresh time-out at most.
     ///
     /// # Errors
     ///
@@ -228,11 +228,11 @@ impl TokenSource {
         }
     }
 
-    /// What to log in with after the server refused `refused`; `None` if another attempt would be
-    /// no better.
+    /// Returns a token for a second attempt after the server refused `refused`, or `None` if another attempt
+    /// would not be better.
     ///
-    /// Drops exactly the token that was refused. Where another thread has replaced it already, that
-    /// replacement is taken.
+    /// Removes exactly the refused token from the cache. If another thread has replaced it already, returns
+    /// that replacement.
     pub(crate) fn replace(
         &self,
         refused: &IssuedPassword,
@@ -268,7 +268,7 @@ impl TokenSource {
             is_cached: false,
             ..self.issue_within(limit)?
         };
-        // The same text again would be refused again.
+        // The same token would be refused again.
         let differs = replacement.token.expose_secret() != refused.token.expose_secret();
         Ok(differs.then_some(replacement))
     }

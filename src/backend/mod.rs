@@ -1,4 +1,4 @@
-//! How one kind of connection is opened, pinged and judged broken.
+//! How one kind of connection is opened and tested, and how its errors are classified.
 
 #[cfg(any(feature = "diesel", feature = "postgres"))]
 mod classify;
@@ -20,26 +20,24 @@ use crate::roots::Roots;
 
 /// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open.
 ///
-/// With the feature `diesel`, diesel's `PgConnection`, which needs libpq 14 or later: older ones cut a
-/// token off at 320 bytes, so a login with one is refused. With it, what libpq's environment variables
-/// and files in the home folder say is overruled in a login with IAM or
-/// [`Password`](crate::Password), but for PGSERVICE, PGTZ, PGDATESTYLE and PGGEQO, which it has no way
-/// to overrule.
+/// With the feature `diesel`: diesel's `PgConnection`, which needs libpq 14 or later. Older versions truncate a
+/// token at 320 bytes, so a login with one fails. In a login with IAM or [`Password`](crate::Password), the
+/// configuration takes precedence over libpq's environment variables and its files in the home folder. libpq
+/// offers no way to do so for PGSERVICE, PGTZ, PGDATESTYLE and PGGEQO.
 ///
-/// With the feature `postgres`, the crate `postgres`'s `Client`, over native-tls. It reads none of those
-/// variables and files. It knows fewer of libpq's keywords, and what it does not know is refused by
-/// name when the manager is built. `sslrootcert` is read then as well, and not again. An open connection
-/// that does not answer within 5 s when a pool checks it is given up; a
-/// [writer](crate::ManagerBuilder::writer) is checked with two round trips.
+/// With the feature `postgres`: the crate `postgres`'s `Client`, over native-tls. It reads none of those
+/// variables and files. It supports fewer of libpq's keywords; an unsupported one is rejected by name when the
+/// manager is built. `sslrootcert` is read at that time only. The checkout test of an open connection fails
+/// after 5 s without a response, and takes two round trips for a [writer](crate::ManagerBuilder::writer).
 ///
-/// What comes out is a `PostgresConnection`, which is used as the `Client` in it and can be dropped
-/// anywhere. Such a client blocks by means of a tokio runtime of its own, which panics in asynchronous
-/// code. There, to open one is an [`Internal`](crate::ErrorKind::Internal) error that says so, also as the
-/// first of a pool; one that is taken from a pool there is not tried, with a word in the log. To use it,
-/// and what borrows from it, such as a transaction, is up to the application: inside `spawn_blocking`, or
-/// on a thread of its own. What is dropped there, be it the last clone of a pool, is closed elsewhere.
+/// The pool holds a `PostgresConnection`, which dereferences to the `Client` and can be dropped anywhere. The
+/// client blocks on a tokio runtime of its own, which panics in asynchronous code. Opening one there is an
+/// [`Internal`](crate::ErrorKind::Internal) error that says so. A connection that is checked out there is not
+/// tested, and a line is logged. The application must use it, and what borrows from it, such as a transaction,
+/// inside `spawn_blocking` or on another thread. A connection or pool that is dropped there is closed on
+/// another thread.
 ///
-/// It cannot be implemented outside this crate.
+/// This trait cannot be implemented outside this crate.
 pub trait Backend: sealed::Backend {}
 
 impl<C: sealed::Backend> Backend for C {}

@@ -1,5 +1,4 @@
-//! Whom we talk to: the database that a token is signed for, and the connection string that names
-//! it. No I/O here.
+//! The database that a token is signed for, and the connection string that names it. No I/O.
 
 mod connection_string;
 mod grammar;
@@ -17,7 +16,7 @@ pub use ssl_mode::SslMode;
 
 use crate::error::Error;
 
-/// What logs in a token, since the two are signed differently.
+/// The service that checks a token. The two kinds of tokens are signed differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
@@ -27,22 +26,22 @@ pub enum Engine {
     Dsql,
 }
 
-/// Where the region of a token was found.
+/// Where a region was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RegionSource {
     /// It was set: [`Endpoint::with_region`], `iam_region`, or a builder's setter.
     Set,
-    /// The host name carries it.
+    /// The host name contains it.
     HostName,
     /// The AWS configuration names it: `AWS_REGION`, a profile, or the instance's metadata.
     AwsConfiguration,
 }
 
-/// What a token is signed for: host, port and user of a database, and the region it is in.
+/// What a token is signed for: host, port and user of a database, and its region.
 ///
-/// RDS compares these with its own name for itself, so they are the endpoint's real ones, whatever
-/// is dialled to reach it: see `iam_host` and `iam_port` for aliases and tunnels. Cheap to clone.
+/// RDS compares host and port with its own, so they must be those of the database's endpoint, also if another
+/// host is dialled. For aliases and tunnels, see `iam_host` and `iam_port`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     host: Arc<str>,
@@ -53,11 +52,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at `host` and `port` for the database user `user`.
+    /// Creates the endpoint at `host` and `port` for the database user `user`.
     ///
-    /// The host is brought into the form that is signed: lower case, no dot at the end. Region and
-    /// engine are read from it where it is a name of RDS's or Aurora DSQL's; from an alias or an
-    /// address no region can be read, and the engine is taken to be RDS.
+    /// The host is converted to the form that is signed: lower case, without a trailing dot. Region and engine
+    /// are read from it if it is an RDS or Aurora DSQL name. An alias or an address contains no region, and its
+    /// engine is assumed to be RDS.
     ///
     /// # Errors
     /// [`Configuration`](crate::ErrorKind::Configuration) if the host is empty or is not a host
@@ -113,7 +112,7 @@ impl Endpoint {
         })
     }
 
-    /// The same endpoint in `region`, whatever its host name says.
+    /// Sets the region, which takes precedence over that of the host name.
     ///
     /// # Errors
     /// [`Configuration`](crate::ErrorKind::Configuration) if `region` is empty or cannot be the
@@ -129,27 +128,27 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// The host name, in lower case and without a dot at the end. An IPv6 address has no brackets.
+    /// Returns the host name, in lower case and without a trailing dot. An IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, which is part of what is signed for RDS.
+    /// Returns the port, which is part of the signature for RDS.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The database user.
+    /// Returns the database user.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The region: the one that was set, else the one in the host name, else none.
+    /// Returns the region: the one that was set, else the one in the host name.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
 
-    /// RDS or Aurora DSQL.
+    /// Returns whether this is RDS or Aurora DSQL.
     pub fn engine(&self) -> Engine {
         self.engine
     }

@@ -1,25 +1,25 @@
 //! libpq's `sslmode`.
 
-/// How far a server is trusted before anything secret is sent to it; libpq's `sslmode`.
+/// How far a server is verified before a secret is sent to it; libpq's `sslmode`.
 ///
 /// The default with IAM is [`VerifyFull`](SslMode::VerifyFull). [`VerifyCa`](SslMode::VerifyCa) and
-/// [`Require`](SslMode::Require) have to be asked for, and the rest are refused with IAM, because a
-/// token is sent in clear inside the connection and is good for anyone who reads it.
+/// [`Require`](SslMode::Require) must be set explicitly. The others are rejected with IAM: without TLS the token
+/// would be sent unencrypted, and it is valid for any client that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SslMode {
     /// No TLS.
     Disable,
-    /// TLS if the server insists.
+    /// TLS if the server requires it.
     Allow,
-    /// TLS if the server has it, and again without after a refused login.
+    /// TLS if the server supports it, and a second attempt without it after a refused login.
     Prefer,
-    /// TLS with whoever answers, unless `sslrootcert` is set: then as
-    /// [`VerifyCa`](SslMode::VerifyCa), as libpq has it.
+    /// TLS without verification of the server, unless `sslrootcert` is set: then as
+    /// [`VerifyCa`](SslMode::VerifyCa), like libpq.
     Require,
-    /// TLS, with a certificate from a trusted root, for whatever name.
+    /// TLS, with a certificate from a trusted root, for any name.
     VerifyCa,
-    /// TLS, with a certificate from a trusted root for the very host that is dialled.
+    /// TLS, with a certificate from a trusted root for the host that is dialled.
     VerifyFull,
 }
 
@@ -33,7 +33,7 @@ impl SslMode {
         SslMode::VerifyFull,
     ];
 
-    /// The name that libpq has for it, such as `verify-full`.
+    /// Returns libpq's name, such as `verify-full`.
     pub fn as_str(&self) -> &'static str {
         match self {
             SslMode::Disable => "disable",

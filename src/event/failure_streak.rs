@@ -1,5 +1,4 @@
-//! When something that goes on failing is worth a line in a production log: once when it begins, and
-//! once when it is over.
+//! Decides which of consecutive failures are logged at WARN: the first one. The recovery is logged at INFO.
 
 use std::time::Duration;
 
@@ -7,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
-/// What fails and works in turns is not logged more often than this.
+/// The shortest interval between two logged streaks.
 const LEAST_TIME_BETWEEN_STREAKS: Duration = Duration::from_secs(60);
 
-/// Whether something works, told by those who use it.
+/// Whether an operation works, from the results of its calls.
 #[derive(Debug, Default)]
 pub(crate) struct FailureStreak(Mutex<State>);
 
@@ -29,7 +28,7 @@ struct Streak {
     is_logged: bool,
 }
 
-/// A streak of failures that is over.
+/// Consecutive failures that ended with a success.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Recovered {
     pub(crate) failures: u64,
@@ -38,7 +37,7 @@ pub(crate) struct Recovered {
 }
 
 impl FailureStreak {
-    /// Notes a failure; whether it is to be logged.
+    /// Records a failure. Returns whether it is to be logged.
     pub(crate) fn failed_at(&self, now: &Moment) -> bool {
         let mut state = self.0.lock();
         let is_too_soon = state
@@ -58,7 +57,7 @@ impl FailureStreak {
         is_logged_now
     }
 
-    /// Notes a success; what it ends, if that was logged.
+    /// Records a success. Returns the failures that it ends, if they were logged.
     pub(crate) fn succeeded_at(&self, now: &Moment) -> Option<Recovered> {
         let streak = self.0.lock().streak.take()?;
         streak.is_logged.then(|| Recovered {

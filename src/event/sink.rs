@@ -1,4 +1,4 @@
-//! Where events go: the log, the counters, the facade `metrics` and the user's handler.
+//! Sends events to the log, the counters, the facade `metrics` and the user's handler.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -14,32 +14,32 @@ use super::{
 use crate::endpoint::Endpoint;
 use crate::token::Token;
 
-/// How often each thing happened since the start.
+/// Counters of events since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Tokens signed, or other rotating passwords fetched.
     pub tokens_signed: u64,
-    /// Attempts to get a token that failed.
+    /// Failed refreshes.
     pub refreshes_failed: u64,
-    /// Tokens handed out whose replacement was due.
+    /// Tokens used although their refresh was due.
     pub stale_served: u64,
-    /// Logins that the server refused, first and second attempts alike.
+    /// Logins that the server refused, including second attempts.
     pub logins_refused: u64,
     /// Second attempts with a new token.
     pub logins_retried: u64,
-    /// Connections logged in.
+    /// Connections opened.
     pub connections_opened: u64,
     /// Connections that could not be opened.
     pub connects_failed: u64,
-    /// Those of them for which the server was not asked, since it has refused so many lately.
+    /// Those of them that were rate-limited, so that the server was not contacted.
     pub connects_rate_limited: u64,
-    /// Pooled connections given up though they worked; see
+    /// Working pooled connections that were retired; see
     /// [`RetireReason`](crate::RetireReason).
     pub connections_retired: u64,
 }
 
-/// What everyone who sees something happen tells it to.
+/// The sink of all events of an identity.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Arc<Inner>);
 
@@ -90,7 +90,7 @@ impl Events {
         self.tell(|handler| handler.handle_token_signed(event));
     }
 
-    /// `first` of a row of failures: only that one is worth a line in a production log.
+    /// `first` is true for the first of consecutive failures, which is the one that is logged at WARN.
     pub(crate) fn refresh_failed(&self, event: &RefreshFailed<'_>, first: bool) {
         let (error, stale) = (event.error, event.stale.map(Token::id));
         let (host, user) = names(event.endpoint);
@@ -105,7 +105,7 @@ impl Events {
         self.tell(|handler| handler.handle_refresh_failed(event));
     }
 
-    /// A row of so many failures is over. This is for the log only.
+    /// Logs the recovery after consecutive failures.
     pub(crate) fn refresh_works(&self, endpoint: Option<&Endpoint>, failures: u32) {
         let (host, user) = names(endpoint);
         tracing::info!(host, user, failures, "token refresh works again");
@@ -142,7 +142,7 @@ impl Events {
         self.tell(|handler| handler.handle_login_retried(event));
     }
 
-    /// `over` is the row of failures that this ends, if it was said.
+    /// `over` has the consecutive failures that this ends, if they were logged.
     pub(crate) fn connection_opened(&self, event: &ConnectionOpened<'_>, over: Option<Recovered>) {
         let (token, took) = (event.token.map(Token::id), event.took);
         let (host, user) = names(event.endpoint);
@@ -162,7 +162,7 @@ impl Events {
         self.tell(|handler| handler.handle_connection_opened(event));
     }
 
-    /// `is_news` if it begins a row of failures, of which nothing was said yet.
+    /// `is_news` is true for the first of consecutive failures.
     pub(crate) fn connect_failed(&self, event: &ConnectFailed<'_>, is_news: bool) {
         let (error, took) = (event.error, event.took);
         let (host, user) = names(event.endpoint);
@@ -197,7 +197,7 @@ impl Events {
         let Some(handler) = self.0.handler.as_deref() else {
             return;
         };
-        // The handler is the user's: its panic must not lose a slot of the pool or the signing thread.
+        // A panic of the user's handler must neither lose a slot of the pool nor end the signing thread.
         if panic::catch_unwind(AssertUnwindSafe(|| call(handler))).is_err() {
             tracing::error!("the event handler panicked");
         }

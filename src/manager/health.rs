@@ -1,4 +1,4 @@
-//! Whether connections can be opened, for the log and for whoever asks.
+//! Whether connections can be opened, for the log and for `last_failure`.
 
 use parking_lot::Mutex;
 
@@ -14,11 +14,11 @@ pub(super) struct Health {
 
 /// Where a connect failed.
 pub(super) enum Failed {
-    /// There was no password to log in with. That has been said where it was to be fetched.
+    /// There was no password. The source has logged it.
     Password(Error),
-    /// The server was not asked, since it has refused so many lately.
+    /// The login was rate-limited and the server not contacted.
     RateLimited(Error),
-    /// The server was asked.
+    /// The server, or the way to it.
     Login(Error),
 }
 
@@ -37,7 +37,7 @@ impl Failed {
 }
 
 impl Health {
-    /// Notes a failure; whether it is worth a line in a production log.
+    /// Records a failure. Returns whether it is to be logged at WARN.
     pub(super) fn failed_at(&self, now: &Moment, failed: &Failed) -> bool {
         *self.last_failure.lock() = Some(failed.error().clone());
         match failed {
@@ -46,7 +46,7 @@ impl Health {
         }
     }
 
-    /// Notes a success; what it ends, if that was said.
+    /// Records a success. Returns the failures that it ends, if they were logged.
     pub(super) fn succeeded_at(&self, now: &Moment) -> Option<Recovered> {
         *self.last_failure.lock() = None;
         self.failures.succeeded_at(now)

@@ -1,4 +1,4 @@
-//! Where the password of a login comes from.
+//! The source of a login's password.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) enum Passwords {
     },
     Rotating(TokenSource),
     Fixed(Arc<Token>),
-    /// What libpq finds, or none.
+    /// What libpq finds, or no password.
     Libpq,
 }
 
@@ -35,7 +35,7 @@ impl Passwords {
         }
     }
 
-    /// Where another comes from when one is refused.
+    /// The source of another password after a refusal.
     pub(super) fn source(&self) -> Option<&TokenSource> {
         match self {
             Passwords::Iam { source, .. } | Passwords::Rotating(source) => Some(source),
@@ -43,7 +43,7 @@ impl Passwords {
         }
     }
 
-    /// What is signed for, where something is signed.
+    /// The endpoint that tokens are signed for.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         match self {
             Passwords::Iam { endpoint, .. } => Some(endpoint),
@@ -51,15 +51,15 @@ impl Passwords {
         }
     }
 
-    /// The error for a refusal that no new password cures, with what to do about it.
+    /// The error for a refusal that no new password can solve, with what to do.
     pub(super) fn refused_for_good(&self, cause: Error) -> Error {
         let message = match self {
             Passwords::Iam {
                 source, endpoint, ..
             } => refused_token(endpoint, source.provenance(), &cause.to_string()),
             _ => {
-                "login was refused with the password that its source gives at present; check that \
-                  it is this user's, and that the user is no member of rds_iam"
+                "login was refused with the current password of its source; check that it is this \
+                  user's, and that the user is no member of rds_iam"
                     .to_owned()
             }
         };
@@ -69,7 +69,7 @@ impl Passwords {
 
 fn refused_token(endpoint: &Endpoint, provenance: Option<Provenance>, said: &str) -> String {
     let user = endpoint.user();
-    // Both in the server's words, which may be in another language: then it is the long list.
+    // Both are texts of the server, which may be in another language. Then the general text below applies.
     if said.contains("password authentication failed") {
         return format!(
             "the server asked {user:?} for a password instead of a token, so that user does not \

@@ -13,16 +13,15 @@
 //! # Ok::<(), diesel_rds_iam::Error>(())
 //! ```
 //!
-//! diesel's own `run_pending_migrations` works on a connection of the pool as on any other, and takes
-//! no lock: of twenty replicas that start together, nineteen may fail. Here all of it happens on one
-//! connection outside any pool, under an advisory lock of that session's. Whoever comes second waits
-//! for [`lock_wait`](Options::lock_wait), and then finds nothing left to do. Where nothing is pending
-//! to begin with, nothing is locked or written, so that the user need not own anything.
+//! diesel's own `run_pending_migrations` takes no lock: of twenty replicas that start together, nineteen may
+//! fail. This module works on one connection outside any pool, under an advisory lock of that session. The
+//! other replicas wait for [`lock_wait`](Options::lock_wait) at most, and then find nothing to do. If nothing is
+//! pending, it neither locks nor writes, so that the user needs no rights to the schema.
 //!
-//! The lock is [`DEFAULT_LOCK_KEY`] in the database that is connected to. It goes when the work is
-//! done, or has failed, or with the session: when this process dies or its connection breaks, as soon
-//! as the server has noticed. It is asked for again and again rather than waited for in the server,
-//! since a session that waits there would keep `CREATE INDEX CONCURRENTLY` of the holder from ending.
+//! The lock is [`DEFAULT_LOCK_KEY`] in the connected database. It is released when the work is done or has
+//! failed, and in any case at the end of the session, when the process dies or the connection breaks and the
+//! server notices it. It is requested repeatedly rather than waited for in the server, since a session that
+//! waits there would block `CREATE INDEX CONCURRENTLY` of the lock's holder.
 //!
 //! The token is looked at when the connection is opened. Migrations may take longer than it lives, and
 //! no `max_lifetime` applies. A long statement is silence on the wire: where a NAT gateway or a load
