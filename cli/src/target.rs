@@ -1,23 +1,23 @@
-//! Which database is meant: a connection string, or its parts.
+//! The database to connect to: a connection string, or its parts.
 
 use std::fmt;
 
 use clap::Args;
 use diesel_rds_iam::{Error, PgConnectionManager};
 
-/// The options that every command has for it.
+/// The options that select the database, common to all commands.
 #[derive(Args)]
 pub(crate) struct Target {
-    /// A connection string without a password, as a URL or as libpq's `keyword=value` pairs; the
-    /// library's parameters, such as iam_region and iam_role_arn, may be in it
+    /// A connection string without a password: a URL or libpq's `keyword=value` pairs. It may have the
+    /// library's parameters, such as iam_region and iam_role_arn
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: Option<String>,
 
-    /// The database's endpoint, by its real name; comes before a connection string
+    /// The host name of the database's endpoint; overrides the connection string
     #[arg(long, requires = "user", required_unless_present = "url")]
     host: Option<String>,
 
-    /// The database's port, 5432 by default
+    /// The port [default: 5432]
     #[arg(long, requires = "host")]
     port: Option<u16>,
 
@@ -25,25 +25,25 @@ pub(crate) struct Target {
     #[arg(long, requires = "host")]
     user: Option<String>,
 
-    /// The database; by default it has the user's name
+    /// The database [default: the user's name]
     #[arg(long, requires = "host")]
     dbname: Option<String>,
 
-    /// The region; by default it is read from the host name, or else from the AWS configuration
+    /// The AWS region [default: from the host name, else from the AWS configuration]
     #[arg(long)]
     region: Option<String>,
 
-    /// A profile of AWS's configuration files
+    /// A profile of the AWS configuration files
     #[arg(long)]
     profile: Option<String>,
 
-    /// A PEM file with the roots to trust, or `system`; by default RDS's own for the region
+    /// A PEM file of root certificates, or `system` [default: the RDS roots of the region]
     #[arg(long)]
     sslrootcert: Option<String>,
 }
 
 impl Target {
-    /// What opens connections to it. Nothing is asked or dialled yet.
+    /// The manager that opens its connections. Nothing is fetched or dialled yet.
     pub(crate) fn manager(&self) -> Result<PgConnectionManager, Error> {
         let mut builder = match &self.host {
             Some(host) => PgConnectionManager::builder(&self.pairs(host)),
@@ -80,7 +80,7 @@ impl Target {
     }
 }
 
-/// Without the connection string, which may hold a password by mistake.
+/// Omits the connection string, which may contain a password by mistake.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
-    /// Prints the token with its dates and what it is for, as JSON
+    /// Prints JSON: the token, its dates, and the host, port, user and region that it is for
     #[arg(long)]
     json: bool,
 }

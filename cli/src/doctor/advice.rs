@@ -1,9 +1,9 @@
-//! What to paste, with the real names in it.
+//! Policies and statements to copy, with the names of the connection in them.
 
 use diesel_rds_iam::{Endpoint, Engine};
 use serde_json::json;
 
-/// The policy that lets an identity log in. What the endpoint does not tell stands in capitals.
+/// The policy that allows an identity to log in. Unknown parts are in capitals.
 pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
     let region = endpoint.region().unwrap_or("REGION");
     let partition = partition(region);
@@ -24,7 +24,7 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
             ("rds-db:connect", resource)
         }
     };
-    // In the order in which AWS writes it, which a map would not keep.
+    // In AWS's order, which a JSON map does not keep.
     format!(
         "{{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": [{{\n    \"Effect\": \"Allow\",\n    \
          \"Action\": {},\n    \"Resource\": {}\n  }}]\n}}",
@@ -33,7 +33,7 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
     )
 }
 
-/// Where the id of the policy's resource is to be had; none where the policy has it.
+/// The command that prints the policy's resource id; `None` if the policy already has it.
 pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
     let name = first_label(endpoint);
     let region = endpoint.region().unwrap_or("REGION");
@@ -57,7 +57,7 @@ pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
     ))
 }
 
-/// What makes `endpoint`'s user one that logs in with a token.
+/// The statement that allows `endpoint`'s user to log in with a token.
 pub(super) fn grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     let user = quoted(endpoint.user());
     match endpoint.engine() {
@@ -70,7 +70,7 @@ pub(super) fn grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     }
 }
 
-/// The same where the user may not be there either.
+/// The statements that create `endpoint`'s user and allow it to log in with a token.
 pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     let user = quoted(endpoint.user());
     format!(
@@ -79,7 +79,7 @@ pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> St
     )
 }
 
-/// Whether a proxy stands before the database, and logs in there by a password of its own.
+/// Whether the endpoint is an RDS Proxy, which logs in to the database with its own password.
 pub(super) fn is_proxy(endpoint: &Endpoint) -> bool {
     kind(endpoint) == Kind::Proxy
 }
@@ -94,7 +94,7 @@ enum Kind {
 
 fn kind(endpoint: &Endpoint) -> Kind {
     let id = endpoint.host().split('.').nth(1).unwrap_or_default();
-    // The other endpoints of a proxy have one label more.
+    // Additional endpoints of a proxy have one more label.
     let is_proxy = endpoint.host().contains(".proxy-");
     match endpoint.engine() {
         Engine::Dsql => Kind::Dsql,
@@ -104,7 +104,7 @@ fn kind(endpoint: &Endpoint) -> Kind {
     }
 }
 
-/// The form of the id that a policy names.
+/// The resource id of the policy, by its prefix.
 fn resource_id(endpoint: &Endpoint) -> &'static str {
     match kind(endpoint) {
         Kind::Cluster => "cluster-RESOURCE-ID",
@@ -126,7 +126,7 @@ fn partition(region: &str) -> &'static str {
     }
 }
 
-/// A name as SQL has it.
+/// A name as an SQL identifier, quoted if necessary.
 fn quoted(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name

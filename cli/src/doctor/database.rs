@@ -1,4 +1,4 @@
-//! The database itself: login, role and clock.
+//! The database: login, role and clock.
 
 use std::time::SystemTime;
 
@@ -7,11 +7,11 @@ use diesel_rds_iam::diesel::{self, PgConnection, QueryableByName, RunQueryDsl, s
 use diesel_rds_iam::{Clock, Engine, Error, ErrorKind};
 
 use super::identity::{CLOCK_TOLERANCE_SECONDS, compare};
-use super::step::{Outcome, Step, Trouble};
-use super::{Patient, advice};
+use super::step::{Problem, Step, StepResult};
+use super::{Context, advice};
 
-/// Whether the user is a member of `rds_iam`, directly or through others, as `pg_hba.conf` asks.
-/// `pg_has_role` says yes to every superuser.
+/// Whether the user is a direct or indirect member of `rds_iam`, as `pg_hba.conf` tests it.
+/// `pg_has_role` returns true for every superuser.
 const MEMBERSHIP: &str = "\
 WITH RECURSIVE held (oid) AS (
     SELECT oid FROM pg_roles WHERE rolname = current_user
@@ -23,11 +23,10 @@ SELECT EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_i
 const SERVER: &str = "\
 SELECT split_part(version(), ' on ', 1) AS version, extract(epoch FROM now())::float8 AS now";
 
-/// What PostgreSQL says to a user whom it has asked for a password of his own, and not for a token.
-/// [auth.c]
+/// PostgreSQL's message when it asked for a stored password instead of a token. [auth.c]
 const ASKED_FOR_A_PASSWORD: &str = "password authentication failed";
 
-/// What libpq adds of a file that is gone by then. [fe-connect.c]
+/// libpq's addition that names the password file, which no longer exists. [fe-connect.c]
 const WHERE_THE_PASSWORD_WAS: &str = "password retrieved from file";
 
 #[derive(QueryableByName)]
@@ -44,60 +43,60 @@ struct Server {
     now: f64,
 }
 
-/// Logs in; or says what is wrong, and which step it belongs to.
+/// Logs in. On failure, returns the problem and the step that it belongs to.
 pub(super) fn log_in(
-    patient: &Patient,
+    context: &Context,
     account: Option<&str>,
-) -> Result<PgConnection, (Step, Trouble)> {
-    patient
+) -> Result<PgConnection, (Step, Problem)> {
+    context
         .manager
         .try_connect()
-        .map_err(|error| refused(patient, account, &error))
+        .map_err(|error| refused(context, account, &error))
 }
 
-fn refused(patient: &Patient, account: Option<&str>, error: &Error) -> (Step, Trouble) {
-    let endpoint = &patient.endpoint;
+fn refused(context: &Context, account: Option<&str>, error: &Error) -> (Step, Problem) {
+    let endpoint = &context.endpoint;
     let text = first_cause(error);
     let user = endpoint.user();
     if error.kind() == ErrorKind::LoginRefused && text.contains(ASKED_FOR_A_PASSWORD) {
-        let trouble = Trouble::new(
+        let problem = Problem::new(
             format!(
-                "the server asked {user:?} for a password instead of a token: there is no such \
-                 user, or it has not been granted rds_iam: {text}"
+                "the server asked {user:?} for a password instead of a token: the user does not \
+                 exist or is not a member of rds_iam: {text}"
             ),
-            "run this as the database's master user, the first line only if there is no such user",
+            "run this as the database's master user; omit the first line if the user exists",
         );
         let statements = advice::create_and_grant(endpoint, account);
-        return (Step::Role, trouble.paste(statements));
+        return (Step::Role, problem.paste(statements));
     }
-    let trouble = match error.kind() {
+    let problem = match error.kind() {
         ErrorKind::LoginRefused => {
             let next = match advice::resource_hint(endpoint) {
                 Some(command) => format!(
                     "attach this policy to the identity of the credentials above, with the id that \
-                     `{command}` gives"
+                     `{command}` prints"
                 ),
                 None => "attach this policy to the identity of the credentials above".to_owned(),
             };
-            Trouble::new(
+            Problem::new(
                 format!(
-                    "the server did not accept the token: the identity has no policy for it, its \
-                     keys are not AWS's any more, or the clocks differ: {text}"
+                    "the server refused the token: the identity has no policy for it, its keys are \
+                     no longer valid, or the clocks differ: {text}"
                 ),
                 next,
             )
             .paste(advice::policy(endpoint, account))
         }
         ErrorKind::Throttled => {
-            Trouble::new(text, "open fewer connections at a time, and try again")
+            Problem::new(text, "open fewer connections at a time, and try again")
         }
-        ErrorKind::ServerUnavailable => Trouble::new(text, "wait until the server takes logins"),
-        _ => Trouble::new(text, "mend what it says; all before the login went well"),
+        ErrorKind::ServerUnavailable => Problem::new(text, "wait until the server accepts logins"),
+        _ => Problem::new(text, "correct the cause; all steps before the login passed"),
     };
-    (Step::Login, trouble)
+    (Step::Login, problem)
 }
 
-/// What the server or libpq said, without what the library makes of it: that is the doctor's part.
+/// The message of the server or libpq, without the library's explanation.
 fn first_cause(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -113,10 +112,10 @@ fn first_cause(error: &Error) -> String {
     lines.join("; ")
 }
 
-pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<()> {
-    let endpoint = &patient.endpoint;
+pub(super) fn role(context: &Context, connection: &mut PgConnection) -> StepResult<()> {
+    let endpoint = &context.endpoint;
     if endpoint.engine() == Engine::Dsql {
-        let found = "Aurora DSQL has no rds_iam: it maps users by AWS IAM GRANT";
+        let found = "Aurora DSQL has no role rds_iam; AWS IAM GRANT maps its users";
         return Ok(((), found.to_owned().into()));
     }
     let Membership { is_member } = sql_query(MEMBERSHIP)
@@ -128,24 +127,24 @@ pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<
     }
     if advice::is_proxy(endpoint) {
         let found =
-            format!("{user:?} is no member of rds_iam, and RDS Proxy asks for no membership");
+            format!("{user:?} is not a member of rds_iam, and RDS Proxy does not require it");
         return Ok(((), found.into()));
     }
-    Err(Trouble::new(
-        format!("{user:?} is no member of rds_iam, so RDS itself would ask it for a password"),
+    Err(Problem::new(
+        format!("{user:?} is not a member of rds_iam, so RDS would ask it for a password"),
         "run this as the database's master user",
     )
     .paste(advice::grant(endpoint, None)))
 }
 
-pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
+pub(super) fn server(connection: &mut PgConnection) -> StepResult<()> {
     let clock = Clock::default();
     let asked = clock.now();
     let server: Server = sql_query(SERVER)
         .get_result(connection)
         .map_err(unanswered)?;
     let answered = clock.now();
-    // The answer was true somewhere between the two.
+    // The server read its clock between the two readings here.
     let midway = asked.wall + (answered.monotonic - asked.monotonic) / 2;
     let ours = midway
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -158,18 +157,18 @@ pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
     let ahead = (server.now - ours).round() as i64;
     let found = format!("{}; {}", server.version, compare("its clock", ahead));
     if ahead.abs() > CLOCK_TOLERANCE_SECONDS {
-        return Err(Trouble::new(
-            format!("{found}; tokens may be refused as too old or as signed in the future"),
-            "set this machine's clock, and have it kept right",
+        return Err(Problem::new(
+            format!("{found}; the server may refuse tokens as expired or not yet valid"),
+            "set this machine's clock and synchronise it",
         )
         .paste("sudo timedatectl set-ntp true"));
     }
     Ok(((), found.into()))
 }
 
-fn unanswered(error: diesel::result::Error) -> Trouble {
-    Trouble::new(
-        format!("the server did not answer a query: {error}"),
-        "see the server's log, and try again",
+fn unanswered(error: diesel::result::Error) -> Problem {
+    Problem::new(
+        format!("a query failed: {error}"),
+        "read the server's log, and try again",
     )
 }

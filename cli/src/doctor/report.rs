@@ -1,4 +1,4 @@
-//! What the doctor says: a line for each step as it is done, or one JSON document at the end.
+//! The doctor's output: a line for each step as it completes, or one JSON document at the end.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use diesel_rds_iam::Clock;
 use serde_json::{Value, json};
 
-use super::step::{Failed, Found, Outcome, Step, Trouble};
+use super::step::{Failed, Observation, Problem, Step, StepResult};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -20,12 +20,12 @@ pub(super) struct Report {
     json: bool,
     colour: bool,
     steps: Vec<Value>,
-    failure: Option<(Step, Trouble)>,
-    /// The first time that standard output took no more.
-    broken: Option<io::Error>,
+    failure: Option<(Step, Problem)>,
+    /// The first failure to write to standard output.
+    output_error: Option<io::Error>,
 }
 
-/// Something done, and how long it took.
+/// A result, and how long it took.
 pub(super) struct Attempt<T> {
     pub(super) result: T,
     pub(super) took: Duration,
@@ -39,15 +39,15 @@ impl Report {
             colour: !json && !no_colour && io::stdout().is_terminal(),
             steps: Vec::new(),
             failure: None,
-            broken: None,
+            output_error: None,
         }
     }
 
-    /// Does a step, and tells what came out of it.
+    /// Performs a step and prints its result.
     pub(super) fn step<T>(
         &mut self,
         step: Step,
-        work: impl FnOnce() -> Outcome<T>,
+        work: impl FnOnce() -> StepResult<T>,
     ) -> Result<T, Failed> {
         let Attempt { result, took } = self.attempt(work);
         match result {
@@ -55,7 +55,7 @@ impl Report {
                 self.pass(step, took, found);
                 Ok(value)
             }
-            Err(trouble) => Err(self.fail(step, took, trouble)),
+            Err(problem) => Err(self.fail(step, took, problem)),
         }
     }
 
@@ -69,40 +69,40 @@ impl Report {
         }
     }
 
-    pub(super) fn pass(&mut self, step: Step, took: Duration, found: impl Into<Found>) {
+    pub(super) fn pass(&mut self, step: Step, took: Duration, found: impl Into<Observation>) {
         let (mark, colour, outcome, text) = match found.into() {
-            Found::Good(text) => ("✓", GREEN, "passed", text),
-            Found::NotSeen(text) => ("-", DIM, "not seen", text),
+            Observation::Passed(text) => ("✓", GREEN, "passed", text),
+            Observation::Skipped(text) => ("-", DIM, "skipped", text),
         };
         self.line(mark, colour, step, took, &text);
-        self.note(step, took, outcome, &text);
+        self.record(step, took, outcome, &text);
     }
 
-    pub(super) fn fail(&mut self, step: Step, took: Duration, trouble: Trouble) -> Failed {
-        self.line("✗", RED, step, took, &trouble.meaning);
-        self.note(step, took, "failed", &trouble.meaning);
-        let mut advice = format!("\nNext: {}.", trouble.next);
-        if let Some(text) = &trouble.paste {
+    pub(super) fn fail(&mut self, step: Step, took: Duration, problem: Problem) -> Failed {
+        self.line("✗", RED, step, took, &problem.message);
+        self.record(step, took, "failed", &problem.message);
+        let mut advice = format!("\nNext: {}.", problem.next);
+        if let Some(text) = &problem.paste {
             advice = format!("{advice}\n\n{text}");
         }
         self.print(&advice);
-        self.failure = Some((step, trouble));
+        self.failure = Some((step, problem));
         Failed
     }
 
-    /// Says what is left to be said.
+    /// Prints the JSON document, if requested, and returns the exit status.
     pub(super) fn finish(self) -> io::Result<ExitCode> {
         let code = self
             .failure
             .as_ref()
             .map_or(0, |(step, _)| step.exit_code());
         if self.json {
-            let failure = self.failure.as_ref().map(|(step, trouble)| {
+            let failure = self.failure.as_ref().map(|(step, problem)| {
                 json!({
                     "step": step.name(),
-                    "meaning": trouble.meaning,
-                    "next": trouble.next,
-                    "paste": trouble.paste,
+                    "message": problem.message,
+                    "next": problem.next,
+                    "paste": problem.paste,
                 })
             });
             let document = json!({
@@ -113,7 +113,7 @@ impl Report {
             });
             writeln!(io::stdout(), "{document:#}")?;
         }
-        match self.broken {
+        match self.output_error {
             Some(error) if code == 0 => Err(error),
             _ => Ok(ExitCode::from(code)),
         }
@@ -131,7 +131,7 @@ impl Report {
         ));
     }
 
-    fn note(&mut self, step: Step, took: Duration, outcome: &str, text: &str) {
+    fn record(&mut self, step: Step, took: Duration, outcome: &str, text: &str) {
         self.steps.push(json!({
             "step": step.name(),
             "outcome": outcome,
@@ -145,7 +145,7 @@ impl Report {
             return;
         }
         if let Err(error) = writeln!(io::stdout(), "{text}") {
-            self.broken.get_or_insert(error);
+            self.output_error.get_or_insert(error);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `rds-iam exec`, with libpq's own programs.
+//! `rds-iam exec`, with PostgreSQL's own programs.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +24,7 @@ fn psql_logs_in() {
 }
 
 #[test]
-fn a_program_finds_a_url_without_a_password() {
+fn the_program_gets_a_url_without_a_password() {
     let script = "psql --no-psqlrc \"$DATABASE_URL\" -Atc 'select 2'; echo \"$DATABASE_URL\"";
     let shown = text(run(&mut exec(&["sh", "-c", script])));
     let (answer, url) = shown.split_once('\n').unwrap();
@@ -62,7 +62,7 @@ fn accepted(user: &str) -> usize {
 }
 
 #[test]
-fn what_the_environment_says_otherwise_does_not_count() {
+fn variables_that_would_override_the_connection_are_removed() {
     let mut command = exec(&["psql", "--no-psqlrc", "-Atc", "select current_database()"]);
     for (variable, value) in [
         ("PGPASSWORD", "wrong"),
@@ -85,7 +85,7 @@ fn what_the_environment_says_otherwise_does_not_count() {
 }
 
 #[test]
-fn the_token_is_in_a_file_for_this_server_only_and_in_nobodys_environment_or_arguments() {
+fn the_token_is_in_a_file_for_this_server_and_in_no_environment_or_argument() {
     let script = "cat \"$PGPASSFILE\"; tr '\\0' '\\n' </proc/self/environ; \
                   tr '\\0' '\\n' </proc/$$/environ; tr '\\0' '\\n' </proc/$$/cmdline";
     let shown = text(run_openly(&mut exec(&["sh", "-c", script])));
@@ -101,7 +101,7 @@ fn the_token_is_in_a_file_for_this_server_only_and_in_nobodys_environment_or_arg
 }
 
 #[test]
-fn a_program_that_is_led_elsewhere_does_not_take_the_token_there() {
+fn a_program_that_connects_to_another_server_does_not_send_the_token() {
     let emulator = shared_emulator();
     let elsewhere = format!("host=localhost port={} sslmode=require", emulator.port());
     let ran = run(&mut exec(&[
@@ -117,7 +117,7 @@ fn a_program_that_is_led_elsewhere_does_not_take_the_token_there() {
 }
 
 #[test]
-fn on_request_the_token_is_in_the_environment() {
+fn password_in_environment_sets_pgpassword() {
     let mut command = rds_iam_to(shared_emulator(), "app");
     let script = "psql --no-psqlrc -Atc 'select 3'; echo ${#PGPASSWORD} ${PGPASSFILE-none}";
     command.args([
@@ -136,9 +136,9 @@ fn on_request_the_token_is_in_the_environment() {
     assert_eq!(file, "none");
 }
 
-/// Nothing is dialled here: the roots that are carried do not vouch for the emulator.
+/// Nothing is dialled: the emulator's certificate does not chain to the built-in roots.
 #[test]
-fn the_roots_of_the_region_are_handed_over_too() {
+fn the_program_inherits_the_roots_of_the_region() {
     let mut command = rds_iam_with("AKIDEXAMPLE", MARKER);
     let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
     command.args(["exec", "--host", host, "--user", "app", "--dbname", "shop"]);

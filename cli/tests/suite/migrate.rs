@@ -1,4 +1,4 @@
-//! `rds-iam migrate`, as a deployment would use it.
+//! `rds-iam migrate`, as a deployment uses it.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -44,7 +44,7 @@ impl Deployment {
         command
     }
 
-    /// With times left out of what it shows.
+    /// Runs the command, and removes durations from its output.
     fn run(&self, arguments: &[&str]) -> Ran {
         let mut ran = run(&mut self.command(arguments));
         let shown = ran.stdout.lines().map(|line| {
@@ -57,7 +57,7 @@ impl Deployment {
 }
 
 #[test]
-fn a_deployment_goes_all_its_ways() {
+fn each_subcommand_does_its_work() {
     let deployment = Deployment::new("all_ways", "app");
     let shown = |arguments: &[&str]| text(deployment.run(arguments));
     let pending = deployment.run(&["pending"]);
@@ -70,7 +70,7 @@ fn a_deployment_goes_all_its_ways() {
 
     let ran = deployment.run(&["run", "--statement-timeout", "1m"]);
     assert_eq!(ran.stdout, "applied 1_plants\napplied 2_beds\n", "{ran:?}");
-    // There is no terminal, so it says what it does in lines.
+    // Without a terminal, progress is printed as lines.
     assert_eq!(ran.stderr, "applying 1_plants\napplying 2_beds\n");
     assert_eq!(ran.code, Some(0));
 
@@ -97,7 +97,7 @@ fn a_deployment_goes_all_its_ways() {
 }
 
 #[test]
-fn each_failure_has_its_status_and_one_line() {
+fn each_failure_has_an_exit_status_and_prints_one_line() {
     let deployment = Deployment::new("failures", "app");
     let fails = |arguments: &[&str], expected, says: &[&str]| {
         let ran = deployment.run(arguments);
@@ -113,7 +113,7 @@ fn each_failure_has_its_status_and_one_line() {
     let nobody = emulator.url("nobody");
     fails(&["run", "--url", &nobody], 3, &["nobody", "rds_iam"]);
 
-    // Somebody else is at it.
+    // Another session holds the lock.
     let lock = "SELECT pg_advisory_lock(8242840071689561970), pg_sleep(600)";
     let superuser = emulator
         .superuser_url()
@@ -131,7 +131,7 @@ fn each_failure_has_its_status_and_one_line() {
     let said = fails(&["run", "--lock-wait", "0s"], 5, &["lock_wait"]);
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = fails(&["run", "--lock-wait", "10ms"], 5, &["lock_wait"]);
-    let waiting = "another process has the lock; waiting for 10ms at the most";
+    let waiting = "another process holds the lock; waiting for up to 10ms";
     assert_eq!(said.lines().next(), Some(waiting));
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -144,7 +144,7 @@ fn each_failure_has_its_status_and_one_line() {
 }
 
 #[test]
-fn a_local_database_has_a_password() {
+fn a_password_in_the_url_replaces_iam() {
     let emulator = shared_emulator();
     emulator.create_password_user("local", "hunter2").unwrap();
     let mut deployment = Deployment::new("local", "local");
@@ -159,12 +159,12 @@ fn a_local_database_has_a_password() {
     }
 }
 
-/// `script` gives it a terminal.
+/// `script` provides the terminal.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_terminal_is_shown_a_bar() {
+fn a_terminal_gets_a_progress_bar() {
     let deployment = Deployment::new("terminal", "app");
-    // Long enough for the bar to be drawn, which it is five times a second.
+    // Long enough for the bar to appear, which is redrawn five times a second.
     deployment.write("1_plants", "SELECT pg_sleep(0.6)", "");
     let run = deployment.command(&["run"]);
     let line = format!("{} migrate run", env!("CARGO_BIN_EXE_rds-iam"));

@@ -1,4 +1,4 @@
-//! Help, completions and the manual.
+//! Help texts, completions and manual pages.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn each_help_text_has_examples() {
 }
 
 #[test]
-fn help_does_not_show_what_the_environment_holds() {
+fn help_does_not_show_values_from_the_environment() {
     let ran = run(rds_iam()
         .args(["token", "--help"])
         .env("DATABASE_URL", "postgres://app:hunter2@h/db"));
