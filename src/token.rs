@@ -141,6 +141,12 @@ impl Token {
         self.ends.map(|ends| ends.expires_at)
     }
 
+    /// When a refresh becomes due: at 11 to 12 of 14 minutes, or at that part of another lifetime;
+    /// `None` for a fixed password.
+    pub fn refresh_due_at(&self) -> Option<SystemTime> {
+        self.ends.map(|ends| ends.refresh_from.wall)
+    }
+
     /// When this crate ceases to use it: [`expires_at`](Token::expires_at) less a margin of 60 s, or
     /// of a fifteenth of a lifetime that was set shorter, but at least 2 s; `None` for a fixed
     /// password.

@@ -51,6 +51,11 @@ enum Command {
     #[command(after_help = emulate::EXAMPLES)]
     Emulate(emulate::Arguments),
 
+    /// Replaces the token in the password file of a program that `exec` runs
+    #[cfg(unix)]
+    #[command(hide = true)]
+    RefreshPassfile(exec::refresher::Arguments),
+
     /// Prints a completion script for a shell
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::CompletionsArguments),
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         #[cfg(unix)]
         Command::Emulate(arguments) => emulate::run(&arguments),
+        #[cfg(unix)]
+        Command::RefreshPassfile(arguments) => exec::refresher::run(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments),
         Command::Man(arguments) => shell::man(&arguments),
     };

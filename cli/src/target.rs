@@ -1,9 +1,12 @@
 //! The database to connect to: a connection string, or its parts.
 
 use std::fmt;
+use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
-use diesel_rds_iam::{Error, PgConnectionManager};
+use diesel_rds_iam::diesel::PgConnection;
+use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
 
 /// The options that select the database, common to all commands.
 #[derive(Args)]
@@ -42,9 +45,38 @@ pub(crate) struct Target {
     sslrootcert: Option<String>,
 }
 
+/// The lifetime of tokens, an option of the commands that issue them.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct TokenLifetime {
+    /// The lifetime of a token, from 5s to 15m. Shorter lifetimes make rotations visible in tests
+    #[arg(long, value_name = "TIME", default_value = "15m")]
+    token_lifetime: humantime::Duration,
+}
+
+/// The time limit of a connect, an option of the commands that open connections.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ConnectTimeout {
+    /// The time limit for opening a connection [default: connect_timeout of the connection string,
+    /// else 9s]. A smaller connect_timeout of the connection string takes precedence
+    #[arg(long, value_name = "TIME")]
+    connect_timeout: Option<humantime::Duration>,
+}
+
 impl Target {
     /// The manager that opens its connections. Nothing is fetched or dialled yet.
     pub(crate) fn manager(&self) -> Result<PgConnectionManager, Error> {
+        self.builder().build()
+    }
+
+    /// The same, whose tokens have this lifetime.
+    pub(crate) fn manager_of(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
+        self.builder()
+            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
+            .build()
+    }
+
+    /// The settings of the manager.
+    pub(crate) fn builder(&self) -> ManagerBuilder<PgConnection> {
         let mut builder = match &self.host {
             Some(host) => PgConnectionManager::builder(&self.pairs(host)),
             None => PgConnectionManager::builder(self.url.as_deref().unwrap_or_default()),
@@ -58,7 +90,42 @@ impl Target {
         if let Some(path) = &self.sslrootcert {
             builder = builder.sslrootcert(path);
         }
-        builder.build()
+        builder
+    }
+
+    /// The connection string as it was given, unless the parts override it.
+    pub(crate) fn given_url(&self) -> Option<&str> {
+        match self.host {
+            Some(_) => None,
+            None => self.url.as_deref(),
+        }
+    }
+
+    /// Whether `--sslrootcert` overrides the connection string.
+    pub(crate) fn overrides_roots(&self) -> bool {
+        self.sslrootcert.is_some()
+    }
+
+    /// Has `command`, which is this program again, use the same database. The connection string goes
+    /// into its environment, because other users can read arguments.
+    pub(crate) fn apply(&self, command: &mut Command) {
+        if let Some(url) = &self.url {
+            command.env("DATABASE_URL", url);
+        }
+        let port = self.port.map(|port| port.to_string());
+        for (option, value) in [
+            ("--host", &self.host),
+            ("--port", &port),
+            ("--user", &self.user),
+            ("--dbname", &self.dbname),
+            ("--region", &self.region),
+            ("--profile", &self.profile),
+            ("--sslrootcert", &self.sslrootcert),
+        ] {
+            if let Some(value) = value {
+                command.arg(format!("{option}={value}"));
+            }
+        }
     }
 
     /// The parts as a connection string.
@@ -77,6 +144,17 @@ impl Target {
         })
         .collect::<Vec<_>>()
         .join(" ")
+    }
+}
+
+impl TokenLifetime {
+    /// Has `command`, which is this program again, use the same lifetime.
+    pub(crate) fn apply(self, command: &mut Command) {
+        command.arg(format!("--token-lifetime={}", self.token_lifetime));
+    }
+
+    pub(crate) fn get(self) -> Duration {
+        *self.token_lifetime
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::Args;
 use humantime::format_rfc3339_seconds;
 
-use crate::target::Target;
+use crate::target::{Target, TokenLifetime};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -20,13 +20,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
+    #[command(flatten)]
+    lifetime: TokenLifetime,
+
     /// Prints JSON: the token, its dates, and the host, port, user and region that it is for
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let (endpoint, token) = arguments.target.manager()?.token()?;
+    let (endpoint, token) = arguments.target.manager_of(arguments.lifetime)?.token()?;
     let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
     let mut output = io::stdout().lock();
     if arguments.json {

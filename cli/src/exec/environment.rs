@@ -132,7 +132,7 @@ impl Environment {
             .map(|(keyword, value)| format!("{keyword}={}", encode(value)))
             .collect();
         format!(
-            "postgres://{}@{host}:{}/{}?{}",
+            "postgresql://{}@{host}:{}/{}?{}",
             part("user"),
             part("port"),
             part("dbname"),
@@ -164,7 +164,7 @@ mod tests {
         let environment = Environment::new(parameters.into_iter());
         assert_eq!(
             environment.url(),
-            "postgres://a%3Ab%40c%5Cd@[::1]:5432/a%2Fb%3Fc?sslmode=verify-full&gssencmode=disable"
+            "postgresql://a%3Ab%40c%5Cd@[::1]:5432/a%2Fb%3Fc?sslmode=verify-full&gssencmode=disable"
         );
         assert_eq!(
             environment.passfile("h:5432/?a=b\\"),

@@ -1,144 +1,127 @@
-//! A file that the program inherits and that other users cannot read.
+//! The files that the program reads, which other users cannot.
+//!
+//! On Linux they are memory files, which have no name in any folder and go with the last process that
+//! inherited them. Elsewhere, and on request, they are in a private folder.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
-/// The file stays open while the program that inherits it runs.
-#[derive(Debug)]
-pub(super) struct InheritedFile {
-    path: String,
-    _open: Open,
-}
+use tempfile::TempDir;
 
+/// The files of one program.
 #[derive(Debug)]
-enum Open {
-    /// An inherited memory file, which has no name in any folder.
+pub(super) enum InheritedFiles {
     #[cfg(target_os = "linux")]
-    Memory { _file: std::fs::File },
-    /// A temporary file. A cleanup process removes it when the last process closes this end of its
-    /// pipe.
-    #[cfg(unix)]
-    Removed { _pipe: io::PipeWriter },
-    #[cfg(not(unix))]
-    Temporary { _file: tempfile::NamedTempFile },
+    Memory(Vec<File>),
+    Folder {
+        folder: TempDir,
+        /// The folder itself, which the program inherits as a sign that it has not ended.
+        #[cfg(unix)]
+        open: File,
+    },
 }
 
-impl InheritedFile {
-    pub(super) fn new(contents: &[u8]) -> Result<InheritedFile, String> {
+impl InheritedFiles {
+    /// Memory files if this system has them and `in_folder` is false.
+    pub(super) fn new(in_folder: bool) -> Result<InheritedFiles, String> {
         #[cfg(target_os = "linux")]
-        if let Ok(file) = InheritedFile::in_memory(contents) {
-            return Ok(file);
+        if !in_folder && memory_file(b"").is_ok() {
+            return Ok(InheritedFiles::Memory(Vec::new()));
         }
-        InheritedFile::temporary(contents).map_err(|cause| {
-            format!(
-                "cannot create a file for the program to read; set TMPDIR to a writable folder: {cause}"
-            )
+        let _ = in_folder;
+        InheritedFiles::folder().map_err(cannot_create)
+    }
+
+    fn folder() -> io::Result<InheritedFiles> {
+        // Only its owner can enter the folder.
+        let folder = tempfile::Builder::new().prefix("rds-iam-").tempdir()?;
+        Ok(InheritedFiles::Folder {
+            #[cfg(unix)]
+            open: File::open(folder.path())?,
+            folder,
         })
     }
 
-    /// The path of the file in this process, after `exec`, and in child processes.
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    /// Creates a file, and returns its path. The path is valid in this process, after `exec`, and in
+    /// child processes that inherit the file.
+    pub(super) fn add(&mut self, name: &str, contents: &[u8]) -> Result<String, String> {
+        match self {
+            #[cfg(target_os = "linux")]
+            InheritedFiles::Memory(files) => memory_file(contents).map(|(file, path)| {
+                files.push(file);
+                path
+            }),
+            InheritedFiles::Folder { folder, .. } => write(folder.path(), name, contents),
+        }
+        .map_err(cannot_create)
     }
 
-    #[cfg(target_os = "linux")]
-    fn in_memory(contents: &[u8]) -> io::Result<InheritedFile> {
-        use std::os::fd::AsRawFd;
-
-        use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
-
-        // Without CLOEXEC, because the program has to inherit it.
-        let fd = memfd_create("rds-iam", MemfdFlags::empty())?;
-        // libpq ignores a password file that other users can read.
-        fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
-        let mut file = std::fs::File::from(fd);
-        file.write_all(contents)?;
-        // Each open of this path has its own offset, also in concurrent processes.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // Some sandboxes have no /proc.
-        std::fs::metadata(&path)?;
-        Ok(InheritedFile {
-            path,
-            _open: Open::Memory { _file: file },
-        })
+    /// Whether a file is replaced in place, rather than by a rename.
+    pub(super) fn are_in_memory(&self) -> bool {
+        !matches!(self, InheritedFiles::Folder { .. })
     }
 
-    /// The program replaces this process, so another process has to remove the file. A background
-    /// shell waits for end of file on a pipe that the program and its children inherit. The shell is
-    /// not a child of the program, because the program may wait for all of its children.
+    /// The folder that has to be removed after the program.
+    pub(super) fn to_remove(&self) -> Option<&Path> {
+        match self {
+            InheritedFiles::Folder { folder, .. } => Some(folder.path()),
+            #[cfg(target_os = "linux")]
+            InheritedFiles::Memory(_) => None,
+        }
+    }
+
+    /// What the program inherits.
     #[cfg(unix)]
-    fn temporary(contents: &[u8]) -> io::Result<InheritedFile> {
-        use std::os::unix::process::CommandExt;
-        use std::process::{Command, Stdio};
-
-        use rustix::io::{FdFlags, fcntl_setfd};
-
-        const CLEANUP: &str = r#"exec 3<&0; { cat <&3 >&2; rm -f -- "$1"; } &"#;
-
-        let (file, path) = named(contents)?;
-        let (reader, writer) = io::pipe()?;
-        let started = Command::new("/bin/sh")
-            .args(["-c", CLEANUP, "rds-iam-cleanup", &path])
-            .process_group(0)
-            .stdin(reader)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        if !started.success() {
-            return Err(io::Error::other(
-                "the shell that removes the file did not start",
-            ));
+    pub(super) fn open(&self) -> &[File] {
+        match self {
+            InheritedFiles::Folder { open, .. } => std::slice::from_ref(open),
+            #[cfg(target_os = "linux")]
+            InheritedFiles::Memory(files) => files,
         }
-        file.keep().map_err(|error| error.error)?;
-        fcntl_setfd(&writer, FdFlags::empty())?;
-        Ok(InheritedFile {
-            path,
-            _open: Open::Removed { _pipe: writer },
-        })
     }
 
-    #[cfg(not(unix))]
-    fn temporary(contents: &[u8]) -> io::Result<InheritedFile> {
-        let (file, path) = named(contents)?;
-        Ok(InheritedFile {
-            path,
-            _open: Open::Temporary { _file: file },
-        })
+    /// Leaves the folder to the process that removes it.
+    #[cfg(unix)]
+    pub(super) fn keep(&mut self) {
+        if let InheritedFiles::Folder { folder, .. } = self {
+            folder.disable_cleanup(true);
+        }
     }
 }
 
-/// A temporary file that only its owner can read.
-fn named(contents: &[u8]) -> io::Result<(tempfile::NamedTempFile, String)> {
-    let mut file = tempfile::NamedTempFile::with_prefix("rds-iam-")?;
+fn cannot_create(cause: io::Error) -> String {
+    format!(
+        "cannot create a file for the program to read; set TMPDIR to a writable folder: {cause}"
+    )
+}
+
+#[cfg(target_os = "linux")]
+fn memory_file(contents: &[u8]) -> io::Result<(File, String)> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
+
+    let fd = memfd_create("rds-iam", MemfdFlags::CLOEXEC)?;
+    // libpq and node-postgres ignore a password file that other users can read.
+    fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
+    let mut file = File::from(fd);
     file.write_all(contents)?;
-    let path = file
-        .path()
-        .to_str()
-        .ok_or_else(|| io::Error::other("the path of the temporary folder is not UTF-8"))?
-        .to_owned();
+    // Each open of this path has its own offset, also in concurrent processes.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // Some sandboxes have no /proc.
+    std::fs::metadata(&path)?;
     Ok((file, path))
 }
 
-#[cfg(all(test, unix))]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_cleanup_process_removes_a_temporary_file() {
-        let file = InheritedFile::temporary(b"contents").unwrap();
-        let path = file.path().to_owned();
-        assert_eq!(std::fs::read(&path).unwrap(), b"contents");
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        drop(file);
-        // Only a failure reaches this limit.
-        let is_removed = (0..3000).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            !Path::new(&path).exists()
-        });
-        assert!(is_removed, "{path} still exists");
-    }
+/// Creates a file that only its owner can read.
+fn write(folder: &Path, name: &str, contents: &[u8]) -> io::Result<String> {
+    let path = folder.join(name);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&path)?.write_all(contents)?;
+    let path = path.into_os_string().into_string();
+    path.map_err(|_| io::Error::other("the path of the temporary folder is not UTF-8"))
 }

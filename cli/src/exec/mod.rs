@@ -1,10 +1,17 @@
 //! `rds-iam exec`: runs a program that logs in with a token.
 //!
 //! On Unix the program replaces this process. Signals, the terminal, job control and the exit status
-//! are therefore the program's own, and no code here has to forward them.
+//! are therefore the program's own, and no code here has to forward them. Another process, the
+//! refresher, replaces the token in the program's password file before it expires.
 
 mod environment;
 mod inherited_file;
+#[cfg(unix)]
+mod lease;
+mod passfile;
+#[cfg(unix)]
+pub(crate) mod refresher;
+mod url;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -15,27 +22,32 @@ use clap::Args;
 use diesel_rds_iam::{PgConnectionManager, Roots, Token};
 
 use self::environment::Environment;
-use self::inherited_file::InheritedFile;
-use crate::target::Target;
+use self::inherited_file::InheritedFiles;
+use crate::target::{Target, TokenLifetime};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   rds-iam exec -- psql -c 'select 1'                   # connects to DATABASE_URL
   rds-iam exec --host \"$HOST\" --user app --dbname shop -- pg_dump --schema-only
   rds-iam exec -- diesel migration run                 # DATABASE_URL is set, without a password
+  rds-iam exec -- python service.py                    # runs for longer than a token lives
 
 The environment of the program has PGHOST, PGPORT, PGUSER, PGDATABASE, PGSSLMODE, PGSSLROOTCERT and
-DATABASE_URL. PGPASSFILE names a file with the token, which only the program and its children can
-read. libpq's variables that would override these are removed; all other variables stay. The token is
-accepted for this host and for connections that are opened within 15 minutes. Open connections are
-not affected when it expires.
+DATABASE_URL, which is the connection string without the library's parameters. PGPASSFILE names a
+password file with the token, which other users cannot read. libpq's variables that would override
+these are removed; all other variables stay. The token is sent to this host only.
 
-On Linux the file is an inherited memory file. Two kinds of programs need --password-in-environment,
-which other processes of the same user can read: those that close inherited files before they start
-another program (Python's subprocess without close_fds=False), and drivers that do not read
-PGPASSFILE. On macOS the file is a temporary file, removed when the program and its children have
-ended. On Windows it is removed when the program has ended, and signals are not forwarded. libpq must
-be version 14 or later.
+A token is accepted for new connections for 15 minutes; open connections are not affected when it
+expires. The program may run for longer: a process named `rds-iam refresh-passfile` replaces the token
+in the password file at an age of 11 to 12 minutes. It ends with the last process that inherited the
+file. If a refresh fails, it prints a line on standard error and tries again.
+
+On Linux the password file is an inherited memory file. --temporary-file puts it into a private folder
+instead, for programs that close inherited files before they start another program, such as Python's
+subprocess. Drivers that do not read PGPASSFILE need --password-in-environment, which other processes
+of the same user can read. It sets a token that is not refreshed. On macOS the password file is always
+in a private folder. On Windows it is too, the token is not refreshed, and signals are not forwarded.
+libpq must be version 14 or later.
 
 Exit status: the program's own; 127 if it is not found, 126 if it cannot be run, 1 if no token was
 obtained.";
@@ -51,7 +63,20 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
-    /// Passes the token in PGPASSWORD, for programs that do not read PGPASSFILE
+    #[command(flatten)]
+    lifetime: TokenLifetime,
+
+    /// Does not refresh the token, for programs that open all connections within its lifetime
+    #[arg(long)]
+    once: bool,
+
+    /// Uses files in a private folder instead of memory files. The folder is removed when the program
+    /// has ended
+    #[arg(long)]
+    temporary_file: bool,
+
+    /// Passes the token in PGPASSWORD, for programs that do not read PGPASSFILE. The token is not
+    /// refreshed
     #[arg(long)]
     password_in_environment: bool,
 
@@ -61,7 +86,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let manager = arguments.target.manager()?;
+    let manager = arguments.target.manager_of(arguments.lifetime)?;
     let (_, token) = manager.token()?;
     let (name, rest) = arguments
         .program
@@ -70,12 +95,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut command = Command::new(name);
     command.args(rest);
-    let files = configure(
-        &manager,
-        &token,
-        arguments.password_in_environment,
-        &mut command,
-    )?;
+    let mut files = configure(arguments, &manager, &token, &mut command)?;
+    if let Err(cause) = start_refresher(arguments, &token, &mut files) {
+        return Err(format!(
+            "cannot start the process that refreshes the token; set --once to run without it: {cause}"
+        )
+        .into());
+    }
     match start(&mut command, files) {
         Ok(status) => Ok(status),
         Err(error) => {
@@ -93,44 +119,84 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Sets everything that a login needs in `command`'s environment. Returns the files that it names.
 fn configure(
+    arguments: &Arguments,
     manager: &PgConnectionManager,
     token: &Token,
-    in_environment: bool,
     command: &mut Command,
-) -> Result<Vec<InheritedFile>, Box<dyn Error>> {
-    let mut files = Vec::new();
+) -> Result<InheritedFiles, Box<dyn Error>> {
+    let mut files = InheritedFiles::new(arguments.temporary_file)?;
     let mut environment = Environment::new(manager.parameters());
     match manager.roots() {
         Some(Roots::Carried(pem)) => {
-            let file = InheritedFile::new(pem.as_bytes())?;
-            environment.set_roots(file.path());
-            files.push(file);
+            environment.set_roots(&files.add("roots.pem", pem.as_bytes())?);
         }
         Some(Roots::File(path)) => environment.set_roots(path),
         Some(Roots::System) => environment.set_roots("system"),
         _ => {}
     }
     environment.apply(command);
-    if in_environment {
+    if let Some(given) = arguments.target.given_url()
+        && url::is_url(given)
+    {
+        let overridden: &[&str] = match arguments.target.overrides_roots() {
+            true => &["sslrootcert"],
+            false => &[],
+        };
+        command.env("DATABASE_URL", url::without_parameters(given, overridden));
+    }
+    if arguments.password_in_environment {
         command.env("PGPASSWORD", token.expose_secret());
     } else {
-        let file = InheritedFile::new(environment.passfile(token.expose_secret()).as_bytes())?;
-        command.env("PGPASSFILE", file.path());
-        files.push(file);
+        let line = environment.passfile(token.expose_secret());
+        let contents = match arguments.is_refreshed() && files.are_in_memory() {
+            true => passfile::slots_with(&line),
+            false => line.into_bytes(),
+        };
+        command.env("PGPASSFILE", files.add("passfile", &contents)?);
     }
     Ok(files)
 }
 
-/// Replaces this process with the program. Returns only on failure.
-#[cfg(unix)]
-fn start(command: &mut Command, _open: Vec<InheritedFile>) -> io::Result<ExitCode> {
-    use std::os::unix::process::CommandExt;
+impl Arguments {
+    /// Whether the program's token is replaced before it expires.
+    fn is_refreshed(&self) -> bool {
+        cfg!(unix) && !self.once && !self.password_in_environment
+    }
+}
 
-    Err(command.exec())
+/// Starts the process that refreshes the token and removes the files, where there is something to
+/// refresh or to remove.
+#[cfg(unix)]
+fn start_refresher(
+    arguments: &Arguments,
+    token: &Token,
+    files: &mut InheritedFiles,
+) -> io::Result<()> {
+    let refreshed = arguments.is_refreshed().then_some(token);
+    if refreshed.is_some() || files.to_remove().is_some() {
+        refresher::start(&arguments.target, arguments.lifetime, files, refreshed)?;
+        files.keep();
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn start(command: &mut Command, _open: Vec<InheritedFile>) -> io::Result<ExitCode> {
+fn start_refresher(_: &Arguments, _: &Token, _: &mut InheritedFiles) -> io::Result<()> {
+    Ok(())
+}
+
+/// Replaces this process with the program. Returns only on failure.
+#[cfg(unix)]
+fn start(command: &mut Command, files: InheritedFiles) -> io::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+
+    files.open().iter().try_for_each(lease::let_inherit)?;
+    Err(command.exec())
+}
+
+/// Runs the program, and removes the files after it.
+#[cfg(not(unix))]
+fn start(command: &mut Command, _files: InheritedFiles) -> io::Result<ExitCode> {
     let code = command.status()?.code().unwrap_or(1);
     // On Windows an exit code has more bits than `ExitCode` takes.
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

@@ -1,0 +1,306 @@
+//! The refresher: a process that replaces the token in the program's password file, and removes the
+//! program's folder after it.
+//!
+//! It is this program again, started by `rds-iam exec`. It is not the program's child, because the
+//! program may wait for all of its children, and it has a session of its own, so that signals of the
+//! terminal do not reach it. It ends with the last process that inherited the file.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use diesel_rds_iam::{
+    Clock, HandleAuthEvent, Moment, PgConnectionManager, RefreshFailed, Token, TokenSigned,
+};
+use humantime::{format_rfc3339_seconds, parse_rfc3339};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+use super::environment::Environment;
+use super::inherited_file::InheritedFiles;
+use super::lease;
+use super::passfile::{Passfile, Slots};
+use crate::target::{Target, TokenLifetime};
+
+/// The hidden command's name.
+const COMMAND: &str = "refresh-passfile";
+
+/// How often the refresher looks whether the library has a new token, while a refresh is under way.
+const RECHECK: Duration = Duration::from_millis(250);
+
+/// The pauses after a failure, of which each is twice as long as the last.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The monotonic clock stands still while a machine sleeps, so both clocks are read this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+
+/// How long the previous token stays in the file beside the new one, at the most.
+const LONGEST_OVERLAP: Duration = Duration::from_secs(30);
+
+/// The arguments of the hidden command `refresh-passfile`.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    target: Target,
+
+    #[command(flatten)]
+    lifetime: TokenLifetime,
+
+    /// When the refresh of the program's first token is due. Without it nothing is refreshed
+    #[arg(long, value_parser = parse_rfc3339, requires = "expires_at")]
+    refresh_at: Option<SystemTime>,
+
+    /// When the program's first token expires
+    #[arg(long, value_parser = parse_rfc3339)]
+    expires_at: Option<SystemTime>,
+
+    /// The program's folder, which is removed after it. Without it standard input is the password file
+    #[arg(long)]
+    folder: Option<PathBuf>,
+
+    /// The process is no child of the program
+    #[arg(long)]
+    is_detached: bool,
+}
+
+/// The name of the password file in the program's folder.
+pub(super) const PASSFILE: &str = "passfile";
+
+/// Starts the refresher for a program that is about to be run.
+pub(super) fn start(
+    target: &Target,
+    lifetime: TokenLifetime,
+    files: &InheritedFiles,
+    refreshed: Option<&Token>,
+) -> io::Result<()> {
+    // The password file is the last one of the memory files.
+    let Some(held) = files.open().last() else {
+        return Ok(());
+    };
+    lease::hold(held)?;
+    let mut command = this_program()?;
+    target.apply(&mut command);
+    lifetime.apply(&mut command);
+    if let Some((refresh, expiry)) =
+        refreshed.and_then(|token| token.refresh_due_at().zip(token.expires_at()))
+    {
+        for (option, date) in [("--refresh-at", refresh), ("--expires-at", expiry)] {
+            command.arg(format!(
+                "{option}={}",
+                humantime::format_rfc3339_millis(date)
+            ));
+        }
+    }
+    match files.to_remove() {
+        Some(folder) => command.arg("--folder").arg(folder).stdin(Stdio::null()),
+        None => command.stdin(held.try_clone()?),
+    };
+    // It starts the refresher, and ends at once. So the refresher is not a child of this process,
+    // which becomes the program.
+    let status = command.stdout(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(io::Error::other("it did not start"));
+    }
+    Ok(())
+}
+
+/// This program, to be run again with the hidden command.
+fn this_program() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(COMMAND);
+    Ok(command)
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    if !arguments.is_detached {
+        rustix::process::setsid()?;
+        this_program()?
+            .args(std::env::args_os().skip(2))
+            .arg("--is-detached")
+            .spawn()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A service manager sends SIGTERM to all processes of a service, and the program may go on opening
+    // connections until it has ended.
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    let held = match &arguments.folder {
+        Some(folder) => File::open(folder)?,
+        None => File::options().read(true).write(true).open("/dev/stdin")?,
+    };
+    // The inherited file holds the lock.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    if let Some((refresh_at, expires_at)) = arguments.refresh_at.zip(arguments.expires_at) {
+        let passfile = match &arguments.folder {
+            Some(folder) => Passfile::Renamed(folder.join(PASSFILE)),
+            None => Passfile::Slots(Slots::new(held.try_clone()?)?),
+        };
+        let mut refresher = Refresher::new(arguments, passfile, expires_at)?;
+        thread::spawn(move || refresher.run(refresh_at));
+    }
+    lease::wait_for_holders(&held)?;
+    if let Some(folder) = &arguments.folder {
+        remove(folder)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    // A refresh may have created a file meanwhile.
+    let removed = std::fs::remove_dir_all(folder).or_else(|_| std::fs::remove_dir_all(folder));
+    removed.map_err(|cause| format!("cannot remove {}: {cause}", folder.display()))
+}
+
+struct Refresher {
+    manager: PgConnectionManager,
+    environment: Environment,
+    passfile: Passfile,
+    log: Arc<Log>,
+    clock: Clock,
+}
+
+impl Refresher {
+    fn new(
+        arguments: &Arguments,
+        passfile: Passfile,
+        expires_at: SystemTime,
+    ) -> Result<Refresher, Box<dyn Error>> {
+        let log = Arc::new(Log(Mutex::new(State {
+            expires_at,
+            failures: 0,
+        })));
+        let handler = log.clone();
+        let lifetime = arguments.lifetime.get();
+        let manager = arguments
+            .target
+            .builder()
+            .tune_auth(|auth| auth.token_lifetime(lifetime).event_handler(handler))
+            .build()?;
+        Ok(Refresher {
+            environment: Environment::new(manager.parameters()),
+            manager,
+            passfile,
+            log,
+            clock: Clock::default(),
+        })
+    }
+
+    /// Refreshes the token when it is due. The library decides when that is, and retries a refresh
+    /// that failed while the old token is accepted.
+    fn run(&mut self, refresh_at: SystemTime) {
+        let mut current = None;
+        let mut pause = SHORTEST_PAUSE;
+        let mut next = self.after(refresh_at, Duration::ZERO);
+        loop {
+            self.sleep_until(&next);
+            let now = self.clock.now();
+            next = match self.manager.token() {
+                Ok((_, token)) if current != Some(token.id()) => match self.write(&token) {
+                    Ok(()) => {
+                        pause = SHORTEST_PAUSE;
+                        current = Some(token.id());
+                        let due = token.refresh_due_at().unwrap_or(now.wall);
+                        self.after(due, RECHECK)
+                    }
+                    Err(cause) => {
+                        say(&format!(
+                            "cannot write the new token for the program: {cause}"
+                        ));
+                        now + longer(&mut pause)
+                    }
+                },
+                // The library refreshes it in the background.
+                Ok(_) => now + RECHECK,
+                // The log has it.
+                Err(_) => now + longer(&mut pause),
+            };
+        }
+    }
+
+    fn write(&mut self, token: &Token) -> io::Result<()> {
+        let now = self.clock.now().wall;
+        let expiry = self.log.lock().expires_at;
+        let left = expiry.duration_since(now).unwrap_or_default();
+        let line = self.environment.passfile(token.expose_secret());
+        self.passfile
+            .replace(&line, (left / 3).min(LONGEST_OVERLAP))?;
+        self.log.lock().expires_at = token.expires_at().unwrap_or(now);
+        Ok(())
+    }
+
+    /// The moment of `date`, and at least `least` from now.
+    fn after(&self, date: SystemTime, least: Duration) -> Moment {
+        let now = self.clock.now();
+        now + date.duration_since(now.wall).unwrap_or_default().max(least)
+    }
+
+    fn sleep_until(&self, end: &Moment) {
+        loop {
+            let now = self.clock.now();
+            if now.has_reached(end) {
+                return;
+            }
+            let left = end.monotonic.saturating_duration_since(now.monotonic);
+            thread::sleep(left.min(LONGEST_SLEEP));
+        }
+    }
+}
+
+/// Returns the pause, and doubles it.
+fn longer(pause: &mut Duration) -> Duration {
+    std::mem::replace(pause, (*pause * 2).min(LONGEST_PAUSE))
+}
+
+/// Reports failures of the refresh on standard error, once for consecutive ones.
+struct Log(Mutex<State>);
+
+struct State {
+    /// When the token in the password file expires.
+    expires_at: SystemTime,
+    /// Consecutive failures.
+    failures: u32,
+}
+
+impl Log {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HandleAuthEvent for Log {
+    fn handle_refresh_failed(&self, event: &RefreshFailed<'_>) {
+        let mut state = self.lock();
+        state.failures += 1;
+        if state.failures == 1 {
+            say(&format!(
+                "cannot refresh the token of the program, which expires at {}: {}",
+                format_rfc3339_seconds(state.expires_at),
+                event.error
+            ));
+        }
+    }
+
+    fn handle_token_signed(&self, _event: &TokenSigned<'_>) {
+        let mut state = self.lock();
+        if state.failures > 0 {
+            say(&format!(
+                "refreshed the token of the program after {} failures",
+                state.failures
+            ));
+        }
+        state.failures = 0;
+    }
+}
+
+/// Prints a line on the program's standard error, which may be closed.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "rds-iam: {line}");
+}
