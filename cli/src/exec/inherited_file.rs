@@ -34,8 +34,11 @@ impl InheritedFiles {
     }
 
     fn folder() -> io::Result<InheritedFiles> {
+        let mut builder = tempfile::Builder::new();
         // Only its owner can enter the folder.
-        let folder = tempfile::Builder::new().prefix("rds-iam-").tempdir()?;
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let folder = builder.prefix("rds-iam-").tempdir()?;
         Ok(InheritedFiles::Folder {
             #[cfg(unix)]
             open: File::open(folder.path())?,

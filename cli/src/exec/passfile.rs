@@ -8,20 +8,22 @@
 //! A refresh writes the new line into the inactive slot, activates it, and deactivates the other slot
 //! once readers that are under way have finished. In between both lines are active and both of their
 //! tokens are accepted, so it does not matter which one a reader takes. The bytes of an active line
-//! never change, nor do those of a line that was active until the last refresh.
+//! never change, and those of a line that was active stay until its last readers have finished.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-/// Tokens are mostly 400 to 2,000 bytes long. The rest is room for longer session tokens.
+/// Tokens are mostly 400 to 2,000 bytes long. The rest is room for longer session tokens. Both slots
+/// together are below 64 KiB, because node-postgres reads a password file in pieces of that size and
+/// fails if a piece follows the one with its line.
 const SLOT: usize = 16 * 1024;
 
 /// For tokens that fill more than half of a slot. PostgreSQL accepts passwords of 65,530 bytes.
 const LARGE_SLOT: usize = 80 * 1024;
 
-/// The time that a reader gets between two changes of a slot.
+/// The time between two changes of a slot, in which readers leave the state before.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// A password file with one line, which a refresh replaces.
@@ -34,8 +36,8 @@ pub(super) enum Passfile {
 }
 
 impl Passfile {
-    /// Replaces the line of the file. The previous line may be read for the time `overlap` after this
-    /// one can.
+    /// Replaces the line of the file. Readers may take the previous line for the time `overlap` after
+    /// they can take this one. Returns after twice that time.
     pub(super) fn replace(&mut self, line: &str, overlap: Duration) -> io::Result<()> {
         match self {
             Passfile::Slots(slots) => slots.replace(line, overlap),
@@ -76,6 +78,7 @@ pub(super) struct Slots {
     size: usize,
     /// The offset of the slot with the current line.
     active: usize,
+    settle: Duration,
 }
 
 #[cfg(unix)]
@@ -87,6 +90,7 @@ impl Slots {
             size: usize::try_from(length / 2).map_err(io::Error::other)?,
             file,
             active: 0,
+            settle: SETTLE,
         })
     }
 
@@ -112,6 +116,8 @@ impl Slots {
         // Readers that passed the new slot while it was inactive still find the previous line.
         thread::sleep(overlap);
         self.write(b"#", self.active)?;
+        // Readers that have begun to read it get the rest of it, which the next refresh overwrites.
+        thread::sleep(overlap);
         self.active = next;
         Ok(())
     }
@@ -120,7 +126,7 @@ impl Slots {
         use std::os::unix::fs::FileExt;
 
         self.file.write_all_at(bytes, offset as u64)?;
-        thread::sleep(SETTLE);
+        thread::sleep(self.settle);
         Ok(())
     }
 }
@@ -129,5 +135,112 @@ impl Slots {
 impl Slots {
     fn replace(&mut self, _line: &str, _overlap: Duration) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::{BufRead, BufReader};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::time::Instant;
+
+    use super::super::inherited_file::InheritedFiles;
+    use super::*;
+
+    const PREFIX: &str = "db.example.com:5432:*:app:";
+
+    /// How long the previous line can be read.
+    const OVERLAP: Duration = Duration::from_millis(20);
+
+    const ROTATIONS: u32 = 100;
+
+    /// A line whose password is one letter, many times. It is longer than the buffers of readers and
+    /// than a page of memory.
+    fn line(rotation: u32) -> String {
+        let letter = char::from(b'a' + u8::try_from(rotation % 26).unwrap());
+        let length = 7000 + usize::try_from(rotation % 7).unwrap() * 100;
+        format!("{PREFIX}{}\n", String::from(letter).repeat(length))
+    }
+
+    /// Reads a password as libpq does: line by line, the first that matches.
+    fn read(path: &str) -> Option<String> {
+        let file = BufReader::with_capacity(4096, std::fs::File::open(path).unwrap());
+        file.lines()
+            .map(Result::unwrap)
+            .find_map(|line| Some(line.strip_prefix(PREFIX)?.to_owned()))
+    }
+
+    /// The real file where the system has memory files.
+    fn file() -> (InheritedFiles, Slots, String) {
+        let mut files = InheritedFiles::new(false).unwrap();
+        let path = files.add("passfile", &slots_with(&line(0))).unwrap();
+        let file = std::fs::File::options().read(true).write(true).open(&path);
+        let mut slots = Slots::new(file.unwrap()).unwrap();
+        slots.settle = Duration::from_millis(1);
+        (files, slots, path)
+    }
+
+    /// Every read that takes no longer than the overlap gets a whole line, the current one or the one
+    /// before.
+    #[test]
+    fn readers_get_whole_lines_while_the_line_is_replaced() {
+        let (_files, mut slots, path) = file();
+        let (latest, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
+        let reads = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Acquire) {
+                        let (before, start) = (latest.load(Ordering::Acquire), Instant::now());
+                        let password = read(&path);
+                        // A reader that the machine did not run for so long has no guarantee.
+                        if start.elapsed() > OVERLAP {
+                            continue;
+                        }
+                        let password = password.expect("there is always a line");
+                        // A line can be read before `replace` returns.
+                        let after = latest.load(Ordering::Acquire) + 1;
+                        let expected = (before.saturating_sub(1)..=after).any(|rotation| {
+                            line(rotation).strip_prefix(PREFIX) == Some(&format!("{password}\n"))
+                        });
+                        let letters: BTreeSet<char> = password.chars().collect();
+                        assert!(expected, "{before} to {after}: {letters:?}");
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for rotation in 1..=ROTATIONS {
+                slots.replace(&line(rotation), OVERLAP).unwrap();
+                latest.store(rotation, Ordering::Release);
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        let reads = reads.into_inner();
+        assert!(reads > ROTATIONS, "only {reads} reads");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_leaves_the_file_as_it_is() {
+        let (_files, mut slots, _) = file();
+        let long = format!("{PREFIX}{}\n", "x".repeat(SLOT));
+        assert!(slots.replace(&long, OVERLAP).is_err());
+        let longest = format!("{PREFIX}{}\n", "x".repeat(SLOT - PREFIX.len() - 3));
+        slots.replace(&longest, OVERLAP).unwrap();
+        let size = slots.file.metadata().unwrap().len();
+        assert_eq!(size, 2 * SLOT as u64);
+    }
+
+    #[test]
+    fn a_renamed_file_is_its_owners() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passfile");
+        std::fs::write(&path, line(0)).unwrap();
+        let mut passfile = Passfile::Renamed(path.clone());
+        passfile.replace(&line(1), Duration::ZERO).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), line(1));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

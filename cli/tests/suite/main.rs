@@ -17,6 +17,7 @@ mod doctor;
 mod emulate;
 mod exec;
 mod migrate;
+mod refresh;
 mod shell;
 mod support;
 mod token;
