@@ -33,6 +33,45 @@ fn the_program_gets_a_url_without_a_password() {
     assert!(url.contains("sslmode=verify-full"), "{url}");
 }
 
+/// SQLAlchemy refuses `postgres://`, and libpq the library's parameters.
+#[test]
+fn the_program_gets_the_url_as_it_was_given_without_the_librarys_parameters() {
+    let url = shared_emulator()
+        .url("app")
+        .replace("postgres://", "postgresql://");
+    let given = format!("{url}&iam_region=eu-west-1&application_name=a%20b&iam=on");
+    let mut command = exec(&[
+        "sh",
+        "-c",
+        "echo \"$DATABASE_URL\"; psql --no-psqlrc \"$DATABASE_URL\" -Atc 'show application_name'",
+    ]);
+    command.env("DATABASE_URL", given);
+    let shown = text(run(&mut command));
+    assert_eq!(shown, format!("{url}&application_name=a%20b\na b\n"));
+}
+
+/// An option overrides the connection string, for the program too.
+#[test]
+fn the_program_gets_the_roots_of_the_option() {
+    let ca = shared_emulator().ca_path();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.pem");
+    std::fs::copy(ca, &copy).unwrap();
+    let mut command = rds_iam_to(shared_emulator(), "app");
+    command.args(["exec", "--sslrootcert"]).arg(&copy).args([
+        "--",
+        "sh",
+        "-c",
+        "echo \"$DATABASE_URL $PGSSLROOTCERT\"; psql --no-psqlrc \"$DATABASE_URL\" -Atc 'select 4'",
+    ]);
+    let shown = text(run(&mut command));
+    assert!(!shown.contains("sslrootcert="), "{shown}");
+    assert!(
+        shown.ends_with(&format!(" {}\n4\n", copy.display())),
+        "{shown}"
+    );
+}
+
 #[test]
 fn pg_dump_opens_several_connections_at_once() {
     let emulator = shared_emulator();

@@ -1,7 +1,7 @@
 //! `rds-iam exec` for programs that outlive a token, with real clients.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -329,6 +329,11 @@ fn a_refresh_that_fails_is_reported_once_and_retried() {
     wait_for("a login with the new token", accepted);
 }
 
+/// Prints why a test did nothing. `println!` would be captured.
+fn skip(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
 /// Opens connections through a pool that keeps none for longer than a second.
 const PYTHON: &str = r#"
 import os, sys, time
@@ -344,7 +349,7 @@ while True:
 #[test]
 fn psycopg_pool_outlives_four_tokens() {
     let Some(python) = std::env::var_os("RDS_IAM_EMULATOR_PYTHON") else {
-        println!("skipped: RDS_IAM_EMULATOR_PYTHON names no Python with psycopg_pool");
+        skip("RDS_IAM_EMULATOR_PYTHON names no Python with psycopg_pool");
         return;
     };
     let emulator = emulator("15s");
@@ -375,7 +380,7 @@ main().catch(error => { console.error(error); process.exit(1) })
 #[test]
 fn node_postgres_outlives_four_tokens() {
     let Some(modules) = std::env::var_os("RDS_IAM_EMULATOR_NODE_MODULES") else {
-        println!("skipped: RDS_IAM_EMULATOR_NODE_MODULES names no folder with the package pg");
+        skip("RDS_IAM_EMULATOR_NODE_MODULES names no folder with the package pg");
         return;
     };
     let emulator = emulator("15s");
