@@ -5,6 +5,7 @@
 mod doctor;
 #[cfg(unix)]
 mod emulate;
+mod escape;
 mod exec;
 mod migrate;
 mod shell;

@@ -12,7 +12,7 @@ use diesel_rds_iam::{Error, ErrorKind, PgConnectionManager};
 use humantime::{format_duration, format_rfc3339_seconds};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::target::Target;
+use crate::target::{ConnectTimeout, Target};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +61,9 @@ enum Action {
 struct Source {
     #[command(flatten)]
     target: Target,
+
+    #[command(flatten)]
+    timeout: ConnectTimeout,
 
     /// The folder of migrations [default: `migrations`, in this folder or the nearest parent that has
     /// it]
@@ -155,7 +158,7 @@ impl Source {
                 )
             }),
         }?;
-        Ok((self.target.manager()?, migrations))
+        Ok((self.target.manager_within(self.timeout)?, migrations))
     }
 }
 

@@ -8,8 +8,11 @@ use clap::Args;
 use diesel_rds_iam::diesel::PgConnection;
 use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
 
+/// The library's default.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
+
 /// The options that select the database, common to all commands.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Target {
     /// A connection string without a password: a URL or libpq's `keyword=value` pairs. It may have the
     /// library's parameters, such as iam_region and iam_role_arn
@@ -58,8 +61,16 @@ pub(crate) struct TokenLifetime {
 pub(crate) struct ConnectTimeout {
     /// The time limit for opening a connection [default: connect_timeout of the connection string,
     /// else 9s]. A smaller connect_timeout of the connection string takes precedence
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
     connect_timeout: Option<humantime::Duration>,
+}
+
+fn positive(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration = text.parse().map_err(|cause| format!("{cause}"))?;
+    match time.is_zero() {
+        true => Err("the time limit is zero; set 2s or more".to_owned()),
+        false => Ok(time),
+    }
 }
 
 impl Target {
@@ -73,6 +84,33 @@ impl Target {
         self.builder()
             .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
             .build()
+    }
+
+    /// The same, whose connects take no longer than [`connect_timeout`](Target::connect_timeout).
+    pub(crate) fn manager_within(
+        &self,
+        timeout: ConnectTimeout,
+    ) -> Result<PgConnectionManager, Error> {
+        self.builder()
+            .connect_timeout(self.connect_timeout(timeout))
+            .build()
+    }
+
+    /// The time limit of a connect: the option's, the connection string's or the library's.
+    pub(crate) fn connect_timeout(&self, timeout: ConnectTimeout) -> Duration {
+        let given = self.manager().ok().and_then(|manager| {
+            let mut parameters = manager.parameters();
+            let (_, seconds) = parameters.find(|(name, _)| *name == "connect_timeout")?;
+            let seconds: u64 = seconds.trim().parse().ok()?;
+            // For libpq, 0 is no limit, and 1 is 2.
+            (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
+        });
+        match (timeout.connect_timeout, given) {
+            (Some(option), Some(given)) => given.min(*option),
+            (Some(option), None) => *option,
+            (None, Some(given)) => given,
+            (None, None) => DEFAULT_CONNECT_TIMEOUT,
+        }
     }
 
     /// The settings of the manager.

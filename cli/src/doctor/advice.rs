@@ -33,8 +33,21 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
     )
 }
 
-/// The command that prints the policy's resource id; `None` if the policy already has it.
+/// Whether `endpoint` has a name that AWS gave to a database, rather than an alias, an address or the
+/// name of a tunnel.
+pub(super) fn is_aws_name(endpoint: &Endpoint) -> bool {
+    // Only such a name has a region in it, but for that of a global database.
+    let named = Endpoint::new(endpoint.host(), endpoint.port(), endpoint.user());
+    named.is_ok_and(|named| named.region().is_some())
+        || endpoint.host().contains(".global.rds.amazonaws.com")
+}
+
+/// The command that prints the policy's resource id; `None` if the policy already has it, or if the
+/// host name does not tell which database it is.
 pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
+    if !is_aws_name(endpoint) {
+        return None;
+    }
     let name = first_label(endpoint);
     let region = endpoint.region().unwrap_or("REGION");
     let (command, query) = match kind(endpoint) {
@@ -77,6 +90,17 @@ pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> St
         "CREATE ROLE {user} WITH LOGIN;\n{}",
         grant(endpoint, account)
     )
+}
+
+/// The statement that allows `endpoint`'s user to log in at all.
+pub(super) fn allow_login(endpoint: &Endpoint) -> String {
+    format!("ALTER ROLE {} LOGIN;", quoted(endpoint.user()))
+}
+
+/// The statement that allows `endpoint`'s user to connect to `database`.
+pub(super) fn grant_connect(endpoint: &Endpoint, database: &str) -> String {
+    let (user, database) = (quoted(endpoint.user()), quoted(database));
+    format!("GRANT CONNECT ON DATABASE {database} TO {user};")
 }
 
 /// Whether the endpoint is an RDS Proxy, which logs in to the database with its own password.
@@ -183,6 +207,16 @@ mod tests {
             let names_the_database =
                 resource_hint(&endpoint).is_none_or(|hint| hint.contains("mydb"));
             assert!(names_the_database, "{host}");
+            assert!(is_aws_name(&endpoint), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_alias_an_address_and_a_tunnel_name_no_database() {
+        for host in ["localhost", "10.0.0.1", "db.example.com"] {
+            let endpoint = endpoint(host, "app").with_region("eu-west-1").unwrap();
+            assert!(!is_aws_name(&endpoint), "{host}");
+            assert_eq!(resource_hint(&endpoint), None, "{host}");
         }
     }
 }

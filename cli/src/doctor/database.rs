@@ -6,6 +6,7 @@ use diesel_rds_iam::diesel::sql_types::{Bool, Double, Text};
 use diesel_rds_iam::diesel::{self, PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use diesel_rds_iam::{Clock, Engine, Error, ErrorKind};
 
+use super::causes::{Advice, Cause, classify};
 use super::identity::{CLOCK_TOLERANCE_SECONDS, compare};
 use super::step::{Problem, Step, StepResult};
 use super::{Context, advice};
@@ -22,9 +23,6 @@ SELECT EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_i
 
 const SERVER: &str = "\
 SELECT split_part(version(), ' on ', 1) AS version, extract(epoch FROM now())::float8 AS now";
-
-/// PostgreSQL's message when it asked for a stored password instead of a token. [auth.c]
-const ASKED_FOR_A_PASSWORD: &str = "password authentication failed";
 
 /// libpq's addition that names the password file, which no longer exists. [fe-connect.c]
 const WHERE_THE_PASSWORD_WAS: &str = "password retrieved from file";
@@ -43,57 +41,115 @@ struct Server {
     now: f64,
 }
 
-/// Logs in. On failure, returns the problem and the step that it belongs to.
-pub(super) fn log_in(
-    context: &Context,
-    account: Option<&str>,
-) -> Result<PgConnection, (Step, Problem)> {
-    context
+/// Logs in. A problem may belong to another step.
+pub(super) fn log_in(context: &Context, account: Option<&str>) -> StepResult<PgConnection> {
+    let connection = context
         .manager
         .try_connect()
-        .map_err(|error| refused(context, account, &error))
+        .map_err(|error| refused(context, account, &error))?;
+    let user = context.endpoint.user();
+    Ok((connection, format!("as {user:?}, with a token").into()))
 }
 
-fn refused(context: &Context, account: Option<&str>, error: &Error) -> (Step, Problem) {
+fn refused(context: &Context, account: Option<&str>, error: &Error) -> Problem {
+    let message = first_cause(error);
+    let (step, problem) = match (classify(&message), error.kind()) {
+        (Some(cause), _) => (cause.step, known(context, account, cause, message)),
+        // Neither a token nor another server changes what the connection string has.
+        (None, ErrorKind::Configuration) => (
+            Step::String,
+            Problem::new(message, "correct this setting in the connection string"),
+        ),
+        (None, ErrorKind::Network) => (
+            Step::Tcp,
+            Problem::new(
+                message,
+                "check the network between here and the database: the connection broke in the login",
+            ),
+        ),
+        (None, ErrorKind::Tls) => (
+            Step::Tls,
+            Problem::new(message, "correct host, sslmode and sslrootcert"),
+        ),
+        (None, ErrorKind::Throttled | ErrorKind::ServerUnavailable) => (
+            Step::Login,
+            Problem::new(message, "wait until the server accepts logins, and try again"),
+        ),
+        // The message may be in another language.
+        (None, ErrorKind::LoginRefused) => (
+            Step::Login,
+            Problem::new(
+                message,
+                "read the server's log for the cause, which this message does not name; if the server \
+                 refused the token, attach this policy to the identity of the credentials above",
+            )
+            .paste(advice::policy(&context.endpoint, account)),
+        ),
+        (None, _) => (
+            Step::Login,
+            Problem::new(message, "correct the cause; all steps before the login passed"),
+        ),
+    };
+    problem.at(step)
+}
+
+/// The problem of a cause that the guide lists.
+fn known(context: &Context, account: Option<&str>, cause: &Cause, message: String) -> Problem {
     let endpoint = &context.endpoint;
-    let text = first_cause(error);
     let user = endpoint.user();
-    if error.kind() == ErrorKind::LoginRefused && text.contains(ASKED_FOR_A_PASSWORD) {
-        let problem = Problem::new(
+    match cause.advice {
+        Advice::Text(next) => Problem::new(message, next),
+        Advice::CreateAndGrant => Problem::new(
             format!(
-                "the server asked {user:?} for a password instead of a token: the user does not \
-                 exist or is not a member of rds_iam: {text}"
+                "the server asked {user:?} for a password instead of a token: the user does not exist \
+                 or is not a member of rds_iam: {message}"
             ),
             "run this as the database's master user; omit the first line if the user exists",
-        );
-        let statements = advice::create_and_grant(endpoint, account);
-        return (Step::Role, problem.paste(statements));
-    }
-    let problem = match error.kind() {
-        ErrorKind::LoginRefused => {
-            let next = match advice::resource_hint(endpoint) {
-                Some(command) => format!(
-                    "attach this policy to the identity of the credentials above, with the id that \
-                     `{command}` prints"
-                ),
-                None => "attach this policy to the identity of the credentials above".to_owned(),
+        )
+        .paste(advice::create_and_grant(endpoint, account)),
+        Advice::AllowLogin => Problem::new(message, "run this as the database's master user")
+            .paste(advice::allow_login(endpoint)),
+        Advice::GrantConnect => {
+            let database = match context.parameter("dbname") {
+                "" => user,
+                name => name,
             };
-            Problem::new(
-                format!(
-                    "the server refused the token: the identity has no policy for it, its keys are \
-                     no longer valid, or the clocks differ: {text}"
-                ),
-                next,
-            )
-            .paste(advice::policy(endpoint, account))
+            Problem::new(message, "run this as the database's owner or master user")
+                .paste(advice::grant_connect(endpoint, database))
         }
-        ErrorKind::Throttled => {
-            Problem::new(text, "open fewer connections at a time, and try again")
-        }
-        ErrorKind::ServerUnavailable => Problem::new(text, "wait until the server accepts logins"),
-        _ => Problem::new(text, "correct the cause; all steps before the login passed"),
+        Advice::Policy => refused_token(context, account, &message),
+    }
+}
+
+fn refused_token(context: &Context, account: Option<&str>, message: &str) -> Problem {
+    let endpoint = &context.endpoint;
+    if !advice::is_aws_name(endpoint) {
+        let host = endpoint.host();
+        return Problem::new(
+            format!(
+                "the server refused the token, which was signed for {host}, and {host} is not the name \
+                 of an AWS endpoint: {message}"
+            ),
+            "add the database's own endpoint to the connection string as iam_host, and its port as \
+             iam_port if it differs; tokens are signed for that name",
+        )
+        .paste("iam_host=NAME.ID.REGION.rds.amazonaws.com");
+    }
+    let next = match advice::resource_hint(endpoint) {
+        Some(command) => format!(
+            "attach this policy to the identity of the credentials above, with the id that `{command}` \
+             prints"
+        ),
+        None => "attach this policy to the identity of the credentials above".to_owned(),
     };
-    (Step::Login, problem)
+    Problem::new(
+        format!(
+            "the server refused the token: the identity has no policy for it, its keys are no longer \
+             valid, or the clocks differ: {message}"
+        ),
+        next,
+    )
+    .paste(advice::policy(endpoint, account))
 }
 
 /// The message of the server or libpq, without the library's explanation.
@@ -112,23 +168,26 @@ fn first_cause(error: &Error) -> String {
     lines.join("; ")
 }
 
-pub(super) fn role(context: &Context, connection: &mut PgConnection) -> StepResult<()> {
+pub(super) fn role(context: &Context, mut connection: PgConnection) -> StepResult<PgConnection> {
     let endpoint = &context.endpoint;
     if endpoint.engine() == Engine::Dsql {
         let found = "Aurora DSQL has no role rds_iam; AWS IAM GRANT maps its users";
-        return Ok(((), found.to_owned().into()));
+        return Ok((connection, found.to_owned().into()));
     }
     let Membership { is_member } = sql_query(MEMBERSHIP)
-        .get_result(connection)
+        .get_result(&mut connection)
         .map_err(unanswered)?;
     let user = endpoint.user();
     if is_member {
-        return Ok(((), format!("{user:?} is a member of rds_iam").into()));
+        return Ok((
+            connection,
+            format!("{user:?} is a member of rds_iam").into(),
+        ));
     }
     if advice::is_proxy(endpoint) {
         let found =
             format!("{user:?} is not a member of rds_iam, and RDS Proxy does not require it");
-        return Ok(((), found.into()));
+        return Ok((connection, found.into()));
     }
     Err(Problem::new(
         format!("{user:?} is not a member of rds_iam, so RDS would ask it for a password"),
@@ -137,11 +196,11 @@ pub(super) fn role(context: &Context, connection: &mut PgConnection) -> StepResu
     .paste(advice::grant(endpoint, None)))
 }
 
-pub(super) fn server(connection: &mut PgConnection) -> StepResult<()> {
+pub(super) fn server(mut connection: PgConnection) -> StepResult<()> {
     let clock = Clock::default();
     let asked = clock.now();
     let server: Server = sql_query(SERVER)
-        .get_result(connection)
+        .get_result(&mut connection)
         .map_err(unanswered)?;
     let answered = clock.now();
     // The server read its clock between the two readings here.

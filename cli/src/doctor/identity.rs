@@ -6,7 +6,8 @@ use diesel_rds_iam::{Clock, CredentialsInfo, Endpoint, Error, ErrorKind, RegionS
 use humantime::format_rfc3339_seconds;
 
 use super::Context;
-use super::step::{Observation, Problem, StepResult};
+use super::causes::{Advice, Cause, classify};
+use super::step::{Observation, Problem, Step, StepResult};
 
 /// The difference between clocks that AWS tolerates.
 pub(super) const CLOCK_TOLERANCE_SECONDS: i64 = 300;
@@ -50,6 +51,14 @@ pub(super) fn credentials(context: &Context) -> StepResult<CredentialsInfo> {
 }
 
 fn no_credentials(error: Error) -> Problem {
+    if let Some(Cause {
+        step: Step::Credentials,
+        advice: Advice::Text(next),
+        ..
+    }) = classify(&error.to_string())
+    {
+        return Problem::new(error, *next);
+    }
     let next = match error.kind() {
         ErrorKind::CredentialsNotFound => {
             "set --profile or AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -1,6 +1,8 @@
 //! `rds-iam doctor`: performs each step of a connection, and explains the first failure.
 
 mod advice;
+mod causes;
+mod certificate;
 mod database;
 mod identity;
 mod network;
@@ -10,13 +12,14 @@ mod tls;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager};
 
 use self::report::Report;
 use self::step::{Failed, Problem, Step};
-use crate::target::Target;
+use crate::target::{ConnectTimeout, Target};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -43,23 +46,37 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
+    #[command(flatten)]
+    timeout: ConnectTimeout,
+
     /// Prints one JSON document at the end instead of lines
     #[arg(long)]
     json: bool,
 }
 
+/// The time limit of a step that neither dials nor waits for the server. The library limits each
+/// fetch of credentials to less.
+const LOCAL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The time that a step gets beyond a limit inside it, which reports the cause.
+const MARGIN: Duration = Duration::from_secs(3);
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let mut report = Report::new(arguments.json);
+    let limit = arguments.target.connect_timeout(arguments.timeout);
+    let mut report = Report::new(arguments.json, LOCAL_LIMIT * 2 + limit * 5);
     // The report has the failure and its exit status.
-    let _ = check(&arguments.target, &mut report);
+    let _ = check(arguments, limit, &mut report);
     Ok(report.finish()?)
 }
 
 /// The connection under examination, once its connection string is parsed.
+#[derive(Clone)]
 struct Context {
     manager: PgConnectionManager,
     endpoint: Endpoint,
     auth: IamAuth,
+    /// The time limit of a connect.
+    limit: Duration,
 }
 
 impl Context {
@@ -72,38 +89,49 @@ impl Context {
     }
 }
 
-fn check(target: &Target, report: &mut Report) -> Result<(), Failed> {
-    let mut context = report.step(Step::String, || read(target))?;
-    // The region is needed for the policy that later steps print.
-    let endpoint = report.step(Step::Region, || identity::region(&context))?;
-    context.endpoint = endpoint;
-    let credentials = report.step(Step::Credentials, || identity::credentials(&context))?;
-    report.step(Step::Clock, || identity::clock(&context))?;
-    report.step(Step::Token, || identity::token(&context))?;
-    let addresses = report.step(Step::Dns, || network::resolve(&context))?;
-    let stream = report.step(Step::Tcp, || network::dial(&addresses))?;
-    report.step(Step::Tls, || tls::shake_hands(&context, stream))?;
+fn check(arguments: &Arguments, limit: Duration, report: &mut Report) -> Result<(), Failed> {
+    let (target, timeout) = (arguments.target.clone(), arguments.timeout);
+    let mut context = report.step(Step::String, LOCAL_LIMIT, move || {
+        read(&target, timeout, limit)
+    })?;
+    let with = |context: &Context| context.clone();
 
-    let account = credentials.account_id.as_deref();
-    // If the server asks for a password, the failure belongs to the next step, `role`.
-    let attempt = report.attempt(|| database::log_in(&context, account));
-    let mut connection = match attempt.result {
-        Err((step, problem)) => return Err(report.fail(step, attempt.took, problem)),
-        Ok(connection) => {
-            let found = format!("as {:?}, with a token", context.endpoint.user());
-            report.pass(Step::Login, attempt.took, found);
-            connection
-        }
-    };
-    report.step(Step::Role, || database::role(&context, &mut connection))?;
-    report.step(Step::Server, || database::server(&mut connection))
+    let given = with(&context);
+    // The region is needed for the policy that later steps print.
+    context.endpoint = report.step(Step::Region, LOCAL_LIMIT, move || identity::region(&given))?;
+    let given = with(&context);
+    let credentials = report.step(Step::Credentials, LOCAL_LIMIT, move || {
+        identity::credentials(&given)
+    })?;
+    let given = with(&context);
+    report.step(Step::Clock, LOCAL_LIMIT, move || identity::clock(&given))?;
+    let given = with(&context);
+    report.step(Step::Token, LOCAL_LIMIT, move || identity::token(&given))?;
+    let given = with(&context);
+    let addresses = report.step(Step::Dns, limit, move || network::resolve(&given))?;
+    let for_all = limit * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let stream = report.step(Step::Tcp, for_all + MARGIN, move || {
+        network::dial(&addresses, limit)
+    })?;
+    let given = with(&context);
+    report.step(Step::Tls, limit, move || tls::shake_hands(&given, stream))?;
+    let given = with(&context);
+    // libpq counts whole seconds, and the library may log in twice.
+    let connection = report.step(Step::Login, limit + MARGIN, move || {
+        database::log_in(&given, credentials.account_id.as_deref())
+    })?;
+    let given = with(&context);
+    let connection = report.step(Step::Role, limit, move || {
+        database::role(&given, connection)
+    })?;
+    report.step(Step::Server, limit, move || database::server(connection))
 }
 
-fn read(target: &Target) -> step::StepResult<Context> {
+fn read(target: &Target, timeout: ConnectTimeout, limit: Duration) -> step::StepResult<Context> {
     let wrong = |error: diesel_rds_iam::Error| {
         Problem::new(error, "correct the connection string or the options")
     };
-    let manager = target.manager().map_err(wrong)?;
+    let manager = target.manager_within(timeout).map_err(wrong)?;
     let (Some(endpoint), Some(auth)) = (manager.endpoint(), manager.auth()) else {
         return Err(Problem::new(
             "the connection string has a password or iam=off, so the login would not use a token",
@@ -114,6 +142,7 @@ fn read(target: &Target) -> step::StepResult<Context> {
         endpoint: endpoint.clone(),
         auth: auth.clone(),
         manager: manager.clone(),
+        limit,
     };
     let found = format!(
         "{} at {}:{}, sslmode {}",

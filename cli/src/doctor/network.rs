@@ -7,9 +7,6 @@ use std::time::Duration;
 use super::Context;
 use super::step::{Problem, StepResult};
 
-/// The time limit for one address.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
 pub(super) fn resolve(context: &Context) -> StepResult<Vec<SocketAddr>> {
     let host = context.parameter("host");
     let given = context.parameter("hostaddr");
@@ -43,10 +40,11 @@ pub(super) fn resolve(context: &Context) -> StepResult<Vec<SocketAddr>> {
     Ok((addresses, format!("{}{how}", text.join(", ")).into()))
 }
 
-pub(super) fn dial(addresses: &[SocketAddr]) -> StepResult<TcpStream> {
+/// Connects to the first address that answers. `limit` is for each, as in libpq.
+pub(super) fn dial(addresses: &[SocketAddr], limit: Duration) -> StepResult<TcpStream> {
     let mut failures = Vec::new();
     for address in addresses {
-        match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
+        match TcpStream::connect_timeout(address, limit) {
             Ok(stream) => return Ok((stream, format!("connected to {address}").into())),
             Err(error) => failures.push((address, error)),
         }

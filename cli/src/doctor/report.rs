@@ -1,14 +1,19 @@
 //! The doctor's output: a line for each step as it completes, or one JSON document at the end.
+//!
+//! Messages have text from servers and certificates in them. All of them are escaped here.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-use diesel_rds_iam::Clock;
+use diesel_rds_iam::{Clock, Moment};
 use serde_json::{Value, json};
 
 use super::step::{Failed, Observation, Problem, Step, StepResult};
+use crate::escape::{escaped, escaped_lines};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -23,16 +28,15 @@ pub(super) struct Report {
     failure: Option<(Step, Problem)>,
     /// The first failure to write to standard output.
     output_error: Option<io::Error>,
-}
-
-/// A result, and how long it took.
-pub(super) struct Attempt<T> {
-    pub(super) result: T,
-    pub(super) took: Duration,
+    /// When the last step has to be complete.
+    end: Moment,
+    clock: Clock,
 }
 
 impl Report {
-    pub(super) fn new(json: bool) -> Report {
+    /// A report of steps that together take no longer than `limit`.
+    pub(super) fn new(json: bool, limit: Duration) -> Report {
+        let clock = Clock::default();
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Report {
             json,
@@ -40,45 +44,72 @@ impl Report {
             steps: Vec::new(),
             failure: None,
             output_error: None,
+            end: clock.now() + limit,
+            clock,
         }
     }
 
-    /// Performs a step and prints its result.
-    pub(super) fn step<T>(
+    /// Performs a step within `limit` and prints its result. A step that takes longer is abandoned on
+    /// its thread, which ends with the process.
+    pub(super) fn step<T: Send + 'static>(
         &mut self,
         step: Step,
-        work: impl FnOnce() -> StepResult<T>,
+        limit: Duration,
+        work: impl FnOnce() -> StepResult<T> + Send + 'static,
     ) -> Result<T, Failed> {
-        let Attempt { result, took } = self.attempt(work);
+        let before = self.clock.now();
+        let left = self
+            .end
+            .monotonic
+            .saturating_duration_since(before.monotonic);
+        let limit = limit.min(left);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        // A step that panics drops the sender.
+        let started = thread::Builder::new().spawn(move || {
+            let _ = sender.send(work());
+        });
+        let result = match started {
+            Ok(_) => receiver.recv_timeout(limit).unwrap_or_else(|error| {
+                Err(match error {
+                    RecvTimeoutError::Timeout => too_slow(limit),
+                    RecvTimeoutError::Disconnected => Problem::new(
+                        "the step panicked",
+                        "report the message on standard error to the project",
+                    ),
+                })
+            }),
+            Err(cause) => Err(Problem::new(
+                format!("cannot start a thread: {cause}"),
+                "raise the limit of processes, `ulimit -u`",
+            )),
+        };
+        let took = self.clock.now().monotonic - before.monotonic;
         match result {
             Ok((value, found)) => {
                 self.pass(step, took, found);
                 Ok(value)
             }
-            Err(problem) => Err(self.fail(step, took, problem)),
+            Err(problem) => Err(self.fail(problem.step.unwrap_or(step), took, problem)),
         }
     }
 
-    pub(super) fn attempt<T>(&self, work: impl FnOnce() -> T) -> Attempt<T> {
-        let clock = Clock::default();
-        let before = clock.now();
-        let result = work();
-        Attempt {
-            result,
-            took: clock.now().monotonic - before.monotonic,
-        }
-    }
-
-    pub(super) fn pass(&mut self, step: Step, took: Duration, found: impl Into<Observation>) {
-        let (mark, colour, outcome, text) = match found.into() {
+    fn pass(&mut self, step: Step, took: Duration, found: Observation) {
+        let (mark, colour, outcome, text) = match found {
             Observation::Passed(text) => ("✓", GREEN, "passed", text),
             Observation::Skipped(text) => ("-", DIM, "skipped", text),
         };
+        let text = escaped(&text);
         self.line(mark, colour, step, took, &text);
         self.record(step, took, outcome, &text);
     }
 
-    pub(super) fn fail(&mut self, step: Step, took: Duration, problem: Problem) -> Failed {
+    fn fail(&mut self, step: Step, took: Duration, problem: Problem) -> Failed {
+        let problem = Problem {
+            message: escaped(&problem.message).into_owned(),
+            next: escaped(&problem.next).into_owned(),
+            paste: problem.paste.as_deref().map(escaped_lines),
+            ..problem
+        };
         self.line("✗", RED, step, took, &problem.message);
         self.record(step, took, "failed", &problem.message);
         let mut advice = format!("\nNext: {}.", problem.next);
@@ -106,6 +137,7 @@ impl Report {
                 })
             });
             let document = json!({
+                "schema_version": 1,
                 "ok": failure.is_none(),
                 "exit_code": code,
                 "steps": self.steps,
@@ -148,4 +180,13 @@ impl Report {
             self.output_error.get_or_insert(error);
         }
     }
+}
+
+fn too_slow(limit: Duration) -> Problem {
+    let limit = limit.as_secs_f64();
+    Problem::new(
+        format!("no result within {limit:.1} s"),
+        "check what answers there: the database itself answers within seconds; for a database that has \
+         to resume, such as Aurora Serverless at 0 ACU, set --connect-timeout",
+    )
 }

@@ -73,6 +73,8 @@ impl From<String> for Observation {
 /// What failed, and what to do about it.
 #[derive(Debug)]
 pub(super) struct Problem {
+    /// The step that it belongs to, if that is not the one that found it.
+    pub(super) step: Option<Step>,
     pub(super) message: String,
     pub(super) next: String,
     /// A policy, a statement or a setting to copy.
@@ -82,10 +84,17 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(message: impl Display, next: impl Into<String>) -> Problem {
         Problem {
+            step: None,
             message: message.to_string(),
             next: next.into(),
             paste: None,
         }
+    }
+
+    /// Assigns the problem to another step than the one that found it.
+    pub(super) fn at(mut self, step: Step) -> Problem {
+        self.step = Some(step);
+        self
     }
 
     pub(super) fn paste(mut self, text: impl Into<String>) -> Problem {

@@ -138,12 +138,14 @@ impl Slots {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::collections::BTreeSet;
     use std::io::{BufRead, BufReader};
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-    use std::time::Instant;
+
+    use diesel_rds_iam::Clock;
 
     use super::super::inherited_file::InheritedFiles;
     use super::*;
@@ -188,14 +190,15 @@ mod tests {
         let (_files, mut slots, path) = file();
         let (latest, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
         let reads = AtomicU32::new(0);
+        let clock = Clock::default();
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !is_over.load(Ordering::Acquire) {
-                        let (before, start) = (latest.load(Ordering::Acquire), Instant::now());
+                        let (before, start) = (latest.load(Ordering::Acquire), clock.now());
                         let password = read(&path);
                         // A reader that the machine did not run for so long has no guarantee.
-                        if start.elapsed() > OVERLAP {
+                        if clock.now().since(&start) > OVERLAP {
                             continue;
                         }
                         let password = password.expect("there is always a line");

