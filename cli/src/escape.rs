@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 /// `text` with an escape in place of each character that a terminal interprets or does not show, such
 /// as `\u{1b}`, a line break or a mark that reverses the direction of writing.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
@@ -22,6 +24,27 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
 pub(crate) fn escaped_lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escaped).collect();
     lines.join("\n")
+}
+
+/// `value` as JSON in one line, or in several if `pretty`. Characters that a terminal interprets are
+/// escaped as JSON has it, so a parser gets them back.
+pub(crate) fn json(value: &Value, pretty: bool) -> String {
+    let text = match pretty {
+        true => format!("{value:#}"),
+        false => value.to_string(),
+    };
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match is_shown(char) || char == '\n' {
+            true => shown.push(char),
+            false => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    shown.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    shown
 }
 
 fn is_shown(char: char) -> bool {
@@ -46,5 +69,18 @@ mod tests {
             assert_eq!(escaped(text), shown);
         }
         assert_eq!(escaped_lines("a\nb\x07"), "a\nb\\u{7}");
+    }
+
+    #[test]
+    fn json_is_the_same_for_a_parser() {
+        let value = serde_json::json!({"a": "\x1b\u{9b}\u{202e}\u{e0001}\n\u{e9}"});
+        for pretty in [false, true] {
+            let text = json(&value, pretty);
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            assert!(
+                text.chars().all(|char| is_shown(char) || char == '\n'),
+                "{text}"
+            );
+        }
     }
 }

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         // The reader of standard output has closed it, as `head` does.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rds-iam: {error}");
+            eprintln!("rds-iam: {}", escape::escaped(&error.to_string()));
             ExitCode::FAILURE
         }
     }

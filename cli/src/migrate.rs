@@ -12,6 +12,7 @@ use diesel_rds_iam::{Error, ErrorKind, PgConnectionManager};
 use humantime::{format_duration, format_rfc3339_seconds};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::escape::{escaped, json};
 use crate::target::{ConnectTimeout, Target};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -136,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Action::List(look) => look.list(),
     };
     result.unwrap_or_else(|Failure(status, message)| {
-        eprintln!("rds-iam: {message}");
+        eprintln!("rds-iam: {}", escaped(&message));
         ExitCode::from(status)
     })
 }
@@ -230,7 +231,7 @@ impl Look {
     fn print(&self, all: &[Status], line: impl Fn(&Status) -> String) -> io::Result<()> {
         let mut output = io::stdout().lock();
         if self.json {
-            let json = all.iter().map(|status| {
+            let migrations = all.iter().map(|status| {
                 serde_json::json!({
                     "version": status.version,
                     "name": status.name,
@@ -239,10 +240,14 @@ impl Look {
                         .map(|time| format_rfc3339_seconds(time).to_string()),
                 })
             });
-            return writeln!(output, "{}", serde_json::Value::from_iter(json));
+            let document = serde_json::json!({
+                "schema_version": 1,
+                "migrations": serde_json::Value::from_iter(migrations),
+            });
+            return writeln!(output, "{}", json(&document, false));
         }
         all.iter()
-            .try_for_each(|status| writeln!(output, "{}", line(status)))
+            .try_for_each(|status| writeln!(output, "{}", escaped(&line(status))))
     }
 }
 
@@ -293,17 +298,23 @@ impl Display {
                     bar.set_length(steps as u64);
                 }
             }
-            Progress::Started { step } => self.say(match step.direction {
-                Direction::Up => format!("applying {step}"),
-                Direction::Down => format!("reverting {step}"),
-            }),
+            Progress::Started { step } => {
+                let name = step.to_string();
+                let name = escaped(&name);
+                self.say(match step.direction {
+                    Direction::Up => format!("applying {name}"),
+                    Direction::Down => format!("reverting {name}"),
+                });
+            }
             Progress::Finished { step, took } => {
                 let what = match step.direction {
                     Direction::Up => "applied",
                     Direction::Down => "reverted",
                 };
                 let took = format_duration(Duration::from_millis(took.as_millis() as u64));
-                let line = || drop(writeln!(io::stdout(), "{what} {step} in {took}"));
+                let name = step.to_string();
+                let name = escaped(&name);
+                let line = || drop(writeln!(io::stdout(), "{what} {name} in {took}"));
                 match &self.bar {
                     Some(bar) => {
                         bar.suspend(line);

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use clap::Args;
 use humantime::format_rfc3339_seconds;
 
+use crate::escape::json;
 use crate::target::{Target, TokenLifetime};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -33,7 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
     let mut output = io::stdout().lock();
     if arguments.json {
-        let json = serde_json::json!({
+        let document = serde_json::json!({
+            "schema_version": 1,
             "token": token.expose_secret(),
             "issued": date(token.issued_at()),
             "expires": token.expires_at().map(date),
@@ -42,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             "user": endpoint.user(),
             "region": endpoint.region(),
         });
-        writeln!(output, "{json}")?;
+        writeln!(output, "{}", json(&document, false))?;
     } else {
         writeln!(output, "{}", token.expose_secret())?;
     }

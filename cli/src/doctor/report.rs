@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use diesel_rds_iam::{Clock, Moment};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::step::{Failed, Observation, Problem, Step, StepResult};
-use crate::escape::{escaped, escaped_lines};
+use crate::escape::{escaped, escaped_lines, json};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -129,21 +129,21 @@ impl Report {
             .map_or(0, |(step, _)| step.exit_code());
         if self.json {
             let failure = self.failure.as_ref().map(|(step, problem)| {
-                json!({
+                serde_json::json!({
                     "step": step.name(),
                     "message": problem.message,
                     "next": problem.next,
                     "paste": problem.paste,
                 })
             });
-            let document = json!({
+            let document = serde_json::json!({
                 "schema_version": 1,
                 "ok": failure.is_none(),
                 "exit_code": code,
                 "steps": self.steps,
                 "failure": failure,
             });
-            writeln!(io::stdout(), "{document:#}")?;
+            writeln!(io::stdout(), "{}", json(&document, true))?;
         }
         match self.output_error {
             Some(error) if code == 0 => Err(error),
@@ -164,7 +164,7 @@ impl Report {
     }
 
     fn record(&mut self, step: Step, took: Duration, outcome: &str, text: &str) {
-        self.steps.push(json!({
+        self.steps.push(serde_json::json!({
             "step": step.name(),
             "outcome": outcome,
             "took_ms": took.as_secs_f64() * 1000.0,

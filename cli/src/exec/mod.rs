@@ -23,6 +23,7 @@ use diesel_rds_iam::{PgConnectionManager, Roots, Token};
 
 use self::environment::Environment;
 use self::inherited_file::InheritedFiles;
+use crate::escape::escaped;
 use crate::target::{Target, TokenLifetime};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -105,7 +106,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     match start(&mut command, files) {
         Ok(status) => Ok(status),
         Err(error) => {
-            let name = name.display();
+            let name = name.to_string_lossy();
+            let name = escaped(&name);
             eprintln!(
                 "rds-iam: cannot run {name}; check that it is a program on the PATH: {error}"
             );

@@ -26,6 +26,7 @@ use super::environment::Environment;
 use super::inherited_file::InheritedFiles;
 use super::lease;
 use super::passfile::{Passfile, Slots};
+use crate::escape::escaped;
 use crate::target::{Target, TokenLifetime};
 
 /// The hidden command's name.
@@ -302,5 +303,5 @@ impl HandleAuthEvent for Log {
 
 /// Prints a line on the program's standard error, which may be closed.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "rds-iam: {line}");
+    let _ = writeln!(io::stderr(), "rds-iam: {}", escaped(line));
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::fake_server::{FakeServer, HOST, listen};
 use crate::support::{
-    MARKER, PATIENCE, rds_iam, rds_iam_to, rds_iam_with, run, shared_emulator, text,
+    MARKER, PATIENCE, rds_iam, rds_iam_to, rds_iam_with, run, schema, shared_emulator, text,
 };
 
 /// A database that is never dialled.
@@ -32,6 +32,7 @@ fn fails_at(mut command: Command, step: &str, exit_code: i32) -> String {
     let as_json = run(command.arg("--json"));
     assert_eq!(as_json.code, Some(exit_code), "{as_json:?}");
     let json: Value = serde_json::from_str(&as_json.stdout).unwrap();
+    schema::check("doctor", &json);
     assert_eq!(json["ok"], false);
     assert_eq!(json["exit_code"], exit_code);
     let steps = json["steps"].as_array().unwrap();
@@ -77,6 +78,7 @@ fn a_connection_that_works_passes_each_step() {
         rds_iam_to(shared_emulator(), "app").args(["doctor", "--json"])
     ));
     let json: Value = serde_json::from_str(&json).unwrap();
+    schema::check("doctor", &json);
     assert_eq!(json["ok"], true);
     assert_eq!(json["steps"].as_array().unwrap().len(), 11);
     assert_eq!(json["steps"][3]["outcome"], "skipped");

@@ -1,12 +1,14 @@
 //! `rds-iam migrate`, as a deployment uses it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Ran, clean, rds_iam_to, run, shared_emulator, text};
+use crate::support::{Ran, clean, rds_iam_to, run, schema, shared_emulator, text};
 
 /// A database and a folder of two migrations.
 struct Deployment {
@@ -79,10 +81,12 @@ fn each_subcommand_does_its_work() {
     assert_eq!(shown(&["redo"]), "reverted 2_beds\napplied 2_beds\n");
     assert_eq!(shown(&["revert"]), "reverted 2_beds\n");
     let json: serde_json::Value = serde_json::from_str(&shown(&["list", "--json"])).unwrap();
-    assert_eq!(json[0]["name"], "1_plants");
-    humantime::parse_rfc3339(json[0]["applied_at"].as_str().unwrap()).unwrap();
+    schema::check("migrate", &json);
+    let migrations = &json["migrations"];
+    assert_eq!(migrations[0]["name"], "1_plants");
+    humantime::parse_rfc3339(migrations[0]["applied_at"].as_str().unwrap()).unwrap();
     assert_eq!(
-        json[1],
+        migrations[1],
         json!({"version": "2", "name": "2_beds", "applied_at": null})
     );
     assert_eq!(shown(&["run"]), "applied 2_beds\n");
@@ -141,6 +145,51 @@ fn each_failure_has_an_exit_status_and_prints_one_line() {
 
     deployment.write("1_plants", "SELECT 1 / 0", "");
     fails(&["run"], 4, &["1_plants", "division by zero"]);
+}
+
+/// A folder's name comes from an archive or a merge request of somebody else.
+#[test]
+fn names_of_folders_cannot_write_on_the_terminal() {
+    let deployment = Deployment::new("hostile_names", "app");
+    let name = "3_\x1b[2K\u{9b}evil";
+    deployment.write(name, "SELECT 1", "SELECT 1");
+    let shown = "3_\\u{1b}[2K\\u{9b}evil";
+    for arguments in [&["list"][..], &["pending"], &["run"], &["redo"]] {
+        let ran = deployment.run(arguments);
+        assert!(ran.stdout.contains(shown), "{ran:?}");
+        let said = ran.stdout + &ran.stderr;
+        assert!(!said.contains(['\x1b', '\u{9b}']), "{said:?}");
+    }
+    let json = text(deployment.run(&["list", "--json"]));
+    assert!(!json.contains(['\x1b', '\u{9b}']), "{json:?}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["migrations"][2]["name"], name);
+    deployment.write("4_\x1b[2K", "SELECT 1 / 0", "");
+    let failed = deployment.run(&["run"]);
+    assert_eq!(failed.code, Some(4), "{failed:?}");
+    assert!(!failed.stderr.contains('\x1b'), "{failed:?}");
+}
+
+/// A server that accepts the connection and is silent.
+#[test]
+fn connect_timeout_limits_the_connect() {
+    let deployment = Deployment::new("limits", "app");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+    let url = format!("postgres://app@{host}/app?hostaddr=127.0.0.1&port={port}");
+    let start = Instant::now();
+    let ran = deployment.run(&["run", "--url", &url, "--connect-timeout", "2s"]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stderr.contains("timeout expired"), "{ran:?}");
+    // The default is 9 s.
+    let limited = start.elapsed();
+    assert!(limited < Duration::from_secs(9), "{limited:?}");
+    // More than the default, which would otherwise end it.
+    let start = Instant::now();
+    let ran = deployment.run(&["run", "--url", &(url + "&connect_timeout=11")]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(start.elapsed() > Duration::from_secs(10), "{ran:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rds_iam_emulator::{Emulator, Verdict};
 
-use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, text};
+use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, schema, text};
 
 #[test]
 fn standard_output_is_the_token_alone() {
@@ -63,6 +63,7 @@ fn json_has_the_dates_and_the_endpoint_of_the_token() {
             .env("AWS_REGION", variable);
         let json: serde_json::Value =
             serde_json::from_str(&text(run_openly(&mut command))).unwrap();
+        schema::check("token", &json);
         assert_eq!(json["host"], host);
         assert_eq!(
             (&json["user"], &json["region"]),
@@ -73,6 +74,37 @@ fn json_has_the_dates_and_the_endpoint_of_the_token() {
         let date = |name: &str| humantime::parse_rfc3339(json[name].as_str().unwrap()).unwrap();
         let lifetime = date("expires").duration_since(date("issued")).unwrap();
         assert_eq!(lifetime.as_secs(), 900);
+    }
+}
+
+#[test]
+fn the_lifetime_can_be_shorter() {
+    let token = |arguments: &[&str]| {
+        run_openly(
+            rds_iam_with("AKIDEXAMPLE", MARKER)
+                .args([
+                    "token",
+                    "--host",
+                    "h",
+                    "--user",
+                    "u",
+                    "--region",
+                    "eu-west-1",
+                ])
+                .args(arguments),
+        )
+    };
+    let short = text(token(&["--token-lifetime", "15s"]));
+    assert!(short.contains("&X-Amz-Expires=15&"), "{short}");
+    let json: serde_json::Value =
+        serde_json::from_str(&text(token(&["--token-lifetime", "15s", "--json"]))).unwrap();
+    let date = |name: &str| humantime::parse_rfc3339(json[name].as_str().unwrap()).unwrap();
+    let lifetime = date("expires").duration_since(date("issued")).unwrap();
+    assert_eq!(lifetime.as_secs(), 15);
+    for wrong in ["1h", "1s"] {
+        let ran = token(&["--token-lifetime", wrong]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("set it from 5s to 900s"), "{ran:?}");
     }
 }
 

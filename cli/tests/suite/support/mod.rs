@@ -1,6 +1,7 @@
 //! Shared by the tests: the command in a clean environment, and a database behind the emulator.
 
 pub mod fake_server;
+pub mod schema;
 
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
