@@ -52,11 +52,6 @@ enum Command {
     #[command(after_help = emulate::EXAMPLES)]
     Emulate(emulate::Arguments),
 
-    /// Replaces the token in the password file of a program that `exec` runs
-    #[cfg(unix)]
-    #[command(hide = true)]
-    RefreshPassfile(exec::refresher::Arguments),
-
     /// Prints a completion script for a shell
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::CompletionsArguments),
@@ -67,18 +62,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    #[cfg(unix)]
+    if let Some(arguments) = exec::refresher::Arguments::of_this_process() {
+        return status_of(exec::refresher::run(&arguments));
+    }
+    status_of(match Arguments::parse().command {
         Command::Token(arguments) => token::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments),
         Command::Migrate(arguments) => Ok(migrate::run(&arguments)),
         Command::Doctor(arguments) => doctor::run(&arguments),
         #[cfg(unix)]
         Command::Emulate(arguments) => emulate::run(&arguments),
-        #[cfg(unix)]
-        Command::RefreshPassfile(arguments) => exec::refresher::run(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments),
         Command::Man(arguments) => shell::man(&arguments),
-    };
+    })
+}
+
+fn status_of(result: Result<ExitCode, Box<dyn std::error::Error>>) -> ExitCode {
     match result {
         Ok(status) => status,
         // The reader of standard output has closed it, as `head` does.

@@ -1,6 +1,7 @@
 //! The database to connect to: a connection string, or its parts.
 
 use std::fmt;
+#[cfg(unix)]
 use std::process::Command;
 use std::time::Duration;
 
@@ -146,6 +147,7 @@ impl Target {
 
     /// Has `command`, which is this program again, use the same database. The connection string goes
     /// into its environment, because other users can read arguments.
+    #[cfg(unix)]
     pub(crate) fn apply(&self, command: &mut Command) {
         if let Some(url) = &self.url {
             command.env("DATABASE_URL", url);
@@ -185,6 +187,7 @@ impl Target {
     }
 }
 
+#[cfg(unix)]
 impl TokenLifetime {
     /// Has `command`, which is this program again, use the same lifetime.
     pub(crate) fn apply(self, command: &mut Command) {

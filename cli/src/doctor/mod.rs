@@ -27,18 +27,22 @@ Examples:
   rds-iam doctor --host \"$HOST\" --user app --profile production
   rds-iam doctor --json | jq .failure
 
+Each step has a time limit, and so has the whole run. --connect-timeout or connect_timeout of the
+connection string sets it for the steps from `dns` on.
+
 Exit status: 0 if a connection can be opened, otherwise the step that failed:
-  10  string        the connection string or the options are invalid
+  10  string        the connection string or the options are invalid, or the database does not exist
   11  region        no region was found
   12  credentials   AWS credentials are missing, refused or expired
   13  clock         this machine's clock differs from AWS's by more than five minutes
   14  token         no token was signed, or it is too long for PostgreSQL
   15  dns           the host name does not resolve
-  16  tcp           no TCP connection was established
+  16  tcp           no TCP connection was established, or it broke in the login
   17  tls           the TLS handshake failed, or the certificate is not trusted
-  18  login         the server refused the login
-  19  role          the user is not a member of rds_iam
-  20  server        a query failed, or the server's clock differs by more than five minutes
+  18  login         the server refused the token, limits logins or accepts none
+  19  role          the user does not exist, or lacks rds_iam, LOGIN or CONNECT
+  20  server        a query failed, the server is not of the wanted kind, or its clock differs by more
+                    than five minutes
 1 and 2 are for failures before the first step.";
 
 #[derive(Debug, Args)]

@@ -20,6 +20,9 @@ const RED: &str = "\x1b[31m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
+/// The characters of a message that are printed.
+const LONGEST_MESSAGE: usize = 2000;
+
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
@@ -98,14 +101,14 @@ impl Report {
             Observation::Passed(text) => ("✓", GREEN, "passed", text),
             Observation::Skipped(text) => ("-", DIM, "skipped", text),
         };
-        let text = escaped(&text);
+        let text = shown(&text);
         self.line(mark, colour, step, took, &text);
         self.record(step, took, outcome, &text);
     }
 
     fn fail(&mut self, step: Step, took: Duration, problem: Problem) -> Failed {
         let problem = Problem {
-            message: escaped(&problem.message).into_owned(),
+            message: shown(&problem.message),
             next: escaped(&problem.next).into_owned(),
             paste: problem.paste.as_deref().map(escaped_lines),
             ..problem
@@ -179,6 +182,15 @@ impl Report {
         if let Err(error) = writeln!(io::stdout(), "{text}") {
             self.output_error.get_or_insert(error);
         }
+    }
+}
+
+/// A message, without what a terminal would interpret. A server may send pages.
+fn shown(message: &str) -> String {
+    let end = message.char_indices().nth(LONGEST_MESSAGE);
+    match end.and_then(|(end, _)| message.get(..end)) {
+        Some(start) => format!("{} …", escaped(start)),
+        None => escaped(message).into_owned(),
     }
 }
 

@@ -9,6 +9,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+/// The name of the file with the root certificates.
+pub(super) const ROOTS: &str = "roots.pem";
+
 /// The files of one program.
 #[derive(Debug)]
 pub(super) enum InheritedFiles {
@@ -61,11 +64,13 @@ impl InheritedFiles {
     }
 
     /// Whether a file is replaced in place, rather than by a rename.
+    #[cfg(unix)]
     pub(super) fn are_in_memory(&self) -> bool {
         !matches!(self, InheritedFiles::Folder { .. })
     }
 
     /// The folder that has to be removed after the program.
+    #[cfg(unix)]
     pub(super) fn to_remove(&self) -> Option<&Path> {
         match self {
             InheritedFiles::Folder { folder, .. } => Some(folder.path()),

@@ -8,6 +8,7 @@ mod environment;
 mod inherited_file;
 #[cfg(unix)]
 mod lease;
+#[cfg(unix)]
 mod passfile;
 #[cfg(unix)]
 pub(crate) mod refresher;
@@ -22,7 +23,7 @@ use clap::Args;
 use diesel_rds_iam::{PgConnectionManager, Roots, Token};
 
 use self::environment::Environment;
-use self::inherited_file::InheritedFiles;
+use self::inherited_file::{InheritedFiles, ROOTS};
 use crate::escape::escaped;
 use crate::target::{Target, TokenLifetime};
 
@@ -130,7 +131,7 @@ fn configure(
     let mut environment = Environment::new(manager.parameters());
     match manager.roots() {
         Some(Roots::Carried(pem)) => {
-            environment.set_roots(&files.add("roots.pem", pem.as_bytes())?);
+            environment.set_roots(&files.add(ROOTS, pem.as_bytes())?);
         }
         Some(Roots::File(path)) => environment.set_roots(path),
         Some(Roots::System) => environment.set_roots("system"),
@@ -150,19 +151,21 @@ fn configure(
         command.env("PGPASSWORD", token.expose_secret());
     } else {
         let line = environment.passfile(token.expose_secret());
-        let contents = match arguments.is_refreshed() && files.are_in_memory() {
+        #[cfg(unix)]
+        let line = match arguments.is_refreshed() && files.are_in_memory() {
             true => passfile::slots_with(&line),
             false => line.into_bytes(),
         };
-        command.env("PGPASSFILE", files.add("passfile", &contents)?);
+        command.env("PGPASSFILE", files.add("passfile", line.as_ref())?);
     }
     Ok(files)
 }
 
+#[cfg(unix)]
 impl Arguments {
     /// Whether the program's token is replaced before it expires.
     fn is_refreshed(&self) -> bool {
-        cfg!(unix) && !self.once && !self.password_in_environment
+        !self.once && !self.password_in_environment
     }
 }
 

@@ -11,6 +11,7 @@
 //! never change, and those of a line that was active stay until its last readers have finished.
 
 use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,12 @@ const LARGE_SLOT: usize = 80 * 1024;
 
 /// The time between two changes of a slot, in which readers leave the state before.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// The name of the password file in the program's folder.
+pub(super) const PASSFILE: &str = "passfile";
+
+/// The name of the file that replaces it.
+pub(super) const NEW_PASSFILE: &str = "passfile.new";
 
 /// A password file with one line, which a refresh replaces.
 #[derive(Debug)]
@@ -42,11 +49,11 @@ impl Passfile {
         match self {
             Passfile::Slots(slots) => slots.replace(line, overlap),
             Passfile::Renamed(path) => {
-                let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
-                let mut file = tempfile::NamedTempFile::new_in(folder)?;
-                file.write_all(line.as_bytes())?;
-                file.persist(path)?;
-                Ok(())
+                let new = path.with_file_name(NEW_PASSFILE);
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).create(true).truncate(true).mode(0o600);
+                options.open(&new)?.write_all(line.as_bytes())?;
+                std::fs::rename(new, path)
             }
         }
     }
@@ -81,7 +88,6 @@ pub(super) struct Slots {
     settle: Duration,
 }
 
-#[cfg(unix)]
 impl Slots {
     /// Takes over a file with the contents of [`slots_with`].
     pub(super) fn new(file: std::fs::File) -> io::Result<Slots> {
@@ -123,23 +129,13 @@ impl Slots {
     }
 
     fn write(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-
         self.file.write_all_at(bytes, offset as u64)?;
         thread::sleep(self.settle);
         Ok(())
     }
 }
 
-#[cfg(not(unix))]
-impl Slots {
-    fn replace(&mut self, _line: &str, _overlap: Duration) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
 #[cfg(test)]
-#[cfg(unix)]
 mod tests {
     use std::collections::BTreeSet;
     use std::io::{BufRead, BufReader};
@@ -239,11 +235,12 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
 
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("passfile");
+        let path = folder.path().join(PASSFILE);
         std::fs::write(&path, line(0)).unwrap();
         let mut passfile = Passfile::Renamed(path.clone());
         passfile.replace(&line(1), Duration::ZERO).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), line(1));
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 }

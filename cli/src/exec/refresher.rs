@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
+use clap::Parser;
 use diesel_rds_iam::{
     Clock, HandleAuthEvent, Moment, PgConnectionManager, RefreshFailed, Token, TokenSigned,
 };
@@ -23,13 +23,13 @@ use humantime::{format_rfc3339_seconds, parse_rfc3339};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::environment::Environment;
-use super::inherited_file::InheritedFiles;
+use super::inherited_file::{InheritedFiles, ROOTS};
 use super::lease;
-use super::passfile::{Passfile, Slots};
+use super::passfile::{NEW_PASSFILE, PASSFILE, Passfile, Slots};
 use crate::escape::escaped;
 use crate::target::{Target, TokenLifetime};
 
-/// The hidden command's name.
+/// The command's name. It is not one for users, so it is in no help text and no completion.
 const COMMAND: &str = "refresh-passfile";
 
 /// How often the refresher looks whether the library has a new token, while a refresh is under way.
@@ -45,8 +45,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 /// How long the previous token stays in the file beside the new one, at the most.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(30);
 
-/// The arguments of the hidden command `refresh-passfile`.
-#[derive(Args, Debug)]
+/// The arguments of the command `refresh-passfile`.
+#[derive(Debug, Parser)]
+#[command(name = "rds-iam refresh-passfile")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
@@ -70,9 +71,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     is_detached: bool,
 }
-
-/// The name of the password file in the program's folder.
-pub(super) const PASSFILE: &str = "passfile";
 
 /// Starts the refresher for a program that is about to be run.
 pub(super) fn start(
@@ -112,7 +110,16 @@ pub(super) fn start(
     Ok(())
 }
 
-/// This program, to be run again with the hidden command.
+impl Arguments {
+    /// The arguments of this process, if it was started as a refresher.
+    pub(crate) fn of_this_process() -> Option<Arguments> {
+        let mut arguments = std::env::args_os().skip(1).peekable();
+        let command = arguments.peek()?;
+        (command == COMMAND).then(|| Arguments::parse_from(arguments))
+    }
+}
+
+/// This program, to be run again as a refresher.
 fn this_program() -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(COMMAND);
@@ -154,9 +161,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Removes the folder with the files that `exec` and a refresh create, and nothing else.
 fn remove(folder: &Path) -> Result<(), String> {
-    // A refresh may have created a file meanwhile.
-    let removed = std::fs::remove_dir_all(folder).or_else(|_| std::fs::remove_dir_all(folder));
+    let attempt = || {
+        for name in [PASSFILE, NEW_PASSFILE, ROOTS] {
+            match std::fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::remove_dir(folder)
+    };
+    // A refresh that is under way may have created a file between the two.
+    let removed = attempt().or_else(|_| attempt());
     removed.map_err(|cause| format!("cannot remove {}: {cause}", folder.display()))
 }
 

@@ -162,6 +162,32 @@ fn psql_and_pgbench_log_in_through_three_rotations() {
     }
 }
 
+/// The credentials of a container, which expire sooner than the program ends.
+#[test]
+fn credentials_that_expire_are_replaced() {
+    let emulator = emulator(SHORT);
+    emulator
+        .aws()
+        .set_credential_lifetime(Duration::from_secs(20));
+    let mut command = rds_iam_to(&emulator, "app");
+    command
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .env_remove("AWS_SECRET_ACCESS_KEY")
+        .envs(emulator.aws().container_environment());
+    let script = "while psql --no-psqlrc -Atc 'select 1' >/dev/null; do sleep 0.1; done";
+    let mut service = Service::start_with(command, SHORT, &[], &["sh", "-c", script]);
+    wait_for("several credentials", || {
+        tokens(&emulator);
+        let keys: BTreeSet<_> = emulator
+            .logins()
+            .iter()
+            .filter_map(|login| login.access_key().map(str::to_owned))
+            .collect();
+        keys.len() >= 3
+    });
+    assert!(service.child.try_wait().unwrap().is_none());
+}
+
 #[test]
 fn once_does_not_refresh() {
     let emulator = emulator("15m");

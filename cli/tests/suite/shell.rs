@@ -41,6 +41,8 @@ fn every_shell_has_completions() {
         for word in ["doctor", "token-lifetime"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        // `exec` starts it, and users do not.
+        assert!(!script.contains("refresh-passfile"), "{shell}");
         if shell == "bash" {
             let mut bash = Command::new("bash")
                 .arg("-n")
