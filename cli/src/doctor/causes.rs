@@ -110,6 +110,15 @@ static CAUSES: &[Cause] = &[
         ),
     },
     Cause {
+        messages: &["no pg_hba.conf entry for"],
+        step: Step::Login,
+        advice: Text(
+            "on RDS, remove replication= from the connection string, which IAM does not support, and \
+             check that the connection is encrypted; on another server, add a `hostssl` line for this \
+             user to pg_hba.conf",
+        ),
+    },
+    Cause {
         messages: &["no encryption", "IAM is allowed only with SSL connections"],
         step: Step::Tls,
         advice: Text(
@@ -118,13 +127,22 @@ static CAUSES: &[Cause] = &[
         ),
     },
     Cause {
-        messages: &["no pg_hba.conf entry for host"],
-        step: Step::Login,
+        messages: &[
+            "invalid value for parameter",
+            "unrecognized configuration parameter",
+            "invalid command-line argument",
+            "requires a value",
+        ],
+        step: Step::String,
         advice: Text(
-            "on RDS, remove replication= from the connection string, which IAM does not support, and \
-             check that the connection is encrypted; on another server, add a `hostssl` line for this \
-             user to pg_hba.conf",
+            "correct this setting in the connection string, options among them, or in PGOPTIONS, PGTZ, \
+             PGDATESTYLE and PGGEQO; the server accepted the login",
         ),
+    },
+    Cause {
+        messages: &["GSSAPI encryption required"],
+        step: Step::String,
+        advice: Text("remove gssencmode from the connection string: a token requires TLS"),
     },
     Cause {
         messages: &[

@@ -202,3 +202,69 @@ fn too_slow(limit: Duration) -> Problem {
          to resume, such as Aurora Serverless at 0 ACU, set --connect-timeout",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step that ends when the test does.
+    fn endless() -> (mpsc::Sender<()>, impl FnOnce() -> StepResult<()> + Send) {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let work = move || {
+            let _ = receiver.recv();
+            Ok(((), "done".to_owned().into()))
+        };
+        (sender, work)
+    }
+
+    fn message(report: &Report) -> &str {
+        report
+            .failure
+            .as_ref()
+            .map_or("", |(_, problem)| &problem.message)
+    }
+
+    #[test]
+    fn the_whole_run_has_a_limit() {
+        let mut report = Report::new(true, Duration::from_millis(100));
+        let (_running, work) = endless();
+        report
+            .step(Step::Dns, Duration::from_secs(600), work)
+            .unwrap_err();
+        assert!(
+            message(&report).starts_with("no result within 0.1 s"),
+            "{report:?}"
+        );
+    }
+
+    #[test]
+    fn each_step_has_a_limit() {
+        let mut report = Report::new(true, Duration::from_secs(600));
+        let (_running, work) = endless();
+        report
+            .step(Step::Dns, Duration::from_millis(200), work)
+            .unwrap_err();
+        assert!(
+            message(&report).starts_with("no result within 0.2 s"),
+            "{report:?}"
+        );
+    }
+
+    #[test]
+    fn a_step_that_panics_fails() {
+        let mut report = Report::new(true, Duration::from_secs(600));
+        let work = || -> StepResult<()> { panic!("on purpose") };
+        report
+            .step(Step::Dns, Duration::from_secs(600), work)
+            .unwrap_err();
+        assert_eq!(message(&report), "the step panicked");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let long = "\x07".repeat(LONGEST_MESSAGE + 1);
+        let shown = shown(&long);
+        assert_eq!(shown.matches("\\u{7}").count(), LONGEST_MESSAGE);
+        assert!(shown.ends_with(" …"));
+    }
+}

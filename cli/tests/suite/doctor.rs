@@ -454,6 +454,19 @@ const CAUSES: &[(&str, &str, i32, &str)] = &[
         10,
         "correct this setting",
     ),
+    (
+        "-c x requires a value",
+        "string",
+        10,
+        "correct this setting",
+    ),
+    (
+        "no pg_hba.conf entry for replication connection from host \"10.0.0.1\", user \"app\", no \
+         encryption",
+        "login",
+        18,
+        "remove replication=",
+    ),
     // A message that is not known is a refusal, and the policy is one possibility.
     (
         "el servidor no quiere",
@@ -501,9 +514,16 @@ fn what_postgresql_refuses_after_a_good_token_is_no_refused_token() {
     );
     let shown = fails_at(with(emulator.url_of("app", "missing")), "string", 10);
     assert!(shown.contains("correct the database name"), "{shown}");
-    let nonsense = emulator.url("app") + "&options=-c%20nonsense%3D1";
-    let shown = fails_at(with(nonsense), "string", 10);
-    assert!(shown.contains("nonsense"), "{shown}");
+    for (parameter, message) in [
+        ("options=-c%20nonsense%3D1", "nonsense"),
+        ("options=-c%20x", "requires a value"),
+        ("channel_binding=bogus", "channel_binding"),
+        ("gssencmode=require", "remove gssencmode"),
+    ] {
+        let url = format!("{}&{parameter}", emulator.url("app"));
+        let shown = fails_at(with(url), "string", 10);
+        assert!(shown.contains(message), "{shown}");
+    }
 }
 
 #[test]
