@@ -35,7 +35,7 @@ Examples:
   rds-iam exec -- python service.py                    # runs for longer than a token lives
 
 The environment of the program has PGHOST, PGPORT, PGUSER, PGDATABASE, PGSSLMODE, PGSSLROOTCERT and
-DATABASE_URL, which is the connection string without the library's parameters. PGPASSFILE names a
+DATABASE_URL, which is the given URL without the library's parameters. PGPASSFILE names a
 password file with the token, which other users cannot read. libpq's variables that would override
 these are removed; all other variables stay. The token is sent to this host only.
 

@@ -63,6 +63,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = parse_rfc3339)]
     expires_at: Option<SystemTime>,
 
+    /// The process id of the program
+    #[arg(long)]
+    program: i32,
+
     /// The program's folder, which is removed after it. Without it standard input is the password file
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -97,6 +101,7 @@ pub(super) fn start(
             ));
         }
     }
+    command.arg(format!("--program={}", std::process::id()));
     match files.to_remove() {
         Some(folder) => command.arg("--folder").arg(folder).stdin(Stdio::null()),
         None => command.stdin(held.try_clone()?),
@@ -144,6 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         Some(folder) => File::open(folder)?,
         None => File::options().read(true).write(true).open("/dev/stdin")?,
     };
+    let program = Program::open(arguments.program);
     // The inherited file holds the lock.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     if let Some((refresh_at, expires_at)) = arguments.refresh_at.zip(arguments.expires_at) {
@@ -156,9 +162,47 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     lease::wait_for_holders(&held)?;
     if let Some(folder) = &arguments.folder {
+        // A program that closes what it inherits, as sudo does, still reads its files by their paths.
+        program.wait();
         remove(folder)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The program, where this system can wait for a process that is not a child.
+struct Program {
+    #[cfg(target_os = "linux")]
+    open: Option<std::os::fd::OwnedFd>,
+}
+
+impl Program {
+    /// None if the program has ended.
+    #[cfg(target_os = "linux")]
+    fn open(id: i32) -> Program {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+        let open = Pid::from_raw(id).and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
+        Program { open }
+    }
+
+    /// Waits for the program's end.
+    #[cfg(target_os = "linux")]
+    fn wait(&self) {
+        use rustix::event::{PollFd, PollFlags, poll};
+
+        if let Some(open) = &self.open {
+            let mut ends = [PollFd::new(open, PollFlags::IN)];
+            let _ = rustix::io::retry_on_intr(|| poll(&mut ends, None));
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open(_id: i32) -> Program {
+        Program {}
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn wait(&self) {}
 }
 
 /// Removes the folder with the files that `exec` and a refresh create, and nothing else.

@@ -300,6 +300,32 @@ fn the_folder_goes_with_the_program() {
     });
 }
 
+/// As sudo does, and what daemons do at their start.
+#[test]
+fn the_folder_stays_for_a_program_that_closes_what_it_inherits() {
+    let emulator = emulator("15m");
+    let script = "for fd in /proc/$BASHPID/fd/*; do \
+                  fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done; \
+                  ls /proc/$BASHPID/fd | wc -w; echo \"$PGPASSFILE\"; exec sleep 600";
+    let program = ["bash", "-c", script];
+    let mut service = Service::start(&emulator, "15m", &["--temporary-file"], &program);
+    let mut output = BufReader::new(service.child.stdout.take().unwrap());
+    let mut passfile = String::new();
+    while !passfile.starts_with('/') {
+        passfile.clear();
+        assert_ne!(output.read_line(&mut passfile).unwrap(), 0);
+    }
+    let passfile = Path::new(passfile.trim_end());
+    wait_for("the refresher", || service.refresher().is_some());
+    // Without the wait for the program the file is gone by then.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(passfile.exists());
+    service.kill();
+    wait_for("the folder's removal", || {
+        !passfile.parent().unwrap().exists()
+    });
+}
+
 #[test]
 fn a_refresh_that_fails_is_reported_once_and_retried() {
     let emulator = emulator(SHORT);
