@@ -38,14 +38,18 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
 pub(super) fn is_aws_name(endpoint: &Endpoint) -> bool {
     // Only such a name has a region in it, but for that of a global database.
     let named = Endpoint::new(endpoint.host(), endpoint.port(), endpoint.user());
-    named.is_ok_and(|named| named.region().is_some())
-        || endpoint.host().contains(".global.rds.amazonaws.com")
+    named.is_ok_and(|named| named.region().is_some()) || is_global(endpoint)
+}
+
+/// Whether `endpoint` is the writer of an Aurora global database, in one of its clusters.
+fn is_global(endpoint: &Endpoint) -> bool {
+    endpoint.host().ends_with(".global.rds.amazonaws.com")
 }
 
 /// The command that prints the policy's resource id; `None` if the policy already has it, or if the
 /// host name does not tell which database it is.
 pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
-    if !is_aws_name(endpoint) {
+    if !is_aws_name(endpoint) || is_global(endpoint) {
         return None;
     }
     let name = first_label(endpoint);
@@ -123,7 +127,7 @@ fn kind(endpoint: &Endpoint) -> Kind {
     match endpoint.engine() {
         Engine::Dsql => Kind::Dsql,
         _ if is_proxy => Kind::Proxy,
-        _ if id.starts_with("cluster-") => Kind::Cluster,
+        _ if id.starts_with("cluster-") || is_global(endpoint) => Kind::Cluster,
         _ => Kind::Instance,
     }
 }
@@ -218,5 +222,14 @@ mod tests {
             assert!(!is_aws_name(&endpoint), "{host}");
             assert_eq!(resource_hint(&endpoint), None, "{host}");
         }
+    }
+
+    #[test]
+    fn a_global_database_names_none_of_its_clusters() {
+        let host = "mydb.global-c9akciq32rqv.global.rds.amazonaws.com";
+        let endpoint = endpoint(host, "app").with_region("eu-west-1").unwrap();
+        assert!(is_aws_name(&endpoint));
+        assert_eq!(resource_hint(&endpoint), None);
+        assert!(policy(&endpoint, None).contains(":cluster-RESOURCE-ID/app"));
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Advice {
     Policy,
     /// The user is not a member of `rds_iam`, or does not exist.
     CreateAndGrant,
+    /// The server accepted the token, and the role does not exist.
+    Create,
     /// The role has no `LOGIN`.
     AllowLogin,
     /// The role may not use the database.
@@ -28,7 +30,7 @@ pub(super) enum Advice {
     Text(&'static str),
 }
 
-use Advice::{AllowLogin, CreateAndGrant, GrantConnect, Policy, Text};
+use Advice::{AllowLogin, Create, CreateAndGrant, GrantConnect, Policy, Text};
 
 /// The first that matches applies, so the server's messages come before those of the network.
 static CAUSES: &[Cause] = &[
@@ -81,7 +83,7 @@ static CAUSES: &[Cause] = &[
     Cause {
         messages: &["role \"\" does not exist"],
         step: Step::Role,
-        advice: CreateAndGrant,
+        advice: Create,
     },
     Cause {
         messages: &["is not permitted to log in"],

@@ -1,7 +1,7 @@
 //! The verification of the server's certificate, and the names in it.
 //!
 //! The chain is verified before names are read. OpenSSL would compare names first, and the names of a
-//! certificate that nobody trusts are text of the other side's choice.
+//! certificate that is not trusted are text that the other side chose.
 
 use std::net::IpAddr;
 

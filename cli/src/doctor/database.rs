@@ -107,6 +107,8 @@ fn known(context: &Context, account: Option<&str>, cause: &Cause, message: Strin
             "run this as the database's master user; omit the first line if the user exists",
         )
         .paste(advice::create_and_grant(endpoint, account)),
+        Advice::Create => Problem::new(message, "run this as the database's master user")
+            .paste(advice::create_and_grant(endpoint, account)),
         Advice::AllowLogin => Problem::new(message, "run this as the database's master user")
             .paste(advice::allow_login(endpoint)),
         Advice::GrantConnect => {

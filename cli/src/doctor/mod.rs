@@ -66,10 +66,9 @@ const LOCAL_LIMIT: Duration = Duration::from_secs(15);
 const MARGIN: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let limit = arguments.target.connect_timeout(arguments.timeout);
-    let mut report = Report::new(arguments.json, LOCAL_LIMIT * 2 + limit * 5);
+    let mut report = Report::new(arguments.json, LOCAL_LIMIT);
     // The report has the failure and its exit status.
-    let _ = check(arguments, limit, &mut report);
+    let _ = check(arguments, &mut report);
     Ok(report.finish()?)
 }
 
@@ -93,45 +92,44 @@ impl Context {
     }
 }
 
-fn check(arguments: &Arguments, limit: Duration, report: &mut Report) -> Result<(), Failed> {
+fn check(arguments: &Arguments, report: &mut Report) -> Result<(), Failed> {
     let (target, timeout) = (arguments.target.clone(), arguments.timeout);
-    let mut context = report.step(Step::String, LOCAL_LIMIT, move || {
-        read(&target, timeout, limit)
-    })?;
-    let with = |context: &Context| context.clone();
-
-    let given = with(&context);
+    let read = move || read(&target, timeout);
+    let mut context = report.step(Step::String, LOCAL_LIMIT, read)?;
+    let limit = context.limit;
+    report.extend(LOCAL_LIMIT + limit * 5);
     // The region is needed for the policy that later steps print.
-    context.endpoint = report.step(Step::Region, LOCAL_LIMIT, move || identity::region(&given))?;
-    let given = with(&context);
-    let credentials = report.step(Step::Credentials, LOCAL_LIMIT, move || {
-        identity::credentials(&given)
-    })?;
-    let given = with(&context);
-    report.step(Step::Clock, LOCAL_LIMIT, move || identity::clock(&given))?;
-    let given = with(&context);
-    report.step(Step::Token, LOCAL_LIMIT, move || identity::token(&given))?;
-    let given = with(&context);
-    let addresses = report.step(Step::Dns, limit, move || network::resolve(&given))?;
+    context.endpoint = report.step(Step::Region, LOCAL_LIMIT, with(&context, identity::region))?;
+    let credentials = with(&context, identity::credentials);
+    let credentials = report.step(Step::Credentials, LOCAL_LIMIT, credentials)?;
+    report.step(Step::Clock, LOCAL_LIMIT, with(&context, identity::clock))?;
+    report.step(Step::Token, LOCAL_LIMIT, with(&context, identity::token))?;
+    let addresses = report.step(Step::Dns, limit, with(&context, network::resolve))?;
     let for_all = limit * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    let stream = report.step(Step::Tcp, for_all + MARGIN, move || {
-        network::dial(&addresses, limit)
-    })?;
-    let given = with(&context);
-    report.step(Step::Tls, limit, move || tls::shake_hands(&given, stream))?;
-    let given = with(&context);
+    let dial = move || network::dial(&addresses, limit);
+    let stream = report.step(Step::Tcp, for_all + MARGIN, dial)?;
+    let handshake = with(&context, |context| tls::shake_hands(context, stream));
+    report.step(Step::Tls, limit, handshake)?;
+    let login = with(&context, move |context| {
+        database::log_in(context, credentials.account_id.as_deref())
+    });
     // libpq counts whole seconds, and the library may log in twice.
-    let connection = report.step(Step::Login, limit + MARGIN, move || {
-        database::log_in(&given, credentials.account_id.as_deref())
-    })?;
-    let given = with(&context);
-    let connection = report.step(Step::Role, limit, move || {
-        database::role(&given, connection)
-    })?;
+    let connection = report.step(Step::Login, limit + MARGIN, login)?;
+    let role = with(&context, |context| database::role(context, connection));
+    let connection = report.step(Step::Role, limit, role)?;
     report.step(Step::Server, limit, move || database::server(connection))
 }
 
-fn read(target: &Target, timeout: ConnectTimeout, limit: Duration) -> step::StepResult<Context> {
+/// The work of a step, on a thread of its own.
+fn with<T>(
+    context: &Context,
+    work: impl FnOnce(&Context) -> T + Send + 'static,
+) -> impl FnOnce() -> T + Send + 'static {
+    let context = context.clone();
+    move || work(&context)
+}
+
+fn read(target: &Target, timeout: ConnectTimeout) -> step::StepResult<Context> {
     let wrong = |error: diesel_rds_iam::Error| {
         Problem::new(error, "correct the connection string or the options")
     };
@@ -146,7 +144,7 @@ fn read(target: &Target, timeout: ConnectTimeout, limit: Duration) -> step::Step
         endpoint: endpoint.clone(),
         auth: auth.clone(),
         manager: manager.clone(),
-        limit,
+        limit: target.connect_timeout(timeout),
     };
     let found = format!(
         "{} at {}:{}, sslmode {}",

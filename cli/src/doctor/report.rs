@@ -37,7 +37,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A report of steps that together take no longer than `limit`.
+    /// A report of steps that together take no longer than `limit`, unless it is extended.
     pub(super) fn new(json: bool, limit: Duration) -> Report {
         let clock = Clock::default();
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -50,6 +50,11 @@ impl Report {
             end: clock.now() + limit,
             clock,
         }
+    }
+
+    /// Gives the next steps together as much time as `limit`.
+    pub(super) fn extend(&mut self, limit: Duration) {
+        self.end = self.clock.now() + limit;
     }
 
     /// Performs a step within `limit` and prints its result. A step that takes longer is abandoned on
@@ -74,7 +79,7 @@ impl Report {
         let result = match started {
             Ok(_) => receiver.recv_timeout(limit).unwrap_or_else(|error| {
                 Err(match error {
-                    RecvTimeoutError::Timeout => too_slow(limit),
+                    RecvTimeoutError::Timeout => too_slow(step, limit),
                     RecvTimeoutError::Disconnected => Problem::new(
                         "the step panicked",
                         "report the message on standard error to the project",
@@ -194,12 +199,21 @@ fn shown(message: &str) -> String {
     }
 }
 
-fn too_slow(limit: Duration) -> Problem {
-    let limit = limit.as_secs_f64();
+fn too_slow(step: Step, limit: Duration) -> Problem {
+    let next = match step {
+        Step::String => "check that sslrootcert is a file that can be read",
+        Step::Region | Step::Credentials | Step::Clock | Step::Token => {
+            "check that this machine can reach the source of the credentials"
+        }
+        Step::Dns => "check the name servers of this machine",
+        Step::Tcp | Step::Tls | Step::Login | Step::Role | Step::Server => {
+            "check what answers there, because a database answers within seconds; for one that has to \
+             resume, such as Aurora Serverless at 0 ACU, set --connect-timeout"
+        }
+    };
     Problem::new(
-        format!("no result within {limit:.1} s"),
-        "check what answers there: the database itself answers within seconds; for a database that has \
-         to resume, such as Aurora Serverless at 0 ACU, set --connect-timeout",
+        format!("no result within {:.1} s", limit.as_secs_f64()),
+        next,
     )
 }
 

