@@ -140,6 +140,12 @@ impl Token {
         self.ends.map(|ends| ends.expires_at)
     }
 
+    /// Returns when a refresh becomes due: at 11 to 12 of 14 minutes, or at that part of another lifetime.
+    /// `None` for a fixed password.
+    pub fn refresh_due_at(&self) -> Option<SystemTime> {
+        self.ends.map(|ends| ends.refresh_from.wall)
+    }
+
     /// Returns when this crate stops using it: [`expires_at`](Token::expires_at) less a margin of 60 s, or of a
     /// fifteenth of a shorter lifetime, at least 2 s. `None` for a fixed password.
     pub fn usable_until(&self) -> Option<SystemTime> {

@@ -5,6 +5,7 @@
 mod doctor;
 #[cfg(unix)]
 mod emulate;
+mod escape;
 mod exec;
 mod migrate;
 mod shell;
@@ -26,23 +27,23 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   rds-iam exec --url postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app -- psql
-  rds-iam doctor    # what is wrong with the connection that DATABASE_URL names";
+  rds-iam doctor    # checks the connection that DATABASE_URL names";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prints a token, which serves as the password of new connections for 15 minutes
+    /// Prints a token, the password of new connections for 15 minutes
     #[command(after_help = token::EXAMPLES)]
     Token(token::Arguments),
 
-    /// Runs a program that uses libpq, such as psql or pg_dump, with a token to log in with
+    /// Runs a program that uses libpq, such as psql or pg_dump, and provides its token
     #[command(after_help = exec::EXAMPLES)]
     Exec(exec::Arguments),
 
-    /// Applies and reverts diesel's migrations, one process at a time
+    /// Applies and reverts diesel migrations under an advisory lock
     #[command(after_help = migrate::EXAMPLES)]
     Migrate(migrate::Arguments),
 
-    /// Goes the way of a connection step by step, and says what is wrong at the first that fails
+    /// Checks each step of a connection, and explains the first failure
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
 
@@ -51,17 +52,21 @@ enum Command {
     #[command(after_help = emulate::EXAMPLES)]
     Emulate(emulate::Arguments),
 
-    /// Prints what makes a shell complete this command's options
+    /// Prints a completion script for a shell
     #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
     Completions(shell::CompletionsArguments),
 
-    /// Prints the manual page, or writes those of all subcommands into a folder
+    /// Prints the manual page, or writes the pages of all subcommands into a folder
     #[command(after_help = shell::MAN_EXAMPLES)]
     Man(shell::ManArguments),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    #[cfg(unix)]
+    if let Some(arguments) = exec::refresher::Arguments::of_this_process() {
+        return status_of(exec::refresher::run(&arguments));
+    }
+    status_of(match Arguments::parse().command {
         Command::Token(arguments) => token::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments),
         Command::Migrate(arguments) => Ok(migrate::run(&arguments)),
@@ -70,13 +75,16 @@ fn main() -> ExitCode {
         Command::Emulate(arguments) => emulate::run(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments),
         Command::Man(arguments) => shell::man(&arguments),
-    };
+    })
+}
+
+fn status_of(result: Result<ExitCode, Box<dyn std::error::Error>>) -> ExitCode {
     match result {
         Ok(status) => status,
-        // Whoever read our output has seen enough.
+        // The reader of standard output has closed it, as `head` does.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rds-iam: {error}");
+            eprintln!("rds-iam: {}", escape::escaped(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,8 @@ use diesel_rds_iam::{Error, ErrorKind, PgConnectionManager};
 use humantime::{format_duration, format_rfc3339_seconds};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::target::Target;
+use crate::escape::{escaped, json};
+use crate::target::{ConnectTimeout, Target};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -23,13 +24,13 @@ Examples:
   DATABASE_URL=postgres://app:password@localhost/app rds-iam migrate redo --all
 
 Exit status:
-  0  done, or there was nothing to do
-  1  anything that is not below
-  2  the command line, a setting or the folder of migrations is wrong; nothing was tried
-  3  the database could not be reached or refused the login, or the connection broke
+  0  success, also if there was nothing to do
+  1  any other failure
+  2  the command line, a setting or the migrations folder is invalid; nothing was attempted
+  3  the database is unreachable or refused the login, or the connection broke
   4  a migration failed
-  5  another process had the lock for longer than --lock-wait
-  6  pending: there are pending migrations";
+  5  another process held the lock for longer than --lock-wait
+  6  `pending` found pending migrations";
 
 const WRONG_SETTING: u8 = 2;
 const NO_CONNECTION: u8 = 3;
@@ -51,9 +52,9 @@ enum Action {
     Revert(WorkOnLast),
     /// Reverts the last migration, or more of them, and applies them again
     Redo(WorkOnLast),
-    /// Prints the pending migrations; the exit status is 6 if there are any
+    /// Prints the pending migrations; exits with 6 if there are any
     Pending(Look),
-    /// Prints all migrations, and when they were applied
+    /// Prints all migrations and when they were applied
     List(Look),
 }
 
@@ -62,8 +63,11 @@ struct Source {
     #[command(flatten)]
     target: Target,
 
-    /// The folder of migrations; by default `migrations`, here or in the next folder above that has
-    /// it
+    #[command(flatten)]
+    timeout: ConnectTimeout,
+
+    /// The folder of migrations [default: `migrations`, in this folder or the nearest parent that has
+    /// it]
     #[arg(
         long,
         alias = "migration-dir",
@@ -78,16 +82,17 @@ struct Work {
     #[command(flatten)]
     source: Source,
 
-    /// For how long another process may keep the lock on migrations
+    /// How long to wait for another process to release the lock on migrations
     #[arg(long, default_value = "5m", value_name = "TIME")]
     lock_wait: humantime::Duration,
 
-    /// For how long a statement may wait for a table that others use; 0s is for ever [default: as
-    /// the user or the database has it]
+    /// PostgreSQL's lock_timeout for the migrations; 0s disables it [default: the setting of the user
+    /// or the database]
     #[arg(long, value_name = "TIME")]
     lock_timeout: Option<humantime::Duration>,
 
-    /// How long a statement may take; 0s is for ever [default: as the user or the database has it]
+    /// PostgreSQL's statement_timeout for the migrations; 0s disables it [default: the setting of the
+    /// user or the database]
     #[arg(long, value_name = "TIME")]
     statement_timeout: Option<humantime::Duration>,
 }
@@ -97,11 +102,11 @@ struct WorkOnLast {
     #[command(flatten)]
     work: Work,
 
-    /// How many of the migrations that are applied, counted from the last
+    /// The number of applied migrations to revert, starting with the last
     #[arg(long, short, default_value_t = 1)]
     number: usize,
 
-    /// All that are applied
+    /// All applied migrations
     #[arg(long, short, conflicts_with = "number")]
     all: bool,
 }
@@ -111,12 +116,12 @@ struct Look {
     #[command(flatten)]
     source: Source,
 
-    /// Prints them as JSON
+    /// Prints JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What is said on standard error, and the exit status.
+/// The exit status, and the message for standard error.
 struct Failure(u8, String);
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -132,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Action::List(look) => look.list(),
     };
     result.unwrap_or_else(|Failure(status, message)| {
-        eprintln!("rds-iam: {message}");
+        eprintln!("rds-iam: {}", escaped(&message));
         ExitCode::from(status)
     })
 }
@@ -144,17 +149,17 @@ impl Source {
                 let dir = dir.display();
                 Failure(
                     WRONG_SETTING,
-                    format!("cannot use the folder {dir}: {cause}"),
+                    format!("cannot read the migrations folder {dir}; correct --dir: {cause}"),
                 )
             }),
             None => FileBasedMigrations::find_migrations_directory().map_err(|cause| {
                 Failure(
                     WRONG_SETTING,
-                    format!("give the folder with --dir: {cause}"),
+                    format!("no migrations folder found; set --dir: {cause}"),
                 )
             }),
         }?;
-        Ok((self.target.manager()?, migrations))
+        Ok((self.target.manager_within(self.timeout)?, migrations))
     }
 }
 
@@ -226,7 +231,7 @@ impl Look {
     fn print(&self, all: &[Status], line: impl Fn(&Status) -> String) -> io::Result<()> {
         let mut output = io::stdout().lock();
         if self.json {
-            let json = all.iter().map(|status| {
+            let migrations = all.iter().map(|status| {
                 serde_json::json!({
                     "version": status.version,
                     "name": status.name,
@@ -235,10 +240,14 @@ impl Look {
                         .map(|time| format_rfc3339_seconds(time).to_string()),
                 })
             });
-            return writeln!(output, "{}", serde_json::Value::from_iter(json));
+            let document = serde_json::json!({
+                "schema_version": 1,
+                "migrations": serde_json::Value::from_iter(migrations),
+            });
+            return writeln!(output, "{}", json(&document, false));
         }
         all.iter()
-            .try_for_each(|status| writeln!(output, "{}", line(status)))
+            .try_for_each(|status| writeln!(output, "{}", escaped(&line(status))))
     }
 }
 
@@ -261,8 +270,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What was done goes to standard output, and what is being done to standard error: as a bar on a
-/// terminal, and else in lines.
+/// Prints completed steps to standard output. Prints progress to standard error, as a bar on a
+/// terminal and otherwise as lines.
 struct Display {
     bar: Option<ProgressBar>,
 }
@@ -275,11 +284,11 @@ impl Display {
         }
     }
 
-    /// What cannot be written is no reason to leave migrations half-way.
+    /// Ignores failures to write, because migrations must not stop half-way for that reason.
     fn show(&self, progress: Progress<'_>) {
         match progress {
             Progress::Waiting { limit } => self.say(format!(
-                "another process has the lock; waiting for {} at the most",
+                "another process holds the lock; waiting for up to {}",
                 format_duration(limit)
             )),
             Progress::Planned { steps } => {
@@ -289,17 +298,23 @@ impl Display {
                     bar.set_length(steps as u64);
                 }
             }
-            Progress::Started { step } => self.say(match step.direction {
-                Direction::Up => format!("applying {step}"),
-                Direction::Down => format!("reverting {step}"),
-            }),
+            Progress::Started { step } => {
+                let name = step.to_string();
+                let name = escaped(&name);
+                self.say(match step.direction {
+                    Direction::Up => format!("applying {name}"),
+                    Direction::Down => format!("reverting {name}"),
+                });
+            }
             Progress::Finished { step, took } => {
                 let what = match step.direction {
                     Direction::Up => "applied",
                     Direction::Down => "reverted",
                 };
                 let took = format_duration(Duration::from_millis(took.as_millis() as u64));
-                let line = || drop(writeln!(io::stdout(), "{what} {step} in {took}"));
+                let name = step.to_string();
+                let name = escaped(&name);
+                let line = || drop(writeln!(io::stdout(), "{what} {name} in {took}"));
                 match &self.bar {
                     Some(bar) => {
                         bar.suspend(line);

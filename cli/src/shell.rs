@@ -1,4 +1,4 @@
-//! `rds-iam completions` and `rds-iam man`: what shells and manuals want to know of this command.
+//! `rds-iam completions` and `rds-iam man`: shell completions and manual pages.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -27,8 +27,8 @@ pub(crate) struct CompletionsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArguments {
-    /// Writes the pages of this command and of its subcommands into this folder, which is made if
-    /// it is missing
+    /// Writes the pages of this command and of its subcommands into this folder, and creates the
+    /// folder if necessary
     #[arg(long)]
     dir: Option<PathBuf>,
 }

@@ -1,23 +1,30 @@
-//! Which database is meant: a connection string, or its parts.
+//! The database to connect to: a connection string, or its parts.
 
 use std::fmt;
+#[cfg(unix)]
+use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
-use diesel_rds_iam::{Error, PgConnectionManager};
+use diesel_rds_iam::diesel::PgConnection;
+use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
 
-/// The options that every command has for it.
-#[derive(Args)]
+/// The library's default.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// The options that select the database, common to all commands.
+#[derive(Args, Clone)]
 pub(crate) struct Target {
-    /// A connection string without a password, as a URL or as libpq's `keyword=value` pairs; the
-    /// library's parameters, such as iam_region and iam_role_arn, may be in it
+    /// A connection string without a password: a URL or libpq's `keyword=value` pairs. It may have the
+    /// library's parameters, such as iam_region and iam_role_arn
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: Option<String>,
 
-    /// The database's endpoint, by its real name; comes before a connection string
+    /// The host name of the database's endpoint; overrides the connection string
     #[arg(long, requires = "user", required_unless_present = "url")]
     host: Option<String>,
 
-    /// The database's port, 5432 by default
+    /// The port [default: 5432]
     #[arg(long, requires = "host")]
     port: Option<u16>,
 
@@ -25,26 +32,90 @@ pub(crate) struct Target {
     #[arg(long, requires = "host")]
     user: Option<String>,
 
-    /// The database; by default it has the user's name
+    /// The database [default: the user's name]
     #[arg(long, requires = "host")]
     dbname: Option<String>,
 
-    /// The region; by default it is read from the host name, or else from the AWS configuration
+    /// The AWS region [default: from the host name, else from the AWS configuration]
     #[arg(long)]
     region: Option<String>,
 
-    /// A profile of AWS's configuration files
+    /// A profile of the AWS configuration files
     #[arg(long)]
     profile: Option<String>,
 
-    /// A PEM file with the roots to trust, or `system`; by default RDS's own for the region
+    /// A PEM file of root certificates, or `system` [default: the RDS roots of the region]
     #[arg(long)]
     sslrootcert: Option<String>,
 }
 
+/// The lifetime of tokens, an option of the commands that issue them.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct TokenLifetime {
+    /// The lifetime of a token, from 5s to 15m. Shorter lifetimes make rotations visible in tests
+    #[arg(long, value_name = "TIME", default_value = "15m")]
+    token_lifetime: humantime::Duration,
+}
+
+/// The time limit of a connect, an option of the commands that open connections.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ConnectTimeout {
+    /// The time limit for opening a connection [default: connect_timeout of the connection string,
+    /// else 9s]. A smaller connect_timeout of the connection string takes precedence
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    connect_timeout: Option<humantime::Duration>,
+}
+
+fn positive(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration = text.parse().map_err(|cause| format!("{cause}"))?;
+    match time.is_zero() {
+        true => Err("the time limit is zero; set 2s or more".to_owned()),
+        false => Ok(time),
+    }
+}
+
 impl Target {
-    /// What opens connections to it. Nothing is asked or dialled yet.
+    /// The manager that opens its connections. Nothing is fetched or dialled yet.
     pub(crate) fn manager(&self) -> Result<PgConnectionManager, Error> {
+        self.builder().build()
+    }
+
+    /// The same, whose tokens have this lifetime.
+    pub(crate) fn manager_of(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
+        self.builder()
+            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
+            .build()
+    }
+
+    /// The same, whose connects take no longer than [`connect_timeout`](Target::connect_timeout).
+    pub(crate) fn manager_within(
+        &self,
+        timeout: ConnectTimeout,
+    ) -> Result<PgConnectionManager, Error> {
+        self.builder()
+            .connect_timeout(self.connect_timeout(timeout))
+            .build()
+    }
+
+    /// The time limit of a connect: the option's, the connection string's or the library's.
+    pub(crate) fn connect_timeout(&self, timeout: ConnectTimeout) -> Duration {
+        let given = self.manager().ok().and_then(|manager| {
+            let mut parameters = manager.parameters();
+            let (_, seconds) = parameters.find(|(name, _)| *name == "connect_timeout")?;
+            let seconds: u64 = seconds.trim().parse().ok()?;
+            // For libpq, 0 is no limit, and 1 is 2.
+            (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
+        });
+        match (timeout.connect_timeout, given) {
+            (Some(option), Some(given)) => given.min(*option),
+            (Some(option), None) => *option,
+            (None, Some(given)) => given,
+            (None, None) => DEFAULT_CONNECT_TIMEOUT,
+        }
+    }
+
+    /// The settings of the manager.
+    pub(crate) fn builder(&self) -> ManagerBuilder<PgConnection> {
         let mut builder = match &self.host {
             Some(host) => PgConnectionManager::builder(&self.pairs(host)),
             None => PgConnectionManager::builder(self.url.as_deref().unwrap_or_default()),
@@ -58,7 +129,43 @@ impl Target {
         if let Some(path) = &self.sslrootcert {
             builder = builder.sslrootcert(path);
         }
-        builder.build()
+        builder
+    }
+
+    /// The connection string as it was given, unless the parts override it.
+    pub(crate) fn given_url(&self) -> Option<&str> {
+        match self.host {
+            Some(_) => None,
+            None => self.url.as_deref(),
+        }
+    }
+
+    /// Whether `--sslrootcert` overrides the connection string.
+    pub(crate) fn overrides_roots(&self) -> bool {
+        self.sslrootcert.is_some()
+    }
+
+    /// Has `command`, which is this program again, use the same database. The connection string goes
+    /// into its environment, because other users can read arguments.
+    #[cfg(unix)]
+    pub(crate) fn apply(&self, command: &mut Command) {
+        if let Some(url) = &self.url {
+            command.env("DATABASE_URL", url);
+        }
+        let port = self.port.map(|port| port.to_string());
+        for (option, value) in [
+            ("--host", &self.host),
+            ("--port", &port),
+            ("--user", &self.user),
+            ("--dbname", &self.dbname),
+            ("--region", &self.region),
+            ("--profile", &self.profile),
+            ("--sslrootcert", &self.sslrootcert),
+        ] {
+            if let Some(value) = value {
+                command.arg(format!("{option}={value}"));
+            }
+        }
     }
 
     /// The parts as a connection string.
@@ -80,7 +187,19 @@ impl Target {
     }
 }
 
-/// Without the connection string, which may hold a password by mistake.
+#[cfg(unix)]
+impl TokenLifetime {
+    /// Has `command`, which is this program again, use the same lifetime.
+    pub(crate) fn apply(self, command: &mut Command) {
+        command.arg(format!("--token-lifetime={}", self.token_lifetime));
+    }
+
+    pub(crate) fn get(self) -> Duration {
+        *self.token_lifetime
+    }
+}
+
+/// Omits the connection string, which may contain a password by mistake.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")

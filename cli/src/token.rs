@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use clap::Args;
 use humantime::format_rfc3339_seconds;
 
-use crate::target::Target;
+use crate::escape::json;
+use crate::target::{Target, TokenLifetime};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -20,17 +21,21 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
-    /// Prints the token with its dates and what it is for, as JSON
+    #[command(flatten)]
+    lifetime: TokenLifetime,
+
+    /// Prints JSON: the token, its dates, and the host, port, user and region that it is for
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let (endpoint, token) = arguments.target.manager()?.token()?;
+    let (endpoint, token) = arguments.target.manager_of(arguments.lifetime)?.token()?;
     let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
     let mut output = io::stdout().lock();
     if arguments.json {
-        let json = serde_json::json!({
+        let document = serde_json::json!({
+            "schema_version": 1,
             "token": token.expose_secret(),
             "issued": date(token.issued_at()),
             "expires": token.expires_at().map(date),
@@ -39,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             "user": endpoint.user(),
             "region": endpoint.region(),
         });
-        writeln!(output, "{json}")?;
+        writeln!(output, "{}", json(&document, false))?;
     } else {
         writeln!(output, "{}", token.expose_secret())?;
     }

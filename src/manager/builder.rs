@@ -206,9 +206,10 @@ impl<C: Backend> ManagerBuilder<C> {
         })
     }
 
-    /// Settings of the identity that the connection string names.
-    #[cfg(feature = "config")]
-    pub(crate) fn tune_auth(mut self, tune: impl FnOnce(IamAuthBuilder) -> IamAuthBuilder) -> Self {
+    /// Changes the settings of the identity that the connection string names, such as
+    /// [`token_lifetime`](IamAuthBuilder::token_lifetime). Has no effect if
+    /// [`auth`](ManagerBuilder::auth) is set.
+    pub fn tune_auth(mut self, tune: impl FnOnce(IamAuthBuilder) -> IamAuthBuilder) -> Self {
         self.auth_settings = tune(self.auth_settings);
         self
     }

@@ -1,9 +1,9 @@
-//! What to paste, with the real names in it.
+//! Policies and statements to copy, with the names of the connection in them.
 
 use diesel_rds_iam::{Endpoint, Engine};
 use serde_json::json;
 
-/// The policy that lets an identity log in. What the endpoint does not tell stands in capitals.
+/// The policy that allows an identity to log in. Unknown parts are in capitals.
 pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
     let region = endpoint.region().unwrap_or("REGION");
     let partition = partition(region);
@@ -24,7 +24,7 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
             ("rds-db:connect", resource)
         }
     };
-    // In the order in which AWS writes it, which a map would not keep.
+    // In AWS's order, which a JSON map does not keep.
     format!(
         "{{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": [{{\n    \"Effect\": \"Allow\",\n    \
          \"Action\": {},\n    \"Resource\": {}\n  }}]\n}}",
@@ -33,8 +33,25 @@ pub(super) fn policy(endpoint: &Endpoint, account: Option<&str>) -> String {
     )
 }
 
-/// Where the id of the policy's resource is to be had; none where the policy has it.
+/// Whether `endpoint` has a name that AWS gave to a database, rather than an alias, an address or the
+/// name of a tunnel.
+pub(super) fn is_aws_name(endpoint: &Endpoint) -> bool {
+    // Only such a name has a region in it, but for that of a global database.
+    let named = Endpoint::new(endpoint.host(), endpoint.port(), endpoint.user());
+    named.is_ok_and(|named| named.region().is_some()) || is_global(endpoint)
+}
+
+/// Whether `endpoint` is the writer of an Aurora global database, in one of its clusters.
+fn is_global(endpoint: &Endpoint) -> bool {
+    endpoint.host().ends_with(".global.rds.amazonaws.com")
+}
+
+/// The command that prints the policy's resource id; `None` if the policy already has it, or if the
+/// host name does not tell which database it is.
 pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
+    if !is_aws_name(endpoint) || is_global(endpoint) {
+        return None;
+    }
     let name = first_label(endpoint);
     let region = endpoint.region().unwrap_or("REGION");
     let (command, query) = match kind(endpoint) {
@@ -57,7 +74,7 @@ pub(super) fn resource_hint(endpoint: &Endpoint) -> Option<String> {
     ))
 }
 
-/// What makes `endpoint`'s user one that logs in with a token.
+/// The statement that allows `endpoint`'s user to log in with a token.
 pub(super) fn grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     let user = quoted(endpoint.user());
     match endpoint.engine() {
@@ -70,7 +87,7 @@ pub(super) fn grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     }
 }
 
-/// The same where the user may not be there either.
+/// The statements that create `endpoint`'s user and allow it to log in with a token.
 pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> String {
     let user = quoted(endpoint.user());
     format!(
@@ -79,7 +96,18 @@ pub(super) fn create_and_grant(endpoint: &Endpoint, account: Option<&str>) -> St
     )
 }
 
-/// Whether a proxy stands before the database, and logs in there by a password of its own.
+/// The statement that allows `endpoint`'s user to log in at all.
+pub(super) fn allow_login(endpoint: &Endpoint) -> String {
+    format!("ALTER ROLE {} LOGIN;", quoted(endpoint.user()))
+}
+
+/// The statement that allows `endpoint`'s user to connect to `database`.
+pub(super) fn grant_connect(endpoint: &Endpoint, database: &str) -> String {
+    let (user, database) = (quoted(endpoint.user()), quoted(database));
+    format!("GRANT CONNECT ON DATABASE {database} TO {user};")
+}
+
+/// Whether the endpoint is an RDS Proxy, which logs in to the database with its own password.
 pub(super) fn is_proxy(endpoint: &Endpoint) -> bool {
     kind(endpoint) == Kind::Proxy
 }
@@ -94,17 +122,17 @@ enum Kind {
 
 fn kind(endpoint: &Endpoint) -> Kind {
     let id = endpoint.host().split('.').nth(1).unwrap_or_default();
-    // The other endpoints of a proxy have one label more.
+    // Additional endpoints of a proxy have one more label.
     let is_proxy = endpoint.host().contains(".proxy-");
     match endpoint.engine() {
         Engine::Dsql => Kind::Dsql,
         _ if is_proxy => Kind::Proxy,
-        _ if id.starts_with("cluster-") => Kind::Cluster,
+        _ if id.starts_with("cluster-") || is_global(endpoint) => Kind::Cluster,
         _ => Kind::Instance,
     }
 }
 
-/// The form of the id that a policy names.
+/// The resource id of the policy, by its prefix.
 fn resource_id(endpoint: &Endpoint) -> &'static str {
     match kind(endpoint) {
         Kind::Cluster => "cluster-RESOURCE-ID",
@@ -126,7 +154,7 @@ fn partition(region: &str) -> &'static str {
     }
 }
 
-/// A name as SQL has it.
+/// A name as an SQL identifier, quoted if necessary.
 fn quoted(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name
@@ -183,6 +211,25 @@ mod tests {
             let names_the_database =
                 resource_hint(&endpoint).is_none_or(|hint| hint.contains("mydb"));
             assert!(names_the_database, "{host}");
+            assert!(is_aws_name(&endpoint), "{host}");
         }
+    }
+
+    #[test]
+    fn an_alias_an_address_and_a_tunnel_name_no_database() {
+        for host in ["localhost", "10.0.0.1", "db.example.com"] {
+            let endpoint = endpoint(host, "app").with_region("eu-west-1").unwrap();
+            assert!(!is_aws_name(&endpoint), "{host}");
+            assert_eq!(resource_hint(&endpoint), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_global_database_names_none_of_its_clusters() {
+        let host = "mydb.global-c9akciq32rqv.global.rds.amazonaws.com";
+        let endpoint = endpoint(host, "app").with_region("eu-west-1").unwrap();
+        assert!(is_aws_name(&endpoint));
+        assert_eq!(resource_hint(&endpoint), None);
+        assert!(policy(&endpoint, None).contains(":cluster-RESOURCE-ID/app"));
     }
 }

@@ -1,4 +1,4 @@
-//! The database itself: login, role and clock.
+//! The database: login, role and clock.
 
 use std::time::SystemTime;
 
@@ -6,12 +6,13 @@ use diesel_rds_iam::diesel::sql_types::{Bool, Double, Text};
 use diesel_rds_iam::diesel::{self, PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use diesel_rds_iam::{Clock, Engine, Error, ErrorKind};
 
+use super::causes::{Advice, Cause, classify};
 use super::identity::{CLOCK_TOLERANCE_SECONDS, compare};
-use super::step::{Outcome, Step, Trouble};
-use super::{Patient, advice};
+use super::step::{Problem, Step, StepResult};
+use super::{Context, advice};
 
-/// Whether the user is a member of `rds_iam`, directly or through others, as `pg_hba.conf` asks.
-/// `pg_has_role` says yes to every superuser.
+/// Whether the user is a direct or indirect member of `rds_iam`, as `pg_hba.conf` tests it.
+/// `pg_has_role` returns true for every superuser.
 const MEMBERSHIP: &str = "\
 WITH RECURSIVE held (oid) AS (
     SELECT oid FROM pg_roles WHERE rolname = current_user
@@ -23,11 +24,7 @@ SELECT EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_i
 const SERVER: &str = "\
 SELECT split_part(version(), ' on ', 1) AS version, extract(epoch FROM now())::float8 AS now";
 
-/// What PostgreSQL says to a user whom it has asked for a password of his own, and not for a token.
-/// [auth.c]
-const ASKED_FOR_A_PASSWORD: &str = "password authentication failed";
-
-/// What libpq adds of a file that is gone by then. [fe-connect.c]
+/// libpq's addition that names the password file, which no longer exists. [fe-connect.c]
 const WHERE_THE_PASSWORD_WAS: &str = "password retrieved from file";
 
 #[derive(QueryableByName)]
@@ -44,60 +41,120 @@ struct Server {
     now: f64,
 }
 
-/// Logs in; or says what is wrong, and which step it belongs to.
-pub(super) fn log_in(
-    patient: &Patient,
-    account: Option<&str>,
-) -> Result<PgConnection, (Step, Trouble)> {
-    patient
+/// Logs in. A problem may belong to another step.
+pub(super) fn log_in(context: &Context, account: Option<&str>) -> StepResult<PgConnection> {
+    let connection = context
         .manager
         .try_connect()
-        .map_err(|error| refused(patient, account, &error))
+        .map_err(|error| refused(context, account, &error))?;
+    let user = context.endpoint.user();
+    Ok((connection, format!("as {user:?}, with a token").into()))
 }
 
-fn refused(patient: &Patient, account: Option<&str>, error: &Error) -> (Step, Trouble) {
-    let endpoint = &patient.endpoint;
-    let text = first_cause(error);
-    let user = endpoint.user();
-    if error.kind() == ErrorKind::LoginRefused && text.contains(ASKED_FOR_A_PASSWORD) {
-        let trouble = Trouble::new(
-            format!(
-                "the server asked {user:?} for a password instead of a token: there is no such \
-                 user, or it has not been granted rds_iam: {text}"
+fn refused(context: &Context, account: Option<&str>, error: &Error) -> Problem {
+    let message = first_cause(error);
+    let (step, problem) = match (classify(&message), error.kind()) {
+        (Some(cause), _) => (cause.step, known(context, account, cause, message)),
+        // Neither a token nor another server changes what the connection string has.
+        (None, ErrorKind::Configuration) => (
+            Step::String,
+            Problem::new(message, "correct this setting in the connection string"),
+        ),
+        (None, ErrorKind::Network) => (
+            Step::Tcp,
+            Problem::new(
+                message,
+                "check the network between here and the database: the connection broke in the login",
             ),
-            "run this as the database's master user, the first line only if there is no such user",
-        );
-        let statements = advice::create_and_grant(endpoint, account);
-        return (Step::Role, trouble.paste(statements));
-    }
-    let trouble = match error.kind() {
-        ErrorKind::LoginRefused => {
-            let next = match advice::resource_hint(endpoint) {
-                Some(command) => format!(
-                    "attach this policy to the identity of the credentials above, with the id that \
-                     `{command}` gives"
-                ),
-                None => "attach this policy to the identity of the credentials above".to_owned(),
-            };
-            Trouble::new(
-                format!(
-                    "the server did not accept the token: the identity has no policy for it, its \
-                     keys are not AWS's any more, or the clocks differ: {text}"
-                ),
-                next,
+        ),
+        (None, ErrorKind::Tls) => (
+            Step::Tls,
+            Problem::new(message, "correct host, sslmode and sslrootcert"),
+        ),
+        (None, ErrorKind::Throttled | ErrorKind::ServerUnavailable) => (
+            Step::Login,
+            Problem::new(message, "wait until the server accepts logins, and try again"),
+        ),
+        // The message may be in another language.
+        (None, ErrorKind::LoginRefused) => (
+            Step::Login,
+            Problem::new(
+                message,
+                "read the server's log for the cause, which this message does not name; if the server \
+                 refused the token, attach this policy to the identity of the credentials above",
             )
-            .paste(advice::policy(endpoint, account))
-        }
-        ErrorKind::Throttled => {
-            Trouble::new(text, "open fewer connections at a time, and try again")
-        }
-        ErrorKind::ServerUnavailable => Trouble::new(text, "wait until the server takes logins"),
-        _ => Trouble::new(text, "mend what it says; all before the login went well"),
+            .paste(advice::policy(&context.endpoint, account)),
+        ),
+        (None, _) => (
+            Step::Login,
+            Problem::new(message, "correct the cause; all steps before the login passed"),
+        ),
     };
-    (Step::Login, trouble)
+    problem.at(step)
 }
 
-/// What the server or libpq said, without what the library makes of it: that is the doctor's part.
+/// The problem of a cause that the guide lists.
+fn known(context: &Context, account: Option<&str>, cause: &Cause, message: String) -> Problem {
+    let endpoint = &context.endpoint;
+    let user = endpoint.user();
+    match cause.advice {
+        Advice::Text(next) => Problem::new(message, next),
+        Advice::CreateAndGrant => Problem::new(
+            format!(
+                "the server asked {user:?} for a password instead of a token: the user does not exist \
+                 or is not a member of rds_iam: {message}"
+            ),
+            "run this as the database's master user; omit the first line if the user exists",
+        )
+        .paste(advice::create_and_grant(endpoint, account)),
+        Advice::Create => Problem::new(message, "run this as the database's master user")
+            .paste(advice::create_and_grant(endpoint, account)),
+        Advice::AllowLogin => Problem::new(message, "run this as the database's master user")
+            .paste(advice::allow_login(endpoint)),
+        Advice::GrantConnect => {
+            let database = match context.parameter("dbname") {
+                "" => user,
+                name => name,
+            };
+            Problem::new(message, "run this as the database's owner or master user")
+                .paste(advice::grant_connect(endpoint, database))
+        }
+        Advice::Policy => refused_token(context, account, &message),
+    }
+}
+
+fn refused_token(context: &Context, account: Option<&str>, message: &str) -> Problem {
+    let endpoint = &context.endpoint;
+    if !advice::is_aws_name(endpoint) {
+        let host = endpoint.host();
+        return Problem::new(
+            format!(
+                "the server refused the token, which was signed for {host}, and {host} is not the name \
+                 of an AWS endpoint: {message}"
+            ),
+            "add the database's own endpoint to the connection string as iam_host, and its port as \
+             iam_port if it differs; tokens are signed for that name",
+        )
+        .paste("iam_host=NAME.ID.REGION.rds.amazonaws.com");
+    }
+    let next = match advice::resource_hint(endpoint) {
+        Some(command) => format!(
+            "attach this policy to the identity of the credentials above, with the id that `{command}` \
+             prints"
+        ),
+        None => "attach this policy to the identity of the credentials above".to_owned(),
+    };
+    Problem::new(
+        format!(
+            "the server refused the token: the identity has no policy for it, its keys are no longer \
+             valid, or the clocks differ: {message}"
+        ),
+        next,
+    )
+    .paste(advice::policy(endpoint, account))
+}
+
+/// The message of the server or libpq, without the library's explanation.
 fn first_cause(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -113,39 +170,42 @@ fn first_cause(error: &Error) -> String {
     lines.join("; ")
 }
 
-pub(super) fn role(patient: &Patient, connection: &mut PgConnection) -> Outcome<()> {
-    let endpoint = &patient.endpoint;
+pub(super) fn role(context: &Context, mut connection: PgConnection) -> StepResult<PgConnection> {
+    let endpoint = &context.endpoint;
     if endpoint.engine() == Engine::Dsql {
-        let found = "Aurora DSQL has no rds_iam: it maps users by AWS IAM GRANT";
-        return Ok(((), found.to_owned().into()));
+        let found = "Aurora DSQL has no role rds_iam; AWS IAM GRANT maps its users";
+        return Ok((connection, found.to_owned().into()));
     }
     let Membership { is_member } = sql_query(MEMBERSHIP)
-        .get_result(connection)
+        .get_result(&mut connection)
         .map_err(unanswered)?;
     let user = endpoint.user();
     if is_member {
-        return Ok(((), format!("{user:?} is a member of rds_iam").into()));
+        return Ok((
+            connection,
+            format!("{user:?} is a member of rds_iam").into(),
+        ));
     }
     if advice::is_proxy(endpoint) {
         let found =
-            format!("{user:?} is no member of rds_iam, and RDS Proxy asks for no membership");
-        return Ok(((), found.into()));
+            format!("{user:?} is not a member of rds_iam, and RDS Proxy does not require it");
+        return Ok((connection, found.into()));
     }
-    Err(Trouble::new(
-        format!("{user:?} is no member of rds_iam, so RDS itself would ask it for a password"),
+    Err(Problem::new(
+        format!("{user:?} is not a member of rds_iam, so RDS would ask it for a password"),
         "run this as the database's master user",
     )
     .paste(advice::grant(endpoint, None)))
 }
 
-pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
+pub(super) fn server(mut connection: PgConnection) -> StepResult<()> {
     let clock = Clock::default();
     let asked = clock.now();
     let server: Server = sql_query(SERVER)
-        .get_result(connection)
+        .get_result(&mut connection)
         .map_err(unanswered)?;
     let answered = clock.now();
-    // The answer was true somewhere between the two.
+    // The server read its clock between the two readings here.
     let midway = asked.wall + (answered.monotonic - asked.monotonic) / 2;
     let ours = midway
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -158,18 +218,18 @@ pub(super) fn server(connection: &mut PgConnection) -> Outcome<()> {
     let ahead = (server.now - ours).round() as i64;
     let found = format!("{}; {}", server.version, compare("its clock", ahead));
     if ahead.abs() > CLOCK_TOLERANCE_SECONDS {
-        return Err(Trouble::new(
-            format!("{found}; tokens may be refused as too old or as signed in the future"),
-            "set this machine's clock, and have it kept right",
+        return Err(Problem::new(
+            format!("{found}; the server may refuse tokens as expired or not yet valid"),
+            "set this machine's clock and synchronise it",
         )
         .paste("sudo timedatectl set-ntp true"));
     }
     Ok(((), found.into()))
 }
 
-fn unanswered(error: diesel::result::Error) -> Trouble {
-    Trouble::new(
-        format!("the server did not answer a query: {error}"),
-        "see the server's log, and try again",
+fn unanswered(error: diesel::result::Error) -> Problem {
+    Problem::new(
+        format!("a query failed: {error}"),
+        "read the server's log, and try again",
     )
 }

@@ -1,7 +1,8 @@
-//! `rds-iam doctor`: the way of a connection, step by step, and what is wrong at the first that
-//! fails.
+//! `rds-iam doctor`: performs each step of a connection, and explains the first failure.
 
 mod advice;
+mod causes;
+mod certificate;
 mod database;
 mod identity;
 mod network;
@@ -11,60 +12,78 @@ mod tls;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager};
 
 use self::report::Report;
-use self::step::{Failed, Step, Trouble};
-use crate::target::Target;
+use self::step::{Failed, Problem, Step};
+use crate::target::{ConnectTimeout, Target};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  rds-iam doctor                                            # what DATABASE_URL names
+  rds-iam doctor                                            # checks DATABASE_URL
   rds-iam doctor --host \"$HOST\" --user app --profile production
   rds-iam doctor --json | jq .failure
 
-Exit status: 0 if a connection can be opened, or else the step that failed:
-  10  string        the connection string, or its parts, cannot work
+Each step has a time limit, and so has the whole run. --connect-timeout or connect_timeout of the
+connection string sets it for the steps from `dns` on.
+
+Exit status: 0 if a connection can be opened, otherwise the step that failed:
+  10  string        the connection string or the options are invalid, or the database does not exist
   11  region        no region was found
-  12  credentials   AWS credentials are missing, refused or ended
-  13  clock         this machine's clock is more than five minutes from AWS's
-  14  token         no token could be signed that PostgreSQL would take
-  15  dns           the host name has no address
-  16  tcp           nothing answers there
-  17  tls           the certificate is not to be trusted
-  18  login         the token was refused
-  19  role          the user is no member of rds_iam
-  20  server        the server gives no answer, or its clock is more than five minutes from ours
-1 and 2 are for what went wrong before any step.";
+  12  credentials   AWS credentials are missing, refused or expired
+  13  clock         this machine's clock differs from AWS's by more than five minutes
+  14  token         no token was signed, or it is too long for PostgreSQL
+  15  dns           the host name does not resolve
+  16  tcp           no TCP connection was established, or it broke in the login
+  17  tls           the TLS handshake failed, or the certificate is not trusted
+  18  login         the server refused the token, limits logins or accepts none
+  19  role          the user does not exist, or lacks rds_iam, LOGIN or CONNECT
+  20  server        a query failed, the server is not of the wanted kind, or its clock differs by more
+                    than five minutes
+1 and 2 are for failures before the first step.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
 
+    #[command(flatten)]
+    timeout: ConnectTimeout,
+
     /// Prints one JSON document at the end instead of lines
     #[arg(long)]
     json: bool,
 }
 
+/// The time limit of a step that neither dials nor waits for the server. The library limits each
+/// fetch of credentials to less.
+const LOCAL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The time that a step gets beyond a limit inside it, which reports the cause.
+const MARGIN: Duration = Duration::from_secs(3);
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let mut report = Report::new(arguments.json);
-    // What failed stands in the report, with its exit status.
-    let _ = examine(&arguments.target, &mut report);
+    let mut report = Report::new(arguments.json, LOCAL_LIMIT);
+    // The report has the failure and its exit status.
+    let _ = check(arguments, &mut report);
     Ok(report.finish()?)
 }
 
-/// What is known of a connection after its string was read.
-struct Patient {
+/// The connection under examination, once its connection string is parsed.
+#[derive(Clone)]
+struct Context {
     manager: PgConnectionManager,
     endpoint: Endpoint,
     auth: IamAuth,
+    /// The time limit of a connect.
+    limit: Duration,
 }
 
-impl Patient {
-    /// One of libpq's parameters; empty where it is not set.
+impl Context {
+    /// The value of a libpq parameter, or an empty string if it is not set.
     fn parameter(&self, keyword: &str) -> &str {
         self.manager
             .parameters()
@@ -73,58 +92,66 @@ impl Patient {
     }
 }
 
-fn examine(target: &Target, report: &mut Report) -> Result<(), Failed> {
-    let mut patient = report.step(Step::String, || read(target))?;
-    // From here on the region is known, and so is what the policy has to say.
-    let endpoint = report.step(Step::Region, || identity::region(&patient))?;
-    patient.endpoint = endpoint;
-    let credentials = report.step(Step::Credentials, || identity::credentials(&patient))?;
-    report.step(Step::Clock, || identity::clock(&patient))?;
-    report.step(Step::Token, || identity::token(&patient))?;
-    let addresses = report.step(Step::Dns, || network::resolve(&patient))?;
-    let stream = report.step(Step::Tcp, || network::dial(&addresses))?;
-    report.step(Step::Tls, || tls::shake_hands(&patient, stream))?;
-
-    let account = credentials.account_id.as_deref();
-    // Where the server asks for a password, that is what the next step is about.
-    let attempt = report.attempt(|| database::log_in(&patient, account));
-    let mut connection = match attempt.result {
-        Err((step, trouble)) => return Err(report.fail(step, attempt.took, trouble)),
-        Ok(connection) => {
-            let found = format!("as {:?}, with a token", patient.endpoint.user());
-            report.pass(Step::Login, attempt.took, found);
-            connection
-        }
-    };
-    report.step(Step::Role, || database::role(&patient, &mut connection))?;
-    report.step(Step::Server, || database::server(&mut connection))
+fn check(arguments: &Arguments, report: &mut Report) -> Result<(), Failed> {
+    let (target, timeout) = (arguments.target.clone(), arguments.timeout);
+    let read = move || read(&target, timeout);
+    let mut context = report.step(Step::String, LOCAL_LIMIT, read)?;
+    let limit = context.limit;
+    report.extend(LOCAL_LIMIT + limit * 5);
+    // The region is needed for the policy that later steps print.
+    context.endpoint = report.step(Step::Region, LOCAL_LIMIT, with(&context, identity::region))?;
+    let credentials = with(&context, identity::credentials);
+    let credentials = report.step(Step::Credentials, LOCAL_LIMIT, credentials)?;
+    report.step(Step::Clock, LOCAL_LIMIT, with(&context, identity::clock))?;
+    report.step(Step::Token, LOCAL_LIMIT, with(&context, identity::token))?;
+    let addresses = report.step(Step::Dns, limit, with(&context, network::resolve))?;
+    let for_all = limit * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let dial = move || network::dial(&addresses, limit);
+    let stream = report.step(Step::Tcp, for_all + MARGIN, dial)?;
+    let handshake = with(&context, |context| tls::shake_hands(context, stream));
+    report.step(Step::Tls, limit, handshake)?;
+    let login = with(&context, move |context| {
+        database::log_in(context, credentials.account_id.as_deref())
+    });
+    // libpq counts whole seconds, and the library may log in twice.
+    let connection = report.step(Step::Login, limit + MARGIN, login)?;
+    let role = with(&context, |context| database::role(context, connection));
+    let connection = report.step(Step::Role, limit, role)?;
+    report.step(Step::Server, limit, move || database::server(connection))
 }
 
-fn read(target: &Target) -> step::Outcome<Patient> {
+/// The work of a step, on a thread of its own.
+fn with<T>(
+    context: &Context,
+    work: impl FnOnce(&Context) -> T + Send + 'static,
+) -> impl FnOnce() -> T + Send + 'static {
+    let context = context.clone();
+    move || work(&context)
+}
+
+fn read(target: &Target, timeout: ConnectTimeout) -> step::StepResult<Context> {
     let wrong = |error: diesel_rds_iam::Error| {
-        Trouble::new(
-            error,
-            "correct the connection string or the options, as it says",
-        )
+        Problem::new(error, "correct the connection string or the options")
     };
-    let manager = target.manager().map_err(wrong)?;
+    let manager = target.manager_within(timeout).map_err(wrong)?;
     let (Some(endpoint), Some(auth)) = (manager.endpoint(), manager.auth()) else {
-        return Err(Trouble::new(
-            "the connection string has a password or says iam=off, so no token would be used",
-            "leave the password and iam=off out",
+        return Err(Problem::new(
+            "the connection string has a password or iam=off, so the login would not use a token",
+            "remove the password and iam=off",
         ));
     };
-    let patient = Patient {
+    let context = Context {
         endpoint: endpoint.clone(),
         auth: auth.clone(),
         manager: manager.clone(),
+        limit: target.connect_timeout(timeout),
     };
     let found = format!(
         "{} at {}:{}, sslmode {}",
-        patient.endpoint.user(),
-        patient.parameter("host"),
-        patient.parameter("port"),
-        patient.parameter("sslmode"),
+        context.endpoint.user(),
+        context.parameter("host"),
+        context.parameter("port"),
+        context.parameter("sslmode"),
     );
-    Ok((patient, found.into()))
+    Ok((context, found.into()))
 }

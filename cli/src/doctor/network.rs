@@ -1,31 +1,28 @@
-//! The way to the server: its address, and whether anything answers there.
+//! Name resolution and the TCP connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::Patient;
-use super::step::{Outcome, Trouble};
+use super::Context;
+use super::step::{Problem, StepResult};
 
-/// How long one address may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-pub(super) fn resolve(patient: &Patient) -> Outcome<Vec<SocketAddr>> {
-    let host = patient.parameter("host");
-    let given = patient.parameter("hostaddr");
+pub(super) fn resolve(context: &Context) -> StepResult<Vec<SocketAddr>> {
+    let host = context.parameter("host");
+    let given = context.parameter("hostaddr");
     let dialled = if given.is_empty() { host } else { given };
-    let port: u16 = patient.parameter("port").parse().unwrap_or(5432);
+    let port: u16 = context.parameter("port").parse().unwrap_or(5432);
     let found = (dialled, port)
         .to_socket_addrs()
         .map(Iterator::collect::<Vec<_>>)
         .and_then(|addresses| match addresses.is_empty() {
-            true => Err(io::Error::other("there is none")),
+            true => Err(io::Error::other("no addresses")),
             false => Ok(addresses),
         });
     let addresses = found.map_err(|error| {
-        Trouble::new(
-            format!("{dialled} has no address here: {error}"),
-            "correct the host name; that of a private database is known inside its VPC only",
+        Problem::new(
+            format!("{dialled} does not resolve: {error}"),
+            "correct the host name; the name of a private database may resolve inside its VPC only",
         )
     })?;
     let mut text: Vec<String> = Vec::new();
@@ -38,31 +35,32 @@ pub(super) fn resolve(patient: &Patient) -> Outcome<Vec<SocketAddr>> {
     let how = if given.is_empty() {
         ""
     } else {
-        ", as hostaddr says"
+        ", from hostaddr"
     };
     Ok((addresses, format!("{}{how}", text.join(", ")).into()))
 }
 
-pub(super) fn dial(addresses: &[SocketAddr]) -> Outcome<TcpStream> {
+/// Connects to the first address that answers. `limit` is for each, as in libpq.
+pub(super) fn dial(addresses: &[SocketAddr], limit: Duration) -> StepResult<TcpStream> {
     let mut failures = Vec::new();
     for address in addresses {
-        match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
+        match TcpStream::connect_timeout(address, limit) {
             Ok(stream) => return Ok((stream, format!("connected to {address}").into())),
             Err(error) => failures.push((address, error)),
         }
     }
     let is_refused = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::ConnectionRefused;
     let next = if failures.iter().all(is_refused) {
-        "see that the database is running, and that this is its port"
+        "check that the database is running, and that the port is correct"
     } else {
-        "let this machine in: its address in the database's security group, and a route to the VPC"
+        "allow this machine's address in the database's security group, and check the route to the VPC"
     };
     let failures: Vec<String> = failures
         .iter()
         .map(|(address, error)| format!("{address}: {error}"))
         .collect();
-    Err(Trouble::new(
-        format!("nothing answers at {}", failures.join("; ")),
+    Err(Problem::new(
+        format!("no TCP connection to {}", failures.join("; ")),
         next,
     ))
 }

@@ -1,8 +1,8 @@
-//! The steps, and what comes out of one.
+//! The steps, and the result of a step.
 
 use std::fmt::Display;
 
-/// A part of the way of a connection, in its order.
+/// A step of a connection, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     String,
@@ -35,7 +35,7 @@ impl Step {
         }
     }
 
-    /// The exit status where it fails. They are in the help text, and stay what they are.
+    /// The exit status if the step fails. The help text documents them, so they do not change.
     pub(super) fn exit_code(self) -> u8 {
         match self {
             Step::String => 10,
@@ -53,47 +53,56 @@ impl Step {
     }
 }
 
-/// What a step has for the next ones and what it found, or what is wrong.
-pub(super) type Outcome<T> = Result<(T, Found), Trouble>;
+/// The value for the next steps with an observation, or the problem.
+pub(super) type StepResult<T> = Result<(T, Observation), Problem>;
 
-/// What a step that did not fail has to tell.
+/// The observation of a step that did not fail.
 #[derive(Debug)]
-pub(super) enum Found {
-    Good(String),
-    /// There was nothing to be seen.
-    NotSeen(String),
+pub(super) enum Observation {
+    Passed(String),
+    /// The step had nothing to check.
+    Skipped(String),
 }
 
-impl From<String> for Found {
-    fn from(text: String) -> Found {
-        Found::Good(text)
+impl From<String> for Observation {
+    fn from(text: String) -> Observation {
+        Observation::Passed(text)
     }
 }
 
-/// What is wrong, and what to do about it.
+/// What failed, and what to do about it.
 #[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) meaning: String,
+pub(super) struct Problem {
+    /// The step that it belongs to, if that is not the one that found it.
+    pub(super) step: Option<Step>,
+    pub(super) message: String,
     pub(super) next: String,
-    /// A policy, a statement or a setting, ready to be used.
+    /// A policy, a statement or a setting to copy.
     pub(super) paste: Option<String>,
 }
 
-impl Trouble {
-    pub(super) fn new(meaning: impl Display, next: impl Into<String>) -> Trouble {
-        Trouble {
-            meaning: meaning.to_string(),
+impl Problem {
+    pub(super) fn new(message: impl Display, next: impl Into<String>) -> Problem {
+        Problem {
+            step: None,
+            message: message.to_string(),
             next: next.into(),
             paste: None,
         }
     }
 
-    pub(super) fn paste(mut self, text: impl Into<String>) -> Trouble {
+    /// Assigns the problem to another step than the one that found it.
+    pub(super) fn at(mut self, step: Step) -> Problem {
+        self.step = Some(step);
+        self
+    }
+
+    pub(super) fn paste(mut self, text: impl Into<String>) -> Problem {
         self.paste = Some(text.into());
         self
     }
 }
 
-/// A step failed, and the report has it.
+/// A step failed, and the report has its problem.
 #[derive(Debug)]
 pub(super) struct Failed;

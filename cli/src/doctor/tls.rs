@@ -1,110 +1,92 @@
-//! The server's certificate, looked at before a token is sent anywhere.
+//! The TLS handshake and the server's certificate, before a token is sent.
 //!
-//! The handshake is let through whatever the certificate is, so that there is something to be shown;
-//! then it is judged as `sslmode` asks. Nothing is sent inside.
+//! The handshake accepts every certificate, so that the report can describe it. `certificate` then
+//! verifies it as `sslmode` requires. No data is sent inside the connection.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use diesel_rds_iam::Roots;
-use openssl::nid::Nid;
-use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod, SslRef, SslVerifyMode, SslVersion};
-use openssl::x509::store::{X509StoreBuilder, X509StoreBuilderRef};
-use openssl::x509::{X509, X509NameRef, X509VerifyResult};
+use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod, SslVerifyMode, SslVersion};
 
-use super::Patient;
-use super::step::{Outcome, Trouble};
+use super::step::{Problem, StepResult};
+use super::{Context, certificate};
 
-/// How long the server may take for an answer.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// What a client of PostgreSQL says before TLS. [SSLRequest in the manual's message formats]
+/// PostgreSQL's SSLRequest. [PostgreSQL manual, message formats]
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// What OpenSSL calls a certificate for another name. [x509_vfy.h]
-const HOSTNAME_MISMATCH: [i32; 2] = [62, 64];
-
-/// What OpenSSL calls one that has ended.
-const HAS_EXPIRED: i32 = 10;
-
-pub(super) fn shake_hands(patient: &Patient, stream: TcpStream) -> Outcome<()> {
-    ask(&stream)?;
-    let ssl = prepare(patient).map_err(|error| {
-        Trouble::new(
-            format!("this machine's OpenSSL takes no such settings: {error}"),
+pub(super) fn shake_hands(context: &Context, stream: TcpStream) -> StepResult<()> {
+    ask(&stream, context.limit)?;
+    let ssl = prepare(context).map_err(|error| {
+        Problem::new(
+            format!("OpenSSL does not accept the settings: {error}"),
             "correct sslrootcert and host",
         )
     })?;
-    let stream = ssl.connect(Persistent(stream)).map_err(|error| {
+    let stream = ssl.connect(RetryInterrupted(stream)).map_err(|error| {
         let cause = match error {
             HandshakeError::SetupFailure(error) => error.to_string(),
             HandshakeError::Failure(stream) | HandshakeError::WouldBlock(stream) => {
                 stream.error().to_string()
             }
         };
-        Trouble::new(
+        Problem::new(
             format!("the TLS handshake failed: {cause}"),
-            "see that nothing but the database, such as a proxy of the network's, answers there",
+            "check that the database itself answers there, and not a proxy of the network",
         )
     })?;
-    let ssl = stream.ssl();
-    let verdict = ssl.verify_result();
-    if verifies(patient) && verdict != X509VerifyResult::OK {
-        return Err(distrusted(patient, ssl, verdict));
-    }
-    Ok(((), describe(patient, ssl).into()))
+    Ok(((), certificate::verify(context, stream.ssl())?.into()))
 }
 
-/// Asks for TLS, and fails if the server has none.
-fn ask(mut stream: &TcpStream) -> Result<(), Trouble> {
+/// Requests TLS, and fails if the server does not support it.
+fn ask(mut stream: &TcpStream, limit: Duration) -> Result<(), Problem> {
     let mut answer = [0];
     let answered = stream
-        .set_read_timeout(Some(LIMIT))
-        .and_then(|()| stream.set_write_timeout(Some(LIMIT)))
+        .set_read_timeout(Some(limit))
+        .and_then(|()| stream.set_write_timeout(Some(limit)))
         .and_then(|()| stream.write_all(&SSL_REQUEST))
         .and_then(|()| stream.read_exact(&mut answer));
     match (answered, answer) {
         (Ok(()), [b'S']) => Ok(()),
-        (Ok(()), [b'N']) => Err(Trouble::new(
-            "the server has no TLS, and a token is sent through nothing else",
-            "dial the database itself; RDS always has TLS",
+        (Ok(()), [b'N']) => Err(Problem::new(
+            "the server does not support TLS, which a token requires",
+            "connect to the database itself; RDS always supports TLS",
         )),
-        (Ok(()), _) => Err(Trouble::new(
-            "what answers there is no PostgreSQL",
+        (Ok(()), _) => Err(Problem::new(
+            "the server does not speak PostgreSQL's protocol",
             "correct host and port",
         )),
-        (Err(error), _) => Err(Trouble::new(
+        (Err(error), _) => Err(Problem::new(
             format!(
-                "the server gave no answer to the request for TLS: {}",
-                told(&error)
+                "the server did not answer the request for TLS: {}",
+                describe_error(&error, limit)
             ),
-            "see that it is PostgreSQL that listens there, and not too busy",
+            "check that PostgreSQL listens there, and that it is not overloaded",
         )),
     }
 }
 
-/// A stream that goes on where a signal broke in. A socket with a limit is interrupted even by the
-/// program's being stopped and continued [signal(7)], and OpenSSL takes that for the end.
-struct Persistent<S>(S);
+/// A stream that retries interrupted calls. Stopping and continuing the program interrupts a socket
+/// with a time limit [signal(7)], and OpenSSL treats the interruption as a failure.
+struct RetryInterrupted<S>(S);
 
-impl<S: Read> Read for Persistent<S> {
+impl<S: Read> Read for RetryInterrupted<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        persist(|| self.0.read(buffer))
+        retry_interrupted(|| self.0.read(buffer))
     }
 }
 
-impl<S: Write> Write for Persistent<S> {
+impl<S: Write> Write for RetryInterrupted<S> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        persist(|| self.0.write(buffer))
+        retry_interrupted(|| self.0.write(buffer))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        persist(|| self.0.flush())
+        retry_interrupted(|| self.0.flush())
     }
 }
 
-fn persist<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn retry_interrupted<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -113,153 +95,40 @@ fn persist<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn told(error: &io::Error) -> String {
+fn describe_error(error: &io::Error, limit: Duration) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("none within {} s", LIMIT.as_secs())
+            format!("no answer within {} s", limit.as_secs())
         }
         _ => error.to_string(),
     }
 }
 
-fn prepare(patient: &Patient) -> Result<Ssl, openssl::error::ErrorStack> {
-    let mut context = SslContext::builder(SslMethod::tls_client())?;
-    context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    context.set_verify(SslVerifyMode::NONE);
-    let mut store = X509StoreBuilder::new()?;
-    match patient.manager.roots() {
-        Some(Roots::Carried(pem)) => add(&mut store, pem.as_bytes())?,
-        // It was read, and seen to hold certificates, when the string was.
-        Some(Roots::File(path)) => add(&mut store, &std::fs::read(path).unwrap_or_default())?,
-        Some(Roots::System) => store.set_default_paths()?,
-        _ => {}
-    }
-    context.set_cert_store(store.build());
-    let mut ssl = Ssl::new(&context.build())?;
-    let host = patient.parameter("host");
-    match host.parse::<IpAddr>() {
-        Ok(address) if names_the_host(patient) => ssl.param_mut().set_ip(address)?,
-        Ok(_) => {}
-        Err(_) => {
-            ssl.set_hostname(host)?;
-            if names_the_host(patient) {
-                ssl.param_mut().set_host(host)?;
-            }
-        }
+fn prepare(context: &Context) -> Result<Ssl, openssl::error::ErrorStack> {
+    let mut tls_context = SslContext::builder(SslMethod::tls_client())?;
+    tls_context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    tls_context.set_verify(SslVerifyMode::NONE);
+    tls_context.set_cert_store(certificate::store(context)?.build());
+    let mut ssl = Ssl::new(&tls_context.build())?;
+    let host = context.parameter("host");
+    if host.parse::<IpAddr>().is_err() {
+        ssl.set_hostname(host)?;
     }
     Ok(ssl)
-}
-
-fn add(store: &mut X509StoreBuilderRef, pem: &[u8]) -> Result<(), openssl::error::ErrorStack> {
-    X509::stack_from_pem(pem)?
-        .into_iter()
-        .try_for_each(|root| store.add_cert(root))
-}
-
-/// Without roots nothing is verified, as with `sslmode=require`.
-fn verifies(patient: &Patient) -> bool {
-    patient.manager.roots().is_some()
-}
-
-fn names_the_host(patient: &Patient) -> bool {
-    patient.parameter("sslmode") == "verify-full"
-}
-
-fn describe(patient: &Patient, ssl: &SslRef) -> String {
-    let version = ssl.version_str();
-    let names = names(ssl);
-    if !verifies(patient) {
-        return format!("{version}, for {names}, not verified, as sslmode says");
-    }
-    let chain: Vec<String> = ssl
-        .verified_chain()
-        .into_iter()
-        .flatten()
-        .map(|certificate| common_name(certificate.subject_name()))
-        .collect();
-    let root = chain.last().map_or("unknown", String::as_str);
-    let length = chain.len();
-    format!("{version}, for {names}, a chain of {length}, vouched for by the root {root:?}")
-}
-
-fn distrusted(patient: &Patient, ssl: &SslRef, verdict: X509VerifyResult) -> Trouble {
-    let why = verdict.error_string();
-    let certificate = ssl.peer_certificate();
-    let code = verdict.as_raw();
-    if HOSTNAME_MISMATCH.contains(&code) {
-        let host = patient.parameter("host");
-        return Trouble::new(
-            format!(
-                "the certificate is for {}, and not for {host} ({why})",
-                names(ssl)
-            ),
-            "set host to the database's own name, and hostaddr to the address to dial if that is \
-             another one",
-        )
-        .paste(format!("host={} hostaddr=ADDRESS", first_name(ssl)));
-    }
-    if code == HAS_EXPIRED {
-        let end = certificate.map(|certificate| certificate.not_after().to_string());
-        return Trouble::new(
-            format!("the certificate ended {} ({why})", end.unwrap_or_default()),
-            "have the server's certificate renewed, or set this machine's clock if that is wrong",
-        );
-    }
-    let issuer = certificate
-        .map(|certificate| common_name(certificate.issuer_name()))
-        .unwrap_or_default();
-    Trouble::new(
-        format!("no root that is trusted here vouches for the certificate, which {issuer:?} issued ({why})"),
-        "name the file with the server's root in sslrootcert, if it is the right server",
-    )
-    .paste("https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem")
-}
-
-fn names(ssl: &SslRef) -> String {
-    let all = all_names(ssl);
-    match all.as_slice() {
-        [] => "no name".to_owned(),
-        names => names.join(", "),
-    }
-}
-
-fn first_name(ssl: &SslRef) -> String {
-    let mut all = all_names(ssl);
-    if all.is_empty() {
-        return "NAME".to_owned();
-    }
-    all.swap_remove(0)
-}
-
-fn all_names(ssl: &SslRef) -> Vec<String> {
-    let certificate = ssl.peer_certificate();
-    certificate
-        .and_then(|certificate| certificate.subject_alt_names())
-        .into_iter()
-        .flatten()
-        .filter_map(|name| Some(name.dnsname()?.to_owned()))
-        .collect()
-}
-
-fn common_name(name: &X509NameRef) -> String {
-    name.entries_by_nid(Nid::COMMONNAME)
-        .next()
-        .and_then(|entry| entry.data().to_string().ok())
-        .unwrap_or_else(|| "without a name".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Interrupted every other time.
-    struct Restless {
+    /// Every other call is interrupted.
+    struct Interrupted {
         is_interrupted: bool,
         written: Vec<u8>,
     }
 
-    impl Restless {
-        fn go_on(&mut self) -> io::Result<()> {
+    impl Interrupted {
+        fn check(&mut self) -> io::Result<()> {
             self.is_interrupted = !self.is_interrupted;
             match self.is_interrupted {
                 true => Err(io::ErrorKind::Interrupted.into()),
@@ -268,28 +137,28 @@ mod tests {
         }
     }
 
-    impl Read for Restless {
+    impl Read for Interrupted {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.go_on()?;
+            self.check()?;
             buffer[0] = b'r';
             Ok(1)
         }
     }
 
-    impl Write for Restless {
+    impl Write for Interrupted {
         fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-            self.go_on()?;
+            self.check()?;
             self.written.write(buffer)
         }
 
         fn flush(&mut self) -> io::Result<()> {
-            self.go_on()
+            self.check()
         }
     }
 
     #[test]
-    fn a_signal_breaks_nothing_off() {
-        let mut stream = Persistent(Restless {
+    fn an_interrupted_call_is_retried() {
+        let mut stream = RetryInterrupted(Interrupted {
             is_interrupted: false,
             written: Vec::new(),
         });
@@ -301,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_otherwise_fails() {
-        let failed = persist(|| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    fn other_errors_are_returned() {
+        let result = retry_interrupted(|| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

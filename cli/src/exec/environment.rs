@@ -1,10 +1,10 @@
-//! A connection, said in libpq's variables and in a URL.
+//! A connection as libpq's environment variables and as a URL.
 
 use std::process::Command;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// libpq's keywords that a variable exists for. [PQconninfoOptions in fe-connect.c]
+/// libpq's keywords that have an environment variable. [PQconninfoOptions in fe-connect.c]
 const VARIABLES: &[(&str, &str)] = &[
     ("application_name", "PGAPPNAME"),
     ("channel_binding", "PGCHANNELBINDING"),
@@ -39,8 +39,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("user", "PGUSER"),
 ];
 
-/// What the caller may well have set for programs in general: it says nothing of where to connect,
-/// or as whom.
+/// Variables of the caller that stay, because they select neither the server nor the user.
 const PREFERENCES: &[&str] = &[
     "PGAPPNAME",
     "PGCLIENTENCODING",
@@ -48,7 +47,7 @@ const PREFERENCES: &[&str] = &[
     "PGOPTIONS",
 ];
 
-/// Variables without a keyword in a connection of ours, which would win over it.
+/// Variables that would override the connection and have no keyword in it.
 const OTHERS: &[&str] = &[
     "PGPASSFILE",
     "PGPASSWORD",
@@ -63,7 +62,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// What a program is told of a connection.
+/// The connection that a program is given.
 pub(super) struct Environment {
     parameters: Vec<(String, String)>,
 }
@@ -74,7 +73,7 @@ impl Environment {
             .filter(|(_, value)| !value.is_empty())
             .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
             .collect();
-        // A token needs TLS, which GSS encryption would take the place of.
+        // A token needs TLS, and libpq prefers GSS encryption to it.
         if !parameters
             .iter()
             .any(|(keyword, _)| keyword == "gssencmode")
@@ -84,12 +83,12 @@ impl Environment {
         Environment { parameters }
     }
 
-    pub(super) fn trust(&mut self, path: &str) {
+    pub(super) fn set_roots(&mut self, path: &str) {
         self.parameters
             .push(("sslrootcert".to_owned(), path.to_owned()));
     }
 
-    /// Says all of it in `command`'s environment, and takes out what would say otherwise.
+    /// Sets the connection in `command`'s environment, and removes variables that would override it.
     pub(super) fn apply(&self, command: &mut Command) {
         for (keyword, variable) in VARIABLES {
             match self.get(keyword) {
@@ -104,8 +103,8 @@ impl Environment {
         command.env("DATABASE_URL", self.url());
     }
 
-    /// A line for libpq's password file that is good for this server and user only, so that a
-    /// program that is led elsewhere does not take the token there.
+    /// A line of libpq's password file. It matches this host, port and user only, so that a program
+    /// never sends the token to another server.
     pub(super) fn passfile(&self, password: &str) -> String {
         let escape = |text: &str| text.replace('\\', r"\\").replace(':', r"\:");
         let part = |keyword| self.get(keyword).map_or("*".to_owned(), escape);
@@ -118,7 +117,7 @@ impl Environment {
         )
     }
 
-    /// A URL for libpq, without a password.
+    /// The connection as a URL for libpq, without a password.
     fn url(&self) -> String {
         let encode = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
         let part = |keyword| self.get(keyword).map(encode).unwrap_or_default();
@@ -133,7 +132,7 @@ impl Environment {
             .map(|(keyword, value)| format!("{keyword}={}", encode(value)))
             .collect();
         format!(
-            "postgres://{}@{host}:{}/{}?{}",
+            "postgresql://{}@{host}:{}/{}?{}",
             part("user"),
             part("port"),
             part("dbname"),
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_and_the_line_quote_what_has_a_meaning_there() {
+    fn the_url_and_the_password_file_line_escape_special_characters() {
         let parameters = [
             ("host", "::1"),
             ("port", "5432"),
@@ -165,7 +164,7 @@ mod tests {
         let environment = Environment::new(parameters.into_iter());
         assert_eq!(
             environment.url(),
-            "postgres://a%3Ab%40c%5Cd@[::1]:5432/a%2Fb%3Fc?sslmode=verify-full&gssencmode=disable"
+            "postgresql://a%3Ab%40c%5Cd@[::1]:5432/a%2Fb%3Fc?sslmode=verify-full&gssencmode=disable"
         );
         assert_eq!(
             environment.passfile("h:5432/?a=b\\"),

@@ -1,4 +1,4 @@
-//! `rds-iam exec`, with libpq's own programs.
+//! `rds-iam exec`, with PostgreSQL's own programs.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -24,13 +24,52 @@ fn psql_logs_in() {
 }
 
 #[test]
-fn a_program_finds_a_url_without_a_password() {
+fn the_program_gets_a_url_without_a_password() {
     let script = "psql --no-psqlrc \"$DATABASE_URL\" -Atc 'select 2'; echo \"$DATABASE_URL\"";
     let shown = text(run(&mut exec(&["sh", "-c", script])));
     let (answer, url) = shown.split_once('\n').unwrap();
     assert_eq!(answer, "2");
     assert!(url.starts_with("postgres://app@"), "{url}");
     assert!(url.contains("sslmode=verify-full"), "{url}");
+}
+
+/// SQLAlchemy refuses `postgres://`, and libpq the library's parameters.
+#[test]
+fn the_program_gets_the_url_as_it_was_given_without_the_librarys_parameters() {
+    let url = shared_emulator()
+        .url("app")
+        .replace("postgres://", "postgresql://");
+    let given = format!("{url}&iam_region=eu-west-1&application_name=a%20b&iam=on");
+    let mut command = exec(&[
+        "sh",
+        "-c",
+        "echo \"$DATABASE_URL\"; psql --no-psqlrc \"$DATABASE_URL\" -Atc 'show application_name'",
+    ]);
+    command.env("DATABASE_URL", given);
+    let shown = text(run(&mut command));
+    assert_eq!(shown, format!("{url}&application_name=a%20b\na b\n"));
+}
+
+/// An option overrides the connection string, for the program too.
+#[test]
+fn the_program_gets_the_roots_of_the_option() {
+    let ca = shared_emulator().ca_path();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.pem");
+    std::fs::copy(ca, &copy).unwrap();
+    let mut command = rds_iam_to(shared_emulator(), "app");
+    command.args(["exec", "--sslrootcert"]).arg(&copy).args([
+        "--",
+        "sh",
+        "-c",
+        "echo \"$DATABASE_URL $PGSSLROOTCERT\"; psql --no-psqlrc \"$DATABASE_URL\" -Atc 'select 4'",
+    ]);
+    let shown = text(run(&mut command));
+    assert!(!shown.contains("sslrootcert="), "{shown}");
+    assert!(
+        shown.ends_with(&format!(" {}\n4\n", copy.display())),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -62,7 +101,7 @@ fn accepted(user: &str) -> usize {
 }
 
 #[test]
-fn what_the_environment_says_otherwise_does_not_count() {
+fn variables_that_would_override_the_connection_are_removed() {
     let mut command = exec(&["psql", "--no-psqlrc", "-Atc", "select current_database()"]);
     for (variable, value) in [
         ("PGPASSWORD", "wrong"),
@@ -85,7 +124,7 @@ fn what_the_environment_says_otherwise_does_not_count() {
 }
 
 #[test]
-fn the_token_is_in_a_file_for_this_server_only_and_in_nobodys_environment_or_arguments() {
+fn the_token_is_in_a_file_for_this_server_and_in_no_environment_or_argument() {
     let script = "cat \"$PGPASSFILE\"; tr '\\0' '\\n' </proc/self/environ; \
                   tr '\\0' '\\n' </proc/$$/environ; tr '\\0' '\\n' </proc/$$/cmdline";
     let shown = text(run_openly(&mut exec(&["sh", "-c", script])));
@@ -101,7 +140,7 @@ fn the_token_is_in_a_file_for_this_server_only_and_in_nobodys_environment_or_arg
 }
 
 #[test]
-fn a_program_that_is_led_elsewhere_does_not_take_the_token_there() {
+fn a_program_that_connects_to_another_server_does_not_send_the_token() {
     let emulator = shared_emulator();
     let elsewhere = format!("host=localhost port={} sslmode=require", emulator.port());
     let ran = run(&mut exec(&[
@@ -117,7 +156,7 @@ fn a_program_that_is_led_elsewhere_does_not_take_the_token_there() {
 }
 
 #[test]
-fn on_request_the_token_is_in_the_environment() {
+fn password_in_environment_sets_pgpassword() {
     let mut command = rds_iam_to(shared_emulator(), "app");
     let script = "psql --no-psqlrc -Atc 'select 3'; echo ${#PGPASSWORD} ${PGPASSFILE-none}";
     command.args([
@@ -136,9 +175,9 @@ fn on_request_the_token_is_in_the_environment() {
     assert_eq!(file, "none");
 }
 
-/// Nothing is dialled here: the roots that are carried do not vouch for the emulator.
+/// Nothing is dialled: the emulator's certificate does not chain to the built-in roots.
 #[test]
-fn the_roots_of_the_region_are_handed_over_too() {
+fn the_program_inherits_the_roots_of_the_region() {
     let mut command = rds_iam_with("AKIDEXAMPLE", MARKER);
     let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
     command.args(["exec", "--host", host, "--user", "app", "--dbname", "shop"]);

@@ -1,5 +1,5 @@
-//! The command's tests: the real program, as a shell would run it. One binary, so that it is linked
-//! once.
+//! The command's tests, which run the real program as a shell does. They are one binary, so that it
+//! is linked once.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,7 +9,7 @@
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
-    reason = "a test that cannot go on panics, and measures time as anyone does"
+    reason = "a test fails by a panic, and may read the machine's clocks"
 )]
 #![cfg(unix)]
 
@@ -17,6 +17,7 @@ mod doctor;
 mod emulate;
 mod exec;
 mod migrate;
+mod refresh;
 mod shell;
 mod support;
 mod token;

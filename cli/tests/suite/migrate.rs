@@ -1,12 +1,14 @@
-//! `rds-iam migrate`, as a deployment would use it.
+//! `rds-iam migrate`, as a deployment uses it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Ran, clean, rds_iam_to, run, shared_emulator, text};
+use crate::support::{Ran, clean, rds_iam_to, run, schema, shared_emulator, text};
 
 /// A database and a folder of two migrations.
 struct Deployment {
@@ -44,7 +46,7 @@ impl Deployment {
         command
     }
 
-    /// With times left out of what it shows.
+    /// Runs the command, and removes durations from its output.
     fn run(&self, arguments: &[&str]) -> Ran {
         let mut ran = run(&mut self.command(arguments));
         let shown = ran.stdout.lines().map(|line| {
@@ -57,7 +59,7 @@ impl Deployment {
 }
 
 #[test]
-fn a_deployment_goes_all_its_ways() {
+fn each_subcommand_does_its_work() {
     let deployment = Deployment::new("all_ways", "app");
     let shown = |arguments: &[&str]| text(deployment.run(arguments));
     let pending = deployment.run(&["pending"]);
@@ -70,7 +72,7 @@ fn a_deployment_goes_all_its_ways() {
 
     let ran = deployment.run(&["run", "--statement-timeout", "1m"]);
     assert_eq!(ran.stdout, "applied 1_plants\napplied 2_beds\n", "{ran:?}");
-    // There is no terminal, so it says what it does in lines.
+    // Without a terminal, progress is printed as lines.
     assert_eq!(ran.stderr, "applying 1_plants\napplying 2_beds\n");
     assert_eq!(ran.code, Some(0));
 
@@ -79,10 +81,12 @@ fn a_deployment_goes_all_its_ways() {
     assert_eq!(shown(&["redo"]), "reverted 2_beds\napplied 2_beds\n");
     assert_eq!(shown(&["revert"]), "reverted 2_beds\n");
     let json: serde_json::Value = serde_json::from_str(&shown(&["list", "--json"])).unwrap();
-    assert_eq!(json[0]["name"], "1_plants");
-    humantime::parse_rfc3339(json[0]["applied_at"].as_str().unwrap()).unwrap();
+    schema::check("migrate", &json);
+    let migrations = &json["migrations"];
+    assert_eq!(migrations[0]["name"], "1_plants");
+    humantime::parse_rfc3339(migrations[0]["applied_at"].as_str().unwrap()).unwrap();
     assert_eq!(
-        json[1],
+        migrations[1],
         json!({"version": "2", "name": "2_beds", "applied_at": null})
     );
     assert_eq!(shown(&["run"]), "applied 2_beds\n");
@@ -97,7 +101,7 @@ fn a_deployment_goes_all_its_ways() {
 }
 
 #[test]
-fn each_failure_has_its_status_and_one_line() {
+fn each_failure_has_an_exit_status_and_prints_one_line() {
     let deployment = Deployment::new("failures", "app");
     let fails = |arguments: &[&str], expected, says: &[&str]| {
         let ran = deployment.run(arguments);
@@ -113,7 +117,7 @@ fn each_failure_has_its_status_and_one_line() {
     let nobody = emulator.url("nobody");
     fails(&["run", "--url", &nobody], 3, &["nobody", "rds_iam"]);
 
-    // Somebody else is at it.
+    // Another session holds the lock.
     let lock = "SELECT pg_advisory_lock(8242840071689561970), pg_sleep(600)";
     let superuser = emulator
         .superuser_url()
@@ -131,7 +135,7 @@ fn each_failure_has_its_status_and_one_line() {
     let said = fails(&["run", "--lock-wait", "0s"], 5, &["lock_wait"]);
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = fails(&["run", "--lock-wait", "10ms"], 5, &["lock_wait"]);
-    let waiting = "another process has the lock; waiting for 10ms at the most";
+    let waiting = "another process holds the lock; waiting for up to 10ms";
     assert_eq!(said.lines().next(), Some(waiting));
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -143,8 +147,53 @@ fn each_failure_has_its_status_and_one_line() {
     fails(&["run"], 4, &["1_plants", "division by zero"]);
 }
 
+/// A folder's name may come from an archive or a merge request.
 #[test]
-fn a_local_database_has_a_password() {
+fn names_of_folders_cannot_write_on_the_terminal() {
+    let deployment = Deployment::new("hostile_names", "app");
+    let name = "3_\x1b[2K\u{9b}evil";
+    deployment.write(name, "SELECT 1", "SELECT 1");
+    let shown = "3_\\u{1b}[2K\\u{9b}evil";
+    for arguments in [&["list"][..], &["pending"], &["run"], &["redo"]] {
+        let ran = deployment.run(arguments);
+        assert!(ran.stdout.contains(shown), "{ran:?}");
+        let said = ran.stdout + &ran.stderr;
+        assert!(!said.contains(['\x1b', '\u{9b}']), "{said:?}");
+    }
+    let json = text(deployment.run(&["list", "--json"]));
+    assert!(!json.contains(['\x1b', '\u{9b}']), "{json:?}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["migrations"][2]["name"], name);
+    deployment.write("4_\x1b[2K", "SELECT 1 / 0", "");
+    let failed = deployment.run(&["run"]);
+    assert_eq!(failed.code, Some(4), "{failed:?}");
+    assert!(!failed.stderr.contains('\x1b'), "{failed:?}");
+}
+
+/// A server that accepts the connection and is silent.
+#[test]
+fn connect_timeout_limits_the_connect() {
+    let deployment = Deployment::new("limits", "app");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+    let url = format!("postgres://app@{host}/app?hostaddr=127.0.0.1&port={port}");
+    let start = Instant::now();
+    let ran = deployment.run(&["run", "--url", &url, "--connect-timeout", "2s"]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stderr.contains("timeout expired"), "{ran:?}");
+    // The default is 9 s.
+    let limited = start.elapsed();
+    assert!(limited < Duration::from_secs(9), "{limited:?}");
+    // More than the default, which would otherwise end it.
+    let start = Instant::now();
+    let ran = deployment.run(&["run", "--url", &(url + "&connect_timeout=11")]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(start.elapsed() > Duration::from_secs(10), "{ran:?}");
+}
+
+#[test]
+fn a_password_in_the_url_replaces_iam() {
     let emulator = shared_emulator();
     emulator.create_password_user("local", "hunter2").unwrap();
     let mut deployment = Deployment::new("local", "local");
@@ -159,12 +208,12 @@ fn a_local_database_has_a_password() {
     }
 }
 
-/// `script` gives it a terminal.
+/// `script` provides the terminal.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_terminal_is_shown_a_bar() {
+fn a_terminal_gets_a_progress_bar() {
     let deployment = Deployment::new("terminal", "app");
-    // Long enough for the bar to be drawn, which it is five times a second.
+    // Long enough for the bar to appear, which is redrawn five times a second.
     deployment.write("1_plants", "SELECT pg_sleep(0.6)", "");
     let run = deployment.command(&["run"]);
     let line = format!("{} migrate run", env!("CARGO_BIN_EXE_rds-iam"));

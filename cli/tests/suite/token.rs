@@ -1,13 +1,13 @@
-//! `rds-iam token`, as a shell would use it.
+//! `rds-iam token`, as a shell uses it.
 
 use std::process::Command;
 
 use rds_iam_emulator::{Emulator, Verdict};
 
-use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, text};
+use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, schema, text};
 
 #[test]
-fn the_token_alone_is_on_standard_output() {
+fn standard_output_is_the_token_alone() {
     let ran = run_openly(
         rds_iam_with("AKIDEXAMPLE", MARKER)
             .args(["token", "--host", "h", "--port", "5432", "--user", "u"])
@@ -24,7 +24,7 @@ fn the_token_alone_is_on_standard_output() {
 }
 
 #[test]
-fn psql_gets_in_with_it() {
+fn psql_logs_in_with_the_token() {
     let emulator = Emulator::builder().start().unwrap();
     emulator.create_iam_user("app").unwrap();
     let url = emulator.url("app");
@@ -50,9 +50,9 @@ fn psql_gets_in_with_it() {
     );
 }
 
-/// Whether the region is the host name's or the AWS configuration's.
+/// The region comes from the host name first, and else from the AWS configuration.
 #[test]
-fn json_says_what_it_is_for_and_until_when() {
+fn json_has_the_dates_and_the_endpoint_of_the_token() {
     for (host, variable) in [
         ("mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com", "us-east-1"),
         ("db.example.com", "eu-west-1"),
@@ -63,6 +63,7 @@ fn json_says_what_it_is_for_and_until_when() {
             .env("AWS_REGION", variable);
         let json: serde_json::Value =
             serde_json::from_str(&text(run_openly(&mut command))).unwrap();
+        schema::check("token", &json);
         assert_eq!(json["host"], host);
         assert_eq!(
             (&json["user"], &json["region"]),
@@ -77,7 +78,38 @@ fn json_says_what_it_is_for_and_until_when() {
 }
 
 #[test]
-fn an_error_is_one_line_and_names_the_setting() {
+fn the_lifetime_can_be_shorter() {
+    let token = |arguments: &[&str]| {
+        run_openly(
+            rds_iam_with("AKIDEXAMPLE", MARKER)
+                .args([
+                    "token",
+                    "--host",
+                    "h",
+                    "--user",
+                    "u",
+                    "--region",
+                    "eu-west-1",
+                ])
+                .args(arguments),
+        )
+    };
+    let short = text(token(&["--token-lifetime", "15s"]));
+    assert!(short.contains("&X-Amz-Expires=15&"), "{short}");
+    let json: serde_json::Value =
+        serde_json::from_str(&text(token(&["--token-lifetime", "15s", "--json"]))).unwrap();
+    let date = |name: &str| humantime::parse_rfc3339(json[name].as_str().unwrap()).unwrap();
+    let lifetime = date("expires").duration_since(date("issued")).unwrap();
+    assert_eq!(lifetime.as_secs(), 15);
+    for wrong in ["1h", "1s"] {
+        let ran = token(&["--token-lifetime", wrong]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("set it from 5s to 900s"), "{ran:?}");
+    }
+}
+
+#[test]
+fn an_error_is_one_line_that_names_the_setting() {
     for (arguments, word) in [
         (&["--host", "db.example.com", "--user", "app"][..], "region"),
         (&["--url", "postgres://app:hunter2@h/db"], "iam"),

@@ -1,4 +1,7 @@
-//! What the tests share: the command in a clean environment, and a database behind the emulator.
+//! Shared by the tests: the command in a clean environment, and a database behind the emulator.
+
+pub mod fake_server;
+pub mod schema;
 
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -6,13 +9,13 @@ use std::time::Duration;
 
 use rds_iam_emulator::Emulator;
 
-/// For how long a test waits for what must happen. Only a failure takes this long.
+/// How long a test waits for a state. Only a failure reaches this limit.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A secret key that opens nothing, and that no output may repeat.
+/// A secret key that no server accepts and that no output may contain.
 pub const MARKER: &str = "MARKERmarkerMARKERmarker";
 
-/// For tests that need no more than a login or a database of their own. It has the user `app`.
+/// An emulator with the user `app`, for tests that need only a login or a database of their own.
 pub fn shared_emulator() -> &'static Emulator {
     static SHARED: LazyLock<Emulator> = LazyLock::new(|| {
         let emulator = Emulator::builder().start().unwrap();
@@ -22,12 +25,12 @@ pub fn shared_emulator() -> &'static Emulator {
     &SHARED
 }
 
-/// The command with nothing of AWS and libpq in its environment.
+/// The command, with no variable of AWS or libpq in its environment.
 pub fn rds_iam() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_rds-iam")))
 }
 
-/// The same with a pair of keys.
+/// The same, with an access key and a secret key.
 pub fn rds_iam_with(key: &str, secret: &str) -> Command {
     let mut command = rds_iam();
     command
@@ -36,14 +39,14 @@ pub fn rds_iam_with(key: &str, secret: &str) -> Command {
     command
 }
 
-/// The same with the keys of `emulator`, and its database to connect to.
+/// The same, with the keys and the URL of `emulator`.
 pub fn rds_iam_to(emulator: &Emulator, user: &str) -> Command {
     let mut command = rds_iam_with(emulator.access_key(), emulator.secret_key());
     command.env("DATABASE_URL", emulator.url(user));
     command
 }
 
-/// Leaves out of `command`'s environment what this machine says of AWS and PostgreSQL.
+/// Removes the variables of AWS and PostgreSQL from `command`'s environment.
 pub fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -63,7 +66,7 @@ pub fn clean(mut command: Command) -> Command {
     command
 }
 
-/// What a program left behind.
+/// The exit status and the output of a program.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -71,7 +74,7 @@ pub struct Ran {
     pub stderr: String,
 }
 
-/// Runs `command`, and sees to it that neither a secret key nor a signature is in its output.
+/// Runs `command`. Panics if a secret key or a signature is in its output.
 pub fn run(command: &mut Command) -> Ran {
     let ran = run_openly(command);
     for secret in [MARKER, "X-Amz-Signature", "rds/iam/emulator/EXAMPLE"] {
@@ -81,7 +84,7 @@ pub fn run(command: &mut Command) -> Ran {
     ran
 }
 
-/// The same for what prints a token on purpose.
+/// The same, for a command that prints a token on purpose.
 pub fn run_openly(command: &mut Command) -> Ran {
     let Output {
         status,
@@ -95,7 +98,7 @@ pub fn run_openly(command: &mut Command) -> Ran {
     }
 }
 
-/// Standard output of a program that has to succeed.
+/// Returns standard output. Panics if the program failed.
 pub fn text(ran: Ran) -> String {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.stdout
