@@ -4,21 +4,28 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::aws::{AwsBehaviour, AwsCall, AwsService, Reply, State, metadata, sts};
 use crate::error::Error;
 
 /// More than any request of these services has.
 const BODY_LIMIT: usize = 256 * 1024;
+
+/// How long a client may take for the headers of a request, and then for its body.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// The pause after a failed `accept`, which would otherwise fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A request, read whole.
 pub(super) struct Whole {
@@ -46,26 +53,41 @@ pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let state = Arc::clone(&state);
-            let service = service_fn(move |request| {
-                let state = Arc::clone(&state);
-                async move { Ok::<_, Infallible>(serve(&state, request).await) }
-            });
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tcp), service),
-            );
-        }
-    });
+    tokio::spawn(accept_all(state, listener));
     Ok(address)
+}
+
+/// Accepts connections until the runtime ends. A failed `accept`, for instance for want of file
+/// descriptors, is logged and tried again.
+async fn accept_all(state: Arc<State>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let state = Arc::clone(&state);
+                let service = service_fn(move |request| {
+                    let state = Arc::clone(&state);
+                    async move { Ok::<_, Infallible>(serve(&state, request).await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(READ_LIMIT)
+                    .serve_connection(TokioIo::new(tcp), service);
+                tokio::spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(target: "rds_iam_emulator", "accepting a connection failed: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-        return respond(state, Reply::text(413, "the request is too large"));
+    let body = match timeout(READ_LIMIT, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return respond(state, Reply::text(413, "the request is too large")),
+        Err(_) => return respond(state, Reply::text(408, "the request is incomplete")),
     };
     let whole = Whole {
         method: head.method.to_string(),
