@@ -127,12 +127,12 @@ async fn before<T>(
 async fn converse_with_postgres(
     server: &Server,
     mut client: Client,
-    verified: bool,
+    verified: Option<Vec<u8>>,
     handle: &WireHandle,
 ) -> io::Result<()> {
     let _open = server.sessions.open();
-    let mut postgres = match &server.other {
-        Some(other) if verified => match other.open(&client.packet).await {
+    let mut postgres = match (&server.other, verified) {
+        (Some(other), Some(user)) => match other.open(&server.admin, &user, &client.packet).await {
             Ok(opened) => {
                 client.stream.write_all(&opened.greeting).await?;
                 client.stream.flush().await?;
@@ -254,7 +254,8 @@ async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, I
     Ok(([header.as_slice(), &body].concat(), initial))
 }
 
-/// Decides whether PostgreSQL is asked to open the session; true where a token was verified for it.
+/// Decides whether PostgreSQL is asked to open the session. Returns the user whose token was verified,
+/// or nothing if PostgreSQL asks for a password itself.
 async fn authenticate(
     server: &Server,
     stream: &mut Box<dyn Stream>,
@@ -262,9 +263,9 @@ async fn authenticate(
     startup: &Startup,
     handle: &WireHandle,
     peer: SocketAddr,
-) -> Result<bool, End> {
+) -> Result<Option<Vec<u8>>, End> {
     if !gate::wants_token(server, startup, encrypted, peer).await? {
-        return Ok(false);
+        return Ok(None);
     }
     stream.write_all(&packet::password_request()).await?;
     stream.flush().await?;
@@ -281,7 +282,7 @@ async fn authenticate(
     let password = packet::parse_password(&body)?;
     misbehave(server, Stage::Login, handle, stream).await?;
     gate::judge(server, startup, password).map_err(End::Refused)?;
-    Ok(true)
+    Ok(Some(startup.user.clone()))
 }
 
 /// Does what a test wants to go wrong at this stage; an error ends the connection.

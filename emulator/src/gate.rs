@@ -92,14 +92,11 @@ pub(crate) async fn wants_token(
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));
     }
-    let standing = match std::str::from_utf8(&startup.user) {
-        Ok(user) => server
-            .admin
-            .standing(user)
-            .await
-            .map_err(|_| End::Refused(Refusal::shutting_down(server)))?,
-        Err(_) => Standing::Unknown,
-    };
+    let standing = server
+        .admin
+        .standing(&startup.user)
+        .await
+        .map_err(|_| End::Refused(Refusal::shutting_down(server)))?;
     if standing == Standing::Unknown
         && let Some(answer) = server.engine.unknown_user(&user)
     {
