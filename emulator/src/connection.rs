@@ -12,13 +12,13 @@ use tokio::io::{
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::authenticate::{self, Refusal};
 use crate::certificates::ALPN;
 use crate::clock::monotonic;
 use crate::faults::{Fault, Stage};
-use crate::gate::{self, Refusal};
 use crate::packet::{self, Initial, Malformed, Startup};
 use crate::server::Server;
-use crate::sessions::Ending;
+use crate::sessions::SessionEnd;
 use crate::upstream::NotOpened;
 use crate::wire::{Wire, WireHandle};
 
@@ -67,13 +67,13 @@ impl From<Malformed> for End {
 
 /// Serves one client, until it or PostgreSQL goes, or a test ends all connections.
 pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
-    // Dropped last, so that who waits for all connections to end waits for this one to be closed.
+    // Dropped last: `end_all` waits until this connection is closed.
     let mut connected = server.sessions.connect();
     let wire = Wire::new(tcp, server.faults.wire());
     let handle = wire.handle();
     // The wire must know how it ends before it is dropped, so that is said in the future itself.
     let ended = async {
-        if connected.ended().await == Ending::Reset {
+        if connected.ended().await == SessionEnd::Reset {
             handle.reset_at_end();
         }
     };
@@ -264,7 +264,7 @@ async fn authenticate(
     handle: &WireHandle,
     peer: SocketAddr,
 ) -> Result<Option<Vec<u8>>, End> {
-    if !gate::wants_token(server, startup, encrypted, peer).await? {
+    if !authenticate::wants_token(server, startup, encrypted, peer).await? {
         return Ok(None);
     }
     stream.write_all(&packet::password_request()).await?;
@@ -274,14 +274,14 @@ async fn authenticate(
     let length = packet::password_length(header).inspect_err(|malformed| {
         // Shorter than its own length field is no password of anyone's, and not worth a line.
         if *malformed == Malformed::HangUp && header > *b"p\0\0\0\x04" {
-            gate::password_too_long(server, startup);
+            authenticate::password_too_long(server, startup);
         }
     })?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     let password = packet::parse_password(&body)?;
     misbehave(server, Stage::Login, handle, stream).await?;
-    gate::judge(server, startup, password).map_err(End::Refused)?;
+    authenticate::judge(server, startup, password).map_err(End::Refused)?;
     Ok(Some(startup.user.clone()))
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Admin {
 
 /// What a user is to RDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum AccountStatus {
     /// There is no such role.
     Unknown,
     /// A role that logs in by password, if at all.
@@ -65,7 +65,7 @@ impl Admin {
     }
 
     /// How `user` logs in.
-    pub(crate) async fn standing(&self, user: &[u8]) -> Result<Standing, Error> {
+    pub(crate) async fn status(&self, user: &[u8]) -> Result<AccountStatus, Error> {
         let failed = |error| sql_error("the members of rds_iam could not be looked up", &error);
         let session = self.session().await?;
         let row = session
@@ -76,9 +76,9 @@ impl Admin {
         let exists = row.try_get(0).map_err(failed)?;
         let member = row.try_get(1).map_err(failed)?;
         Ok(match (exists, member) {
-            (false, _) => Standing::Unknown,
-            (true, false) => Standing::Other,
-            (true, true) => Standing::IamMember,
+            (false, _) => AccountStatus::Unknown,
+            (true, false) => AccountStatus::Other,
+            (true, true) => AccountStatus::IamMember,
         })
     }
 
