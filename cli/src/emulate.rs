@@ -24,8 +24,8 @@ Examples:
 Its own PostgreSQL has to be installed (Debian: postgresql; Homebrew: postgresql@17), and is gone with
 all its data at the end: Ctrl-C, SIGTERM or SIGHUP. One that --upstream names stays, and so do the
 roles rds_iam and USER and the database, which are made in it where they are missing. It is reached
-without TLS; each session is opened as the user of that URL, who has to be a superuser, and goes on as
-the one who logged in. Only for tests: the keys that it prints open every emulator.";
+without TLS. The user of that URL must be a superuser: the emulator sets a password there for each user
+whose token it has verified, and logs in as that user. Only for tests: the keys that it prints open every emulator.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

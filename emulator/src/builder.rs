@@ -138,10 +138,10 @@ impl Builder {
     /// Stands in front of the PostgreSQL at this URL instead of one of its own. It is reached without
     /// TLS, and needs no PostgreSQL on this machine. Default: none.
     ///
-    /// The URL's user has to be a superuser: each session is opened as that user and then goes on as
-    /// the one whose token was verified (`SET SESSION AUTHORIZATION`, which `RESET` takes back: this
-    /// keeps nobody in). The role `rds_iam` is made there if it is missing, and stays. What stops,
-    /// starts or fails over PostgreSQL is an error then.
+    /// The URL's user must be a superuser. The emulator sets a password for each user whose token it has
+    /// verified, and logs in as that user. The `pg_hba.conf` there must let users log in by password
+    /// from this machine. An earlier password of such a user is lost. The role `rds_iam` is created there
+    /// if it is missing, and stays. Methods that stop, start or fail over PostgreSQL return an error.
     pub fn upstream(mut self, url: impl Into<String>) -> Builder {
         self.upstream = Some(url.into());
         self

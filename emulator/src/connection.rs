@@ -12,13 +12,13 @@ use tokio::io::{
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::authenticate::{self, Refusal};
 use crate::certificates::ALPN;
 use crate::clock::monotonic;
 use crate::faults::{Fault, Stage};
-use crate::gate::{self, Refusal};
 use crate::packet::{self, Initial, Malformed, Startup};
 use crate::server::Server;
-use crate::sessions::Ending;
+use crate::sessions::SessionEnd;
 use crate::upstream::NotOpened;
 use crate::wire::{Wire, WireHandle};
 
@@ -67,13 +67,13 @@ impl From<Malformed> for End {
 
 /// Serves one client, until it or PostgreSQL goes, or a test ends all connections.
 pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
-    // Dropped last, so that who waits for all connections to end waits for this one to be closed.
+    // Dropped last: `end_all` waits until this connection is closed.
     let mut connected = server.sessions.connect();
     let wire = Wire::new(tcp, server.faults.wire());
     let handle = wire.handle();
     // The wire must know how it ends before it is dropped, so that is said in the future itself.
     let ended = async {
-        if connected.ended().await == Ending::Reset {
+        if connected.ended().await == SessionEnd::Reset {
             handle.reset_at_end();
         }
     };
@@ -127,12 +127,12 @@ async fn before<T>(
 async fn converse_with_postgres(
     server: &Server,
     mut client: Client,
-    verified: bool,
+    verified: Option<Vec<u8>>,
     handle: &WireHandle,
 ) -> io::Result<()> {
     let _open = server.sessions.open();
-    let mut postgres = match &server.other {
-        Some(other) if verified => match other.open(&client.packet).await {
+    let mut postgres = match (&server.other, verified) {
+        (Some(other), Some(user)) => match other.open(&server.admin, &user, &client.packet).await {
             Ok(opened) => {
                 client.stream.write_all(&opened.greeting).await?;
                 client.stream.flush().await?;
@@ -254,7 +254,8 @@ async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, I
     Ok(([header.as_slice(), &body].concat(), initial))
 }
 
-/// Decides whether PostgreSQL is asked to open the session; true where a token was verified for it.
+/// Decides whether PostgreSQL is asked to open the session. Returns the user whose token was verified,
+/// or nothing if PostgreSQL asks for a password itself.
 async fn authenticate(
     server: &Server,
     stream: &mut Box<dyn Stream>,
@@ -262,9 +263,9 @@ async fn authenticate(
     startup: &Startup,
     handle: &WireHandle,
     peer: SocketAddr,
-) -> Result<bool, End> {
-    if !gate::wants_token(server, startup, encrypted, peer).await? {
-        return Ok(false);
+) -> Result<Option<Vec<u8>>, End> {
+    if !authenticate::wants_token(server, startup, encrypted, peer).await? {
+        return Ok(None);
     }
     stream.write_all(&packet::password_request()).await?;
     stream.flush().await?;
@@ -273,15 +274,15 @@ async fn authenticate(
     let length = packet::password_length(header).inspect_err(|malformed| {
         // Shorter than its own length field is no password of anyone's, and not worth a line.
         if *malformed == Malformed::HangUp && header > *b"p\0\0\0\x04" {
-            gate::password_too_long(server, startup);
+            authenticate::password_too_long(server, startup);
         }
     })?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     let password = packet::parse_password(&body)?;
     misbehave(server, Stage::Login, handle, stream).await?;
-    gate::judge(server, startup, password).map_err(End::Refused)?;
-    Ok(true)
+    authenticate::judge(server, startup, password).map_err(End::Refused)?;
+    Ok(Some(startup.user.clone()))
 }
 
 /// Does what a test wants to go wrong at this stage; an error ends the connection.

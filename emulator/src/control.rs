@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::faults::Fault;
 use crate::language::Language;
 use crate::postgres::cluster::{self, Cluster};
-use crate::sessions::Ending;
+use crate::sessions::SessionEnd;
 
 /// A PostgreSQL of the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,12 +53,12 @@ impl Emulator {
     /// Closes all connections, those in their login too, as a server does that stops. Returns when
     /// they are closed.
     pub fn drop_sessions(&self) {
-        self.server.sessions.end_all(Ending::Close);
+        self.server.sessions.end_all(SessionEnd::Close);
     }
 
     /// Resets all connections, as when a host is gone. Returns when they are reset.
     pub fn reset_sessions(&self) {
-        self.server.sessions.end_all(Ending::Reset);
+        self.server.sessions.end_all(SessionEnd::Reset);
     }
 
     /// Lets something go wrong from now on. It replaces an earlier fault of its kind and stage, and

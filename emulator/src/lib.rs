@@ -38,6 +38,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authenticate;
 mod aws;
 mod builder;
 mod certificates;
@@ -49,7 +50,6 @@ mod emulator;
 mod engine;
 mod error;
 mod faults;
-mod gate;
 mod language;
 mod login;
 #[doc(hidden)]

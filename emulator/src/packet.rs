@@ -6,6 +6,9 @@
 /// The longest start-up packet that PostgreSQL reads, without its length.
 pub const MAXIMUM_STARTUP: usize = 10_000;
 
+/// The longest name that PostgreSQL keeps, in bytes: `NAMEDATALEN - 1`.
+pub const MAXIMUM_NAME: usize = 63;
+
 /// The longest password message that PostgreSQL reads, with its length.
 pub const MAXIMUM_PASSWORD: usize = 65_535;
 
@@ -29,9 +32,9 @@ pub enum Initial {
 /// A start-up packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Startup {
-    /// The database user.
+    /// The database user, cut to [`MAXIMUM_NAME`] bytes.
     pub user: Vec<u8>,
-    /// The database; the user's name where it was left out.
+    /// The database, cut to [`MAXIMUM_NAME`] bytes. Default: the user's name.
     pub database: Vec<u8>,
     /// Whether the client sends command-line options for the backend.
     pub has_options: bool,
@@ -84,24 +87,6 @@ pub fn unsupported(packet: &[u8]) -> Malformed {
         Some(code) => unsupported_version(u32::from_be_bytes(*code)),
         None => Malformed::HangUp,
     }
-}
-
-/// The names and values in a whole start-up packet, in their order; what is no UTF-8 is left out.
-pub fn parameters(packet: &[u8]) -> Vec<(String, String)> {
-    let body = packet.get(8..).unwrap_or_default();
-    let mut parts = body
-        .split(|byte| *byte == 0)
-        .map(|part| std::str::from_utf8(part).ok());
-    let mut parameters = Vec::new();
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        if name == Some("") {
-            break;
-        }
-        if let (Some(name), Some(value)) = (name, value) {
-            parameters.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    parameters
 }
 
 /// How many bytes of password message follow these five.
@@ -196,7 +181,7 @@ fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
             break;
         }
         let (value, after) = c_string(after).ok_or_else(|| invalid("unterminated value"))?;
-        // The last of a name wins, as with PostgreSQL.
+        // PostgreSQL refuses no repeated parameter: its ProcessStartupPacket uses the last value.
         match name {
             b"user" => startup.user = value.to_vec(),
             b"database" => startup.database = value.to_vec(),
@@ -214,6 +199,10 @@ fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
     if startup.database.is_empty() {
         startup.database.clone_from(&startup.user);
     }
+    // PostgreSQL cuts both names here by bytes, even within a character (except in 17.0 to 17.2, which
+    // reject longer names), and only then looks the role up.
+    startup.user.truncate(MAXIMUM_NAME);
+    startup.database.truncate(MAXIMUM_NAME);
     Ok(startup)
 }
 
@@ -269,6 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_repeated_parameters_is_used() {
+        let body = startup(&[
+            ("user", "app"),
+            ("database", "a"),
+            ("user", "boss"),
+            ("database", "b"),
+        ]);
+        let Ok(Initial::Startup(parsed)) = parse_initial(&body) else {
+            panic!("not a start-up packet");
+        };
+        assert_eq!(
+            (&*parsed.user, &*parsed.database),
+            (&b"boss"[..], &b"b"[..])
+        );
+    }
+
+    #[test]
+    fn names_are_cut_to_63_bytes() {
+        let name = "x".repeat(63);
+        let body = startup(&[("user", &format!("{name}\u{e9}"))]);
+        let Ok(Initial::Startup(parsed)) = parse_initial(&body) else {
+            panic!("not a start-up packet");
+        };
+        assert_eq!(parsed.user, name.as_bytes());
+        assert_eq!(parsed.database, name.as_bytes());
+    }
+
+    #[test]
     fn the_longest_password_is_65530_bytes() {
         let header = |password: u32| {
             let length = (password + 5).to_be_bytes();
@@ -307,9 +324,10 @@ mod tests {
             let Ok(Initial::Startup(parsed)) = parse_initial(&body) else {
                 panic!("not a start-up packet");
             };
-            prop_assert_eq!(&parsed.user, user.as_bytes());
+            let cut = |name: &str| name.bytes().take(MAXIMUM_NAME).collect::<Vec<u8>>();
+            prop_assert_eq!(&parsed.user, &cut(&user));
             let expected = if database.is_empty() { &user } else { &database };
-            prop_assert_eq!(&parsed.database, expected.as_bytes());
+            prop_assert_eq!(&parsed.database, &cut(expected));
         }
 
         #[test]

@@ -11,7 +11,7 @@ use crate::clock::monotonic;
 
 /// How connections end when a test ends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum SessionEnd {
     /// As when a server stops: in order.
     #[default]
     Close,
@@ -25,7 +25,7 @@ const ENDING_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Sessions {
     state: Mutex<State>,
     changed: Condvar,
-    ending: watch::Sender<Ending>,
+    ending: watch::Sender<SessionEnd>,
 }
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Default for Sessions {
         Sessions {
             state: Mutex::default(),
             changed: Condvar::new(),
-            ending: watch::Sender::new(Ending::default()),
+            ending: watch::Sender::new(SessionEnd::default()),
         }
     }
 }
@@ -52,7 +52,7 @@ impl Default for Sessions {
 pub(crate) struct Connected<'a> {
     sessions: &'a Sessions,
     round: u64,
-    ending: watch::Receiver<Ending>,
+    ending: watch::Receiver<SessionEnd>,
 }
 
 /// Counts as one session for as long as it is held.
@@ -80,7 +80,7 @@ impl Sessions {
     }
 
     /// Ends all connections, those in their login too, and waits until they are closed.
-    pub(crate) fn end_all(&self, ending: Ending) {
+    pub(crate) fn end_all(&self, ending: SessionEnd) {
         let round = self.change(|state| {
             state.round += 1;
             self.ending.send_replace(ending);
@@ -130,7 +130,7 @@ impl Sessions {
 
 impl Connected<'_> {
     /// Waits until a test ends all connections, and says how.
-    pub(crate) async fn ended(&mut self) -> Ending {
+    pub(crate) async fn ended(&mut self) -> SessionEnd {
         // No error: the sender is there for as long as what is borrowed here.
         let _ = self.ending.changed().await;
         *self.ending.borrow()

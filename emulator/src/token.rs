@@ -1,6 +1,7 @@
 //! A token taken apart.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use time::PrimitiveDateTime;
@@ -36,7 +37,10 @@ impl Token {
         let (authority, rest) = text.split_once('/').ok_or("there is no path in it")?;
         let query = rest.strip_prefix('?').ok_or("its path is not /")?;
         let (host, port) = match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port.parse().map_err(|_| "its port is not one")?)),
+            Some((host, port)) => (
+                host,
+                Some(decimal(port).ok_or("its port is not a number from 1 to 65535")?),
+            ),
             None => (authority, None),
         };
         let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
@@ -85,9 +89,8 @@ impl Token {
             region: region.to_owned(),
             service: service.to_owned(),
             issued,
-            expires: find("X-Amz-Expires", "X-Amz-Expires is missing")?
-                .parse()
-                .map_err(|_| "X-Amz-Expires is not a number of seconds")?,
+            expires: decimal(&find("X-Amz-Expires", "X-Amz-Expires is missing")?)
+                .ok_or("X-Amz-Expires is not a number of seconds")?,
             session_token: parameters
                 .get("X-Amz-Security-Token")
                 .map(|token| (*token).to_owned()),
@@ -125,9 +128,32 @@ pub(crate) fn fingerprint(token: &[u8]) -> String {
     sigv4::hash(token).chars().take(8).collect()
 }
 
+/// Parses a positive decimal number without sign or leading zero. `str::parse` accepts both.
+fn decimal<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    is_plain.then(|| text.parse().ok())?
+}
+
 /// Reads `YYYYMMDDTHHMMSSZ`.
 pub(crate) fn parse_timestamp(text: &str) -> Option<SystemTime> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     let date = PrimitiveDateTime::parse(text, format).ok()?;
     Some(date.assume_utc().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_neither_sign_nor_leading_zero() {
+        assert_eq!(decimal("900"), Some(900_u64));
+        assert_eq!(decimal("5432"), Some(5432_u16));
+        for text in [
+            "", "0", "+900", "-900", "0900", " 900", "900 ", "9e2", "900.0",
+        ] {
+            assert_eq!(decimal::<u64>(text), None, "{text:?}");
+        }
+        assert_eq!(decimal::<u16>("65536"), None);
+    }
 }

@@ -1,32 +1,42 @@
 //! Somebody else's PostgreSQL behind the emulator, instead of its own.
 //!
-//! It knows nothing of tokens, so the emulator logs in there by itself, as the user of the URL that
-//! it was given, and has the session go on as the user whose token was verified.
+//! That PostgreSQL cannot verify tokens. The emulator sets a password for each user whose token it has
+//! verified, and logs in there as that user. As on RDS, `RESET SESSION AUTHORIZATION` and start-up
+//! options therefore have that user's rights only.
 
+use std::collections::HashSet;
 use std::io;
 
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
+use postgres_protocol::password::scram_sha_256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Mutex;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::connection::Stream;
 use crate::error::{Error, ErrorKind};
-use crate::packet;
+use crate::postgres::admin::Admin;
 
 /// The longest message that is read before a session is open; none comes near it.
 const LONGEST_MESSAGE: usize = 1 << 20;
 
 const DEFAULT_PORT: u16 = 5432;
 
+/// How often a login is tried whose password another emulator has changed in between.
+const ATTEMPTS: u32 = 4;
+
 /// Where it is, and who the emulator is there.
-#[derive(Clone)]
 pub(crate) struct Upstream {
     config: Config,
     user: String,
+    /// The password of all users whose tokens were verified. Made for this emulator.
+    password: String,
+    /// The users whose password was set.
+    users: Mutex<HashSet<String>>,
 }
 
 /// A session that was opened, and what the server said about it.
@@ -47,6 +57,21 @@ impl From<io::Error> for NotOpened {
     fn from(_: io::Error) -> NotOpened {
         NotOpened::Io
     }
+}
+
+/// A password of 256 random bits.
+fn random_password() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::Io,
+                "the system has no random bytes for a password",
+            )
+        })?;
+    Ok(hex::encode(bytes))
 }
 
 struct Message {
@@ -80,7 +105,12 @@ impl Upstream {
             .get_user()
             .ok_or_else(|| wrong("the upstream's URL names no user"))?
             .to_owned();
-        Ok(Upstream { config, user })
+        Ok(Upstream {
+            config,
+            user,
+            password: random_password()?,
+            users: Mutex::default(),
+        })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -107,92 +137,147 @@ impl Upstream {
         }
     }
 
-    /// Opens a session for the user whose start-up packet this is.
-    pub(crate) async fn open(&self, startup: &[u8]) -> Result<Opened, NotOpened> {
-        let mut stream = self.connect().await?;
-        let parameters = packet::parameters(startup);
-        let asked = parameters
-            .iter()
-            .find(|(name, _)| name == "user")
-            .map_or("", |(_, user)| user.as_str());
-        let ours = parameters.iter().map(|(name, value)| match name.as_str() {
-            "user" => ("user", self.user.as_str()),
-            name => (name, value.as_str()),
-        });
-        // Without it, it would be the one with our name.
-        let names_database = parameters.iter().any(|(name, _)| name == "database");
-        let database = (!names_database).then_some(("database", asked));
-        say(&mut stream, |buffer| {
-            frontend::startup_message(ours.chain(database), buffer)
-        })
-        .await?;
-        let mut greeting = self.authenticate(&mut stream).await?;
-        read_until_ready(&mut stream, &mut greeting).await?;
-        if asked != self.user {
-            let name = asked.replace('"', "\"\"");
-            let statement = format!("SET SESSION AUTHORIZATION \"{name}\"");
-            say(&mut stream, |buffer| frontend::query(&statement, buffer)).await?;
-            read_until_ready(&mut stream, &mut greeting).await?;
+    /// Opens a session by the client's own start-up packet, as the user whose token was verified.
+    ///
+    /// PostgreSQL reads the user from that packet itself, and checks the password that the emulator has
+    /// set for the verified user. If the two readings ever differed, the password would be wrong.
+    pub(crate) async fn open(
+        &self,
+        admin: &Admin,
+        user: &[u8],
+        startup: &[u8],
+    ) -> Result<Opened, NotOpened> {
+        // Setting another password for this one would lock the emulator out.
+        if user == self.user.as_bytes() {
+            let password = self.config.get_password().unwrap_or_default();
+            return self.log_in(user, password, startup).await;
         }
-        // That the session is ready is said once, at the end.
-        greeting.extend_from_slice(&READY);
-        Ok(Opened { stream, greeting })
+        self.set_password(admin, user, false).await;
+        for _ in 1..ATTEMPTS {
+            match self.log_in(user, self.password.as_bytes(), startup).await {
+                // The role was made anew, or another emulator has set a password.
+                Err(NotOpened::Refused(packet)) if is_invalid_password(&packet) => {
+                    self.set_password(admin, user, true).await;
+                }
+                result => return result,
+            }
+        }
+        self.log_in(user, self.password.as_bytes(), startup).await
     }
 
-    /// Answers what the server asks, and returns its word that it is content.
-    async fn authenticate(&self, stream: &mut Box<dyn Stream>) -> Result<Vec<u8>, NotOpened> {
-        let password = self.config.get_password().unwrap_or_default();
-        let mut scram = None;
-        loop {
-            let message = read(stream).await?;
-            if message.kind == b'E' {
-                return Err(NotOpened::Refused(message.packet));
+    /// Sets the password of `user`, once unless `again`. If that fails, PostgreSQL refuses the login.
+    async fn set_password(&self, admin: &Admin, user: &[u8], again: bool) {
+        let Ok(name) = std::str::from_utf8(user) else {
+            return;
+        };
+        let mut users = self.users.lock().await;
+        if !again && users.contains(name) {
+            return;
+        }
+        // PostgreSQL gets the hash only, so that no log of statements has the password.
+        let hash = scram_sha_256(self.password.as_bytes());
+        match admin
+            .execute_format("ALTER ROLE %I PASSWORD %L", &[name, &hash])
+            .await
+        {
+            Ok(()) => {
+                users.insert(name.to_owned());
             }
-            let (code, rest) = message
-                .body()
-                .split_first_chunk::<4>()
-                .ok_or(NotOpened::Io)?;
-            match (message.kind, u32::from_be_bytes(*code)) {
-                (b'R', 0) => return Ok(message.packet),
-                (b'R', 3) => {
-                    say(stream, |buffer| {
-                        frontend::password_message(password, buffer)
-                    })
-                    .await?;
-                }
-                (b'R', 5) => {
-                    let salt = rest.first_chunk::<4>().ok_or(NotOpened::Io)?;
-                    let hash = md5_hash(self.user.as_bytes(), password, *salt);
-                    say(stream, |buffer| {
-                        frontend::password_message(hash.as_bytes(), buffer)
-                    })
-                    .await?;
-                }
-                (b'R', 10) => {
-                    let begun = ScramSha256::new(password, ChannelBinding::unsupported());
-                    say(stream, |buffer| {
-                        frontend::sasl_initial_response(SCRAM_SHA_256, begun.message(), buffer)
-                    })
-                    .await?;
-                    scram = Some(begun);
-                }
-                (b'R', 11) => {
-                    let scram = scram.as_mut().ok_or(NotOpened::Io)?;
-                    scram.update(rest)?;
-                    say(stream, |buffer| {
-                        frontend::sasl_response(scram.message(), buffer)
-                    })
-                    .await?;
-                }
-                (b'R', 12) => scram.as_mut().ok_or(NotOpened::Io)?.finish(rest)?,
-                _ => return Err(NotOpened::Io),
+            Err(error) => {
+                tracing::warn!(target: "rds_iam_emulator", "no password could be set upstream: {error}");
             }
+        }
+    }
+
+    async fn log_in(
+        &self,
+        user: &[u8],
+        password: &[u8],
+        startup: &[u8],
+    ) -> Result<Opened, NotOpened> {
+        let mut stream = self.connect().await?;
+        stream.write_all(startup).await?;
+        stream.flush().await?;
+        let mut greeting = authenticate(&mut stream, user, password).await?;
+        read_until_ready(&mut stream, &mut greeting).await?;
+        Ok(Opened { stream, greeting })
+    }
+}
+
+/// Answers the server's requests for a password, and returns its `AuthenticationOk` and what came
+/// before it.
+async fn authenticate(
+    stream: &mut Box<dyn Stream>,
+    user: &[u8],
+    password: &[u8],
+) -> Result<Vec<u8>, NotOpened> {
+    let mut greeting = Vec::new();
+    let mut scram = None;
+    loop {
+        let message = read(stream).await?;
+        match message.kind {
+            b'E' => return Err(NotOpened::Refused(message.packet)),
+            // NegotiateProtocolVersion and notices are the client's.
+            b'v' | b'N' => {
+                greeting.extend_from_slice(&message.packet);
+                continue;
+            }
+            b'R' => {}
+            _ => return Err(NotOpened::Io),
+        }
+        let (code, rest) = message
+            .body()
+            .split_first_chunk::<4>()
+            .ok_or(NotOpened::Io)?;
+        match u32::from_be_bytes(*code) {
+            0 => {
+                greeting.extend_from_slice(&message.packet);
+                return Ok(greeting);
+            }
+            3 => {
+                say(stream, |buffer| {
+                    frontend::password_message(password, buffer)
+                })
+                .await?;
+            }
+            5 => {
+                let salt = rest.first_chunk::<4>().ok_or(NotOpened::Io)?;
+                let hash = md5_hash(user, password, *salt);
+                say(stream, |buffer| {
+                    frontend::password_message(hash.as_bytes(), buffer)
+                })
+                .await?;
+            }
+            10 => {
+                let begun = ScramSha256::new(password, ChannelBinding::unsupported());
+                say(stream, |buffer| {
+                    frontend::sasl_initial_response(SCRAM_SHA_256, begun.message(), buffer)
+                })
+                .await?;
+                scram = Some(begun);
+            }
+            11 => {
+                let scram = scram.as_mut().ok_or(NotOpened::Io)?;
+                scram.update(rest)?;
+                say(stream, |buffer| {
+                    frontend::sasl_response(scram.message(), buffer)
+                })
+                .await?;
+            }
+            12 => scram.as_mut().ok_or(NotOpened::Io)?.finish(rest)?,
+            _ => return Err(NotOpened::Io),
         }
     }
 }
 
-/// `ReadyForQuery`, outside a transaction.
-const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
+/// Whether an error's SQLSTATE is `invalid_password`.
+fn is_invalid_password(packet: &[u8]) -> bool {
+    packet
+        .get(5..)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .any(|field| field == b"C28P01")
+}
 
 /// Collects what a client is to hear until the server is ready: its settings, and the key for
 /// cancelling.
@@ -203,7 +288,10 @@ async fn read_until_ready(
     loop {
         let message = read(stream).await?;
         match message.kind {
-            b'Z' => return Ok(()),
+            b'Z' => {
+                heard.extend_from_slice(&message.packet);
+                return Ok(());
+            }
             b'E' => return Err(NotOpened::Refused(message.packet)),
             b'S' | b'K' | b'N' => heard.extend_from_slice(&message.packet),
             _ => {}

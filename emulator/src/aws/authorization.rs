@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::aws::State;
-use crate::aws::http::Whole;
+use crate::aws::http::Request;
 use crate::aws::sts::Refused;
 use crate::credentials::Credentials;
 use crate::sigv4;
@@ -13,7 +13,7 @@ use crate::token::parse_timestamp;
 const TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
 /// The credentials that signed `request`.
-pub(super) fn signer(state: &State, request: &Whole) -> Result<Credentials, Refused> {
+pub(super) fn signer(state: &State, request: &Request) -> Result<Credentials, Refused> {
     let missing = Refused::new(
         403,
         "MissingAuthenticationToken",

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::aws::{AwsBehaviour, AwsCall, AwsService, Reply, State, metadata, sts};
 use crate::error::Error;
@@ -20,8 +21,14 @@ use crate::error::Error;
 /// More than any request of these services has.
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// A request, read whole.
-pub(super) struct Whole {
+/// How long a client may take for the headers of a request, and then for its body.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// The pause after a failed `accept`, which would otherwise fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A request with its complete body.
+pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) query: String,
@@ -29,7 +36,7 @@ pub(super) struct Whole {
     pub(super) body: Bytes,
 }
 
-impl Whole {
+impl Request {
     /// A header as text; empty where there is none.
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers
@@ -46,35 +53,50 @@ pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let state = Arc::clone(&state);
-            let service = service_fn(move |request| {
-                let state = Arc::clone(&state);
-                async move { Ok::<_, Infallible>(serve(&state, request).await) }
-            });
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tcp), service),
-            );
-        }
-    });
+    tokio::spawn(accept_all(state, listener));
     Ok(address)
 }
 
-async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Accepts connections until the runtime ends. A failed `accept`, for instance for want of file
+/// descriptors, is logged and tried again.
+async fn accept_all(state: Arc<State>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let state = Arc::clone(&state);
+                let service = service_fn(move |request| {
+                    let state = Arc::clone(&state);
+                    async move { Ok::<_, Infallible>(serve(&state, request).await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(READ_LIMIT)
+                    .serve_connection(TokioIo::new(tcp), service);
+                tokio::spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(target: "rds_iam_emulator", "accepting a connection failed: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(state: &State, request: hyper::Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-        return respond(state, Reply::text(413, "the request is too large"));
+    let body = match timeout(READ_LIMIT, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return respond(state, Reply::text(413, "the request is too large")),
+        Err(_) => return respond(state, Reply::text(408, "the request is incomplete")),
     };
-    let whole = Whole {
+    let request = Request {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body: body.to_bytes(),
     };
-    let service = match whole.path.as_str() {
+    let service = match request.path.as_str() {
         "/" => AwsService::Sts,
         metadata::CONTAINER_PATH => AwsService::Container,
         _ => AwsService::Metadata,
@@ -84,17 +106,17 @@ async fn serve(state: &State, request: Request<Incoming>) -> Response<Full<Bytes
         sleep(delay).await;
     }
     let (action, parameters) = match service {
-        AwsService::Sts => sts::describe(&whole),
-        _ => (whole.path.clone(), HashMap::new()),
+        AwsService::Sts => sts::describe(&request),
+        _ => (request.path.clone(), HashMap::new()),
     };
     let mut reply = match (service, behaviour) {
         (AwsService::Sts, AwsBehaviour::Failing) => sts::failing(state),
         (AwsService::Sts, AwsBehaviour::Throttled) => sts::throttled(state),
         (_, AwsBehaviour::Failing) => Reply::text(500, "Internal Server Error"),
         (_, AwsBehaviour::Throttled) => Reply::text(429, "Too Many Requests"),
-        (AwsService::Sts, _) => sts::answer(state, &whole),
-        (AwsService::Container, _) => metadata::container(state, &whole),
-        (AwsService::Metadata, _) => metadata::answer(state, &whole),
+        (AwsService::Sts, _) => sts::answer(state, &request),
+        (AwsService::Container, _) => metadata::container(state, &request),
+        (AwsService::Metadata, _) => metadata::answer(state, &request),
     };
     if behaviour == AwsBehaviour::Garbled {
         reply.body = reply.body.chars().rev().collect();

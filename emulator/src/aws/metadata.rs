@@ -1,6 +1,6 @@
 //! Credentials of the machine: the container endpoint and EC2's metadata service.
 
-use crate::aws::http::Whole;
+use crate::aws::http::Request;
 use crate::aws::{ACCOUNT, INSTANCE_ROLE, Issued, Reply, State, timestamp};
 
 /// The path of the container endpoint.
@@ -14,7 +14,7 @@ const REGION_PATH: &str = "/latest/meta-data/placement/region";
 const ROLES_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// Answers the container endpoint.
-pub(super) fn container(state: &State, request: &Whole) -> Reply {
+pub(super) fn container(state: &State, request: &Request) -> Reply {
     if request.header("authorization") != state.container_authorization_token() {
         return Reply::text(401, "the authorization token is missing or wrong");
     }
@@ -27,7 +27,7 @@ pub(super) fn container(state: &State, request: &Whole) -> Reply {
 }
 
 /// Answers the metadata service, version 2: everything but the token itself needs the token.
-pub(super) fn answer(state: &State, request: &Whole) -> Reply {
+pub(super) fn answer(state: &State, request: &Request) -> Reply {
     if request.path == TOKEN_PATH {
         return token(state, request);
     }
@@ -49,7 +49,7 @@ pub(super) fn answer(state: &State, request: &Whole) -> Reply {
     }
 }
 
-fn token(state: &State, request: &Whole) -> Reply {
+fn token(state: &State, request: &Request) -> Reply {
     let seconds: Option<u32> = request.header(TTL_HEADER).parse().ok();
     match (request.method.as_str(), seconds) {
         ("PUT", Some(1..=21_600)) => Reply {

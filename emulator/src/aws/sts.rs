@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::aws::http::Whole;
+use crate::aws::http::Request;
 use crate::aws::{ACCOUNT, Issued, Reply, State, authorization, lock};
 use crate::credentials::Credentials;
 
@@ -49,7 +49,7 @@ impl Refused {
 }
 
 /// What a request asks for, without secrets.
-pub(super) fn describe(request: &Whole) -> (String, HashMap<String, String>) {
+pub(super) fn describe(request: &Request) -> (String, HashMap<String, String>) {
     let mut parameters = parameters(request);
     parameters.retain(|name, _| !SECRET_PARAMETERS.contains(&name.as_str()));
     let action = parameters.remove("Action").unwrap_or_default();
@@ -57,7 +57,7 @@ pub(super) fn describe(request: &Whole) -> (String, HashMap<String, String>) {
 }
 
 /// Answers a request.
-pub(super) fn answer(state: &State, request: &Whole) -> Reply {
+pub(super) fn answer(state: &State, request: &Request) -> Reply {
     let parameters = parameters(request);
     let action = parameters.get("Action").map_or("", String::as_str);
     let result = match action {
@@ -214,7 +214,7 @@ fn required<'a>(parameters: &'a HashMap<String, String>, name: &str) -> Result<&
 }
 
 /// Parameters come in the body of a POST, or in the query.
-fn parameters(request: &Whole) -> HashMap<String, String> {
+fn parameters(request: &Request) -> HashMap<String, String> {
     form_urlencoded::parse(request.query.as_bytes())
         .chain(form_urlencoded::parse(&request.body))
         .map(|(name, value)| (name.into_owned(), value.into_owned()))

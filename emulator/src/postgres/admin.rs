@@ -10,10 +10,11 @@ use crate::error::{Error, ErrorKind};
 use crate::postgres::template::SUPERUSER;
 
 /// Whether a role is a member of `rds_iam`, directly or through others. `pg_has_role` would not do:
-/// it says yes to every superuser, and `pg_hba.conf` does not.
+/// it says yes to every superuser, and `pg_hba.conf` does not. The name is
+/// compared by its bytes: PostgreSQL reads the bytes of a start-up packet in no encoding either.
 const MEMBERSHIP: &str = "\
 WITH RECURSIVE held (oid) AS (
-    SELECT oid FROM pg_roles WHERE rolname = $1::text::name
+    SELECT oid FROM pg_roles WHERE namesend(rolname) = $1
     UNION
     SELECT roleid FROM pg_auth_members JOIN held ON member = held.oid
 )
@@ -27,7 +28,7 @@ pub(crate) struct Admin {
 
 /// What a user is to RDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum AccountStatus {
     /// There is no such role.
     Unknown,
     /// A role that logs in by password, if at all.
@@ -64,7 +65,7 @@ impl Admin {
     }
 
     /// How `user` logs in.
-    pub(crate) async fn standing(&self, user: &str) -> Result<Standing, Error> {
+    pub(crate) async fn status(&self, user: &[u8]) -> Result<AccountStatus, Error> {
         let failed = |error| sql_error("the members of rds_iam could not be looked up", &error);
         let session = self.session().await?;
         let row = session
@@ -75,9 +76,9 @@ impl Admin {
         let exists = row.try_get(0).map_err(failed)?;
         let member = row.try_get(1).map_err(failed)?;
         Ok(match (exists, member) {
-            (false, _) => Standing::Unknown,
-            (true, false) => Standing::Other,
-            (true, true) => Standing::IamMember,
+            (false, _) => AccountStatus::Unknown,
+            (true, false) => AccountStatus::Other,
+            (true, true) => AccountStatus::IamMember,
         })
     }
 

@@ -36,7 +36,7 @@ impl Cluster {
         settings: Vec<(String, String)>,
     ) -> Result<Cluster, Error> {
         let folder = make_folder(root, "1", account)?;
-        // First of all, so that its keeper sees to the folder from now on.
+        // First of all, so that its supervisor sees to the folder from now on.
         let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
         template::copy_to(&writer.data(), &binaries, account)?;
         if let Some(hba) = hba {

@@ -4,7 +4,7 @@ pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod binaries;
 pub(crate) mod cluster;
-pub(crate) mod keeper;
+pub(crate) mod supervisor;
 pub(crate) mod template;
 
 use std::fs;
@@ -17,7 +17,7 @@ use crate::clock::monotonic;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::account::Account;
 use crate::postgres::binaries::Binaries;
-use crate::postgres::keeper::Keeper;
+use crate::postgres::supervisor::Supervisor;
 
 /// How long a server may take to start: a recovery on a busy machine included.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ const START_INTERVAL: Duration = Duration::from_millis(5);
 /// One PostgreSQL server.
 pub(crate) struct Postgres {
     folder: PathBuf,
-    keeper: Mutex<Keeper>,
+    supervisor: Mutex<Supervisor>,
 }
 
 impl Postgres {
@@ -58,7 +58,12 @@ impl Postgres {
             server.push(format!("{name}={value}").into());
         }
         Ok(Postgres {
-            keeper: Mutex::new(Keeper::spawn(root, &folder.join("log"), &server, account)?),
+            supervisor: Mutex::new(Supervisor::spawn(
+                root,
+                &folder.join("log"),
+                &server,
+                account,
+            )?),
             folder: folder.to_owned(),
         })
     }
@@ -76,7 +81,7 @@ impl Postgres {
     pub(crate) fn start(&self) -> Result<(), Error> {
         // What an earlier run wrote says nothing about this one.
         let log_start = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
-        self.keeper
+        self.supervisor
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .start()?;
@@ -118,7 +123,7 @@ impl Postgres {
 
     /// Stops it in order, sessions cut off, and waits until it is gone.
     pub(crate) fn stop(&self) -> Result<(), Error> {
-        self.keeper
+        self.supervisor
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .stop()

@@ -1,10 +1,12 @@
 //! In front of somebody else's PostgreSQL, which here is that of another emulator.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use rds_iam_emulator::{Emulator, ErrorKind, Verdict};
 
-use crate::client::{connect, login};
+use crate::client::{Token, config, connect, login, query_one, tls};
 
 /// A superuser of `behind` who logs in by password, and a URL for an emulator in front.
 fn url_with_password(behind: &Emulator, user: &str, password: &str) -> String {
@@ -50,19 +52,144 @@ fn a_session_goes_on_as_the_user_whose_token_was_verified() {
 }
 
 #[test]
-fn what_the_upstream_refuses_the_client_is_told() {
+fn an_error_of_the_upstream_reaches_the_client() {
     let behind = Emulator::builder().start().unwrap();
     let url = url_with_password(&behind, "boss", "right");
     let emulator = Emulator::builder().upstream(url).start().unwrap();
     emulator.ensure_iam_user("app").unwrap();
-    behind.execute("ALTER ROLE boss NOSUPERUSER").unwrap();
-    let error = connect(
-        &emulator,
-        "app",
-        &crate::client::Token::new(&emulator, "app").sign(),
+    behind.execute("ALTER ROLE app NOLOGIN").unwrap();
+    let token = Token::new(&emulator, "app").sign();
+    let error = connect(&emulator, "app", &token).map(drop).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "28000", "{error}");
+    assert!(
+        error.message().contains("not permitted to log in"),
+        "{error}"
     );
-    let error = error.map(drop).unwrap_err();
+}
+
+/// Pools send both at check-in.
+#[test]
+fn a_reset_session_stays_the_users_own() {
+    let behind = Emulator::builder().start().unwrap();
+    let url = url_with_password(&behind, "boss", "right");
+    let emulator = Emulator::builder().upstream(url).start().unwrap();
+    emulator.ensure_iam_user("app").unwrap();
+    let mut client = login(&emulator, "app");
+    for statement in ["DISCARD ALL", "RESET SESSION AUTHORIZATION"] {
+        client.batch_execute(statement).unwrap();
+        let user = query_one(&mut client, "SELECT session_user::text");
+        assert_eq!(user, "app", "{statement}");
+        client.batch_execute("CREATE ROLE x").unwrap_err();
+    }
+    // A start-up option that only a superuser may set.
+    let token = Token::new(&emulator, "app").sign();
+    let error = config(&emulator, "app", &token)
+        .options("-c session_replication_role=replica")
+        .connect(tls(&emulator))
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.code().unwrap().code(), "42501", "{error}");
+}
+
+#[test]
+fn a_role_that_is_made_anew_can_log_in() {
+    let behind = Emulator::builder().start().unwrap();
+    let url = url_with_password(&behind, "boss", "right");
+    let emulator = Emulator::builder().upstream(url).start().unwrap();
+    emulator.ensure_iam_user("app").unwrap();
+    login(&emulator, "app");
+    behind.execute("ALTER ROLE app PASSWORD 'another'").unwrap();
+    login(&emulator, "app");
+    emulator.execute("DROP ROLE app").unwrap();
+    emulator.ensure_iam_user("app").unwrap();
+    login(&emulator, "app");
+}
+
+/// PostgreSQL uses the last value of a repeated parameter, and cuts names to 63 bytes before it looks
+/// the role up. A reading that differs would verify one user and open the session of another.
+#[test]
+fn a_start_up_packet_has_one_reading() {
+    let behind = Emulator::builder().start().unwrap();
+    let url = url_with_password(&behind, "boss", "right");
+    let emulator = Emulator::builder().upstream(url).start().unwrap();
+    let long = "x".repeat(63);
+    for user in ["app", "other", &long] {
+        emulator.ensure_iam_user(user).unwrap();
+    }
+    for server in [&emulator, &behind] {
+        let overlong = [long.as_bytes(), b"\xff"].concat();
+        for (users, opened) in [
+            (["other".as_bytes(), "app".as_bytes()], "app"),
+            (["app".as_bytes(), overlong.as_slice()], long.as_str()),
+        ] {
+            for signed_for in ["app", "other", &long] {
+                let session_user = session_user(server, &users, signed_for);
+                let expected = (signed_for == opened).then(|| opened.to_owned());
+                assert_eq!(
+                    session_user, expected,
+                    "{users:?} by a token of {signed_for}"
+                );
+            }
+        }
+    }
+}
+
+/// Logs in by a start-up packet with these values of `user` in it, and a token for `signed_for`. Returns
+/// the session's user, or nothing if the login was refused.
+fn session_user(emulator: &Emulator, users: &[&[u8]], signed_for: &str) -> Option<String> {
+    let mut body = vec![0, 3, 0, 0];
+    for user in users {
+        body.extend([b"user\0", *user, b"\0"].concat());
+    }
+    body.extend(b"database\0postgres\0\0");
+    let mut stream = encrypted(emulator);
+    send(&mut stream, &[], &body);
+    let token = Token::new(emulator, signed_for).sign();
+    if receive(&mut stream).0 == b'R' {
+        send(&mut stream, b"p", &[token.as_bytes(), b"\0"].concat());
+    }
+    loop {
+        match receive(&mut stream).0 {
+            b'E' => return None,
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    send(&mut stream, b"Q", b"SELECT session_user\0");
+    loop {
+        let (kind, body) = receive(&mut stream);
+        if kind == b'D' {
+            // After the number of columns and the length of the first.
+            return Some(String::from_utf8(body[6..].to_vec()).unwrap());
+        }
+    }
+}
+
+fn encrypted(emulator: &Emulator) -> native_tls::TlsStream<TcpStream> {
+    let mut tcp = TcpStream::connect(emulator.addr()).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
+        .unwrap();
+    tcp.read_exact(&mut [0]).unwrap();
+    let ca = native_tls::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
+    let mut connector = native_tls::TlsConnector::builder();
+    let connector = connector.add_root_certificate(ca).build().unwrap();
+    connector.connect(emulator.host(), tcp).unwrap()
+}
+
+fn send(stream: &mut impl Write, kind: &[u8], body: &[u8]) {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    stream.write_all(&[kind, &length, body].concat()).unwrap();
+}
+
+fn receive(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).unwrap();
+    let [kind, length @ ..] = header;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut body).unwrap();
+    (kind, body)
 }
 
 #[test]

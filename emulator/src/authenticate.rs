@@ -9,7 +9,7 @@ use crate::engine::{Answer, Engine};
 use crate::language::Described;
 use crate::login::{Login, Verdict};
 use crate::packet::{self, Startup};
-use crate::postgres::admin::Standing;
+use crate::postgres::admin::AccountStatus;
 use crate::postgres::template::SUPERUSER;
 use crate::reason::Reason;
 use crate::server::Server;
@@ -92,21 +92,18 @@ pub(crate) async fn wants_token(
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));
     }
-    let standing = match std::str::from_utf8(&startup.user) {
-        Ok(user) => server
-            .admin
-            .standing(user)
-            .await
-            .map_err(|_| End::Refused(Refusal::shutting_down(server)))?,
-        Err(_) => Standing::Unknown,
-    };
-    if standing == Standing::Unknown
+    let status = server
+        .admin
+        .status(&startup.user)
+        .await
+        .map_err(|_| End::Refused(Refusal::shutting_down(server)))?;
+    if status == AccountStatus::Unknown
         && let Some(answer) = server.engine.unknown_user(&user)
     {
         return Err(End::Refused(answer.into()));
     }
     // On DSQL there are no passwords.
-    let member = standing == Standing::IamMember || server.engine == Engine::Dsql;
+    let member = status == AccountStatus::IamMember || server.engine == Engine::Dsql;
     if member && !encrypted {
         log(server, &user, None, Reason::NotEncrypted);
         let answer = server.engine.not_encrypted(phrases, &described);

@@ -11,7 +11,7 @@ use crate::postgres::account::Account;
 
 /// A shell that starts and stops one server on order, and stops it and removes its folder when the
 /// orders end, because this process dropped it or is gone.
-pub(crate) struct Keeper {
+pub(crate) struct Supervisor {
     /// The process that gives the orders.
     owner: u32,
     child: Child,
@@ -20,19 +20,19 @@ pub(crate) struct Keeper {
     running: bool,
 }
 
-impl Keeper {
+impl Supervisor {
     pub(crate) fn spawn(
         root: &Path,
         log: &Path,
         server: &[OsString],
         account: Account,
-    ) -> Result<Keeper, Error> {
+    ) -> Result<Supervisor, Error> {
         let mut child = account
             .command("/bin/sh")
-            .args(["-c", include_str!("keeper.sh"), "keeper"])
+            .args(["-c", include_str!("supervisor.sh"), "supervisor"])
             .args([root, log])
             .args(server)
-            // A group of its own: Ctrl-C in a terminal is for the program in front, and the keeper
+            // A group of its own: Ctrl-C in a terminal is for the program in front, and the supervisor
             // then hears of its end through the pipe.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -41,7 +41,7 @@ impl Keeper {
             .spawn()
             .map_err(|cause| Error::io("the shell that keeps PostgreSQL did not start", cause))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(orders), Some(answers)) => Ok(Keeper {
+            (Some(orders), Some(answers)) => Ok(Supervisor {
                 owner: std::process::id(),
                 child,
                 orders,
@@ -90,7 +90,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Supervisor {
     fn drop(&mut self) {
         // A process that was forked off from the owner has a copy of this, and no say.
         if std::process::id() != self.owner {
