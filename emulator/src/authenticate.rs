@@ -4,53 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::monotonic;
-use crate::connection::End;
-use crate::engine::{Answer, Engine};
+use crate::engine::Engine;
 use crate::language::Described;
 use crate::login::{Login, Verdict};
-use crate::packet::{self, Startup};
+use crate::packet::Startup;
 use crate::postgres::admin::AccountStatus;
 use crate::postgres::template::SUPERUSER;
 use crate::reason::Reason;
+use crate::refusal::{End, Refusal};
 use crate::server::Server;
 use crate::token;
 use crate::verify::{self, Expectation};
-
-/// The last word to a client that is not let in.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) sqlstate: &'static str,
-    pub(crate) message: String,
-}
-
-impl Refusal {
-    /// The login took longer than the server waits.
-    pub(crate) fn too_slow(server: &Server) -> Refusal {
-        Refusal {
-            sqlstate: "57014",
-            message: server.language.phrases().too_slow.to_owned(),
-        }
-    }
-
-    /// There is no PostgreSQL behind the emulator at the moment.
-    pub(crate) fn shutting_down(server: &Server) -> Refusal {
-        Refusal {
-            sqlstate: "57P03",
-            message: server.language.phrases().shutting_down.to_owned(),
-        }
-    }
-
-    pub(crate) fn packet(&self, server: &Server) -> Vec<u8> {
-        let severity = server.language.phrases().fatal;
-        packet::fatal(severity, self.sqlstate, &self.message, "auth_failed")
-    }
-}
-
-impl From<Answer> for Refusal {
-    fn from((sqlstate, message): Answer) -> Refusal {
-        Refusal { sqlstate, message }
-    }
-}
 
 /// Whether this user must show a token. No: PostgreSQL itself asks for the password.
 pub(crate) async fn wants_token(
@@ -88,7 +52,7 @@ pub(crate) async fn wants_token(
         database: &database,
         encrypted,
     };
-    // PostgreSQL trusts this one on its socket: that door is not for clients.
+    // PostgreSQL trusts this one on its socket: that listener is not for clients.
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));
     }

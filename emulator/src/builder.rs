@@ -27,6 +27,13 @@ pub struct Builder {
     pub(crate) upstream: Option<String>,
 }
 
+impl Emulator {
+    /// Returns a builder. Nothing runs before [`Builder::start`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 impl Default for Builder {
     fn default() -> Builder {
         Builder {

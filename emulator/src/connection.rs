@@ -6,19 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::authenticate::{self, Refusal};
+use crate::authenticate;
 use crate::certificates::ALPN;
 use crate::clock::monotonic;
 use crate::faults::{Fault, Stage};
 use crate::packet::{self, Initial, Malformed, Startup};
+use crate::refusal::{End, Refusal};
 use crate::server::Server;
 use crate::sessions::SessionEnd;
+use crate::stream::Stream;
 use crate::upstream::NotOpened;
 use crate::wire::{Wire, WireHandle};
 
@@ -28,11 +28,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// As large as a TLS record.
 const BUFFER: usize = 16 * 1024;
 
-/// The client, encrypted or not.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// A client that has said what it wants.
 struct Client {
     stream: Box<dyn Stream>,
@@ -40,29 +35,6 @@ struct Client {
     /// Its packet as it came.
     packet: Vec<u8>,
     initial: Initial,
-}
-
-/// Why a connection ends before there is a session.
-pub(crate) enum End {
-    /// Nothing more is said.
-    HangUp,
-    /// A last word is said.
-    Refused(Refusal),
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> End {
-        End::HangUp
-    }
-}
-
-impl From<Malformed> for End {
-    fn from(malformed: Malformed) -> End {
-        match malformed {
-            Malformed::HangUp => End::HangUp,
-            Malformed::Answer(sqlstate, message) => End::Refused(Refusal { sqlstate, message }),
-        }
-    }
 }
 
 /// Serves one client, until it or PostgreSQL goes, or a test ends all connections.

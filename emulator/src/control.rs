@@ -200,12 +200,12 @@ impl Emulator {
     }
 
     fn open_door(&self) -> Result<(), Error> {
-        let door = self.door.clone();
-        self.threads.wait(async move { door.open().await })
+        let listener = self.listener.clone();
+        self.threads.wait(async move { listener.open().await })
     }
 
     fn close_door(&self) -> Result<(), Error> {
-        let door = self.door.clone();
-        self.threads.wait(async move { door.close().await })
+        let listener = self.listener.clone();
+        self.threads.wait(async move { listener.close().await })
     }
 }

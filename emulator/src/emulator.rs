@@ -10,13 +10,13 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::AwsEndpoints;
-use crate::builder::Builder;
 use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind};
+use crate::listener::Listener;
 use crate::login::Login;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::template;
-use crate::server::{Door, Server};
+use crate::server::Server;
 use crate::threads::Threads;
 
 /// What a path must not have in a URL's query.
@@ -36,7 +36,7 @@ const DUPLICATE_DATABASE: &str = "(42P04)";
 /// PostgreSQL block the thread meanwhile.
 pub struct Emulator {
     pub(crate) server: Arc<Server>,
-    pub(crate) door: Door,
+    pub(crate) listener: Listener,
     pub(crate) aws: AwsEndpoints,
     pub(crate) address: SocketAddr,
     /// The first that are accepted.
@@ -51,11 +51,6 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// An emulator that is not started yet.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// Where it listens: a port of 127.0.0.1.
     pub fn addr(&self) -> SocketAddr {
         self.address

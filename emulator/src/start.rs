@@ -16,13 +16,14 @@ use crate::emulator::Emulator;
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::language::CurrentLanguage;
+use crate::listener::{Listener, Port};
 use crate::login::LoginLog;
 use crate::policy::Policy;
 use crate::postgres::account::Account;
 use crate::postgres::admin::{self, Admin};
 use crate::postgres::binaries::Binaries;
 use crate::postgres::cluster::{self, Cluster};
-use crate::server::{Door, Millis, Port, Server};
+use crate::server::{Millis, Server};
 use crate::sessions::Sessions;
 use crate::threads::Threads;
 use crate::upstream::Upstream;
@@ -133,11 +134,11 @@ impl Emulator {
             upstream: cluster::socket(&writer).into(),
             other,
         });
-        let door = Door::build(Arc::clone(&server), port);
+        let listener = Listener::build(Arc::clone(&server), port);
         drop(inside);
         let emulator = Emulator {
             server,
-            door,
+            listener,
             aws,
             address,
             credentials,
@@ -152,8 +153,10 @@ impl Emulator {
             Some(_) => "SELECT",
             None => MAKE_RDS_IAM,
         })?;
-        let door = emulator.door.clone();
-        emulator.threads.wait(async move { door.open().await })?;
+        let listener = emulator.listener.clone();
+        emulator
+            .threads
+            .wait(async move { listener.open().await })?;
         Ok(emulator)
     }
 }

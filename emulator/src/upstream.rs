@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::connection::Stream;
 use crate::error::{Error, ErrorKind};
 use crate::postgres::admin::Admin;
+use crate::stream::Stream;
 
 /// The longest message that is read before a session is open; none comes near it.
 const LONGEST_MESSAGE: usize = 1 << 20;

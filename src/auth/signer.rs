@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Recheck};
+use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Recheck, timed_out};
 use crate::cache::{Answer, Cache, Landing};
 use crate::clock::{Clock, Moment};
 use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
@@ -338,14 +338,4 @@ impl FetchToken for SignFor {
             self.signer.recovered();
         }
     }
-}
-
-pub(super) fn timed_out(limit: Duration) -> Error {
-    Error::new(
-        ErrorKind::CredentialsTimeout,
-        format!(
-            "the source of aws credentials did not answer within {limit:?}; check that it can be \
-             reached, or raise refresh_timeout"
-        ),
-    )
 }

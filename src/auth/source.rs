@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::login_limiter::LoginLimiter;
-use super::signer::timed_out;
 use crate::cache::{Abandoned, Answer, Cache, Flight, Freshness, Perishable};
 use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
@@ -430,6 +429,16 @@ fn thread_is_stuck(limit: Duration) -> Error {
         format!(
             "the thread that signs tokens did not answer within {limit:?}; a credentials provider \
              must not block it, use credentials_fn for one that blocks"
+        ),
+    )
+}
+
+pub(super) fn timed_out(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::CredentialsTimeout,
+        format!(
+            "the source of aws credentials did not answer within {limit:?}; check that it can be \
+             reached, or raise refresh_timeout"
         ),
     )
 }

@@ -1,4 +1,4 @@
-//! The advisory lock that one process at a time has.
+//! The advisory lock, which one process at a time holds.
 
 use std::thread;
 use std::time::Duration;
@@ -9,13 +9,9 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Bool, Integer};
 
 use super::options::{Options, Progress};
-use super::session::failed;
+use super::statement::failed;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
-
-/// The advisory lock under which migrations run, unless [`Options::lock_key`] says otherwise: the
-/// letters `rds_migr` as a number, 8242840071689561970. Advisory locks are each database's own.
-pub const DEFAULT_LOCK_KEY: i64 = i64::from_be_bytes(*b"rds_migr");
 
 /// Between attempts, at first and in the end.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);

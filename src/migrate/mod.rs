@@ -40,14 +40,14 @@ mod lock;
 mod options;
 mod session;
 mod source;
+mod statement;
 
 use std::time::SystemTime;
 
 use diesel::migration::MigrationSource;
 use diesel::pg::Pg;
 
-pub use self::lock::DEFAULT_LOCK_KEY;
-pub use self::options::{Direction, Options, Progress, Step};
+pub use self::options::{DEFAULT_LOCK_KEY, Direction, Options, Progress, Step};
 use self::session::Session;
 use self::source::Migrations;
 use crate::PgConnectionManager;

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::lock::DEFAULT_LOCK_KEY;
+/// The default key of the advisory lock under which migrations run: the letters `rds_migr` as a number,
+/// 8242840071689561970. Each database has advisory locks of its own. [`Options::lock_key`] sets another key.
+pub const DEFAULT_LOCK_KEY: i64 = i64::from_be_bytes(*b"rds_migr");
 
 const DEFAULT_LOCK_WAIT: Duration = Duration::from_secs(5 * 60);
 

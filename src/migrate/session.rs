@@ -11,6 +11,7 @@ use super::history::{self, History};
 use super::lock;
 use super::options::{Direction, Options, Progress, Step};
 use super::source::Planned;
+use super::statement::{failed, is_lost};
 use crate::PgConnectionManager;
 use crate::clock::Clock;
 use crate::endpoint::Engine;
@@ -192,24 +193,4 @@ impl<'a> Session<'a> {
         let message = format!("migration {step} could not be {what}{fate}");
         Error::with_cause(ErrorKind::Migration, message, cause)
     }
-}
-
-/// The error for a statement of ours.
-pub(super) fn failed(
-    connection: &mut PgConnection,
-    message: &'static str,
-    cause: diesel::result::Error,
-) -> Error {
-    let kind = if is_lost(connection) {
-        ErrorKind::Network
-    } else {
-        ErrorKind::Migration
-    };
-    Error::with_cause(kind, message, cause)
-}
-
-/// Whether the session has ended. If not, it is in no transaction afterwards, not even in one that a
-/// migration has opened itself.
-fn is_lost(connection: &mut PgConnection) -> bool {
-    connection.batch_execute("ROLLBACK").is_err()
 }

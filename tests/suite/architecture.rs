@@ -85,6 +85,69 @@ fn a_module_imports_from_rows_above_its_own_only() {
     }
 }
 
+/// The names of files of `folder` that `code` imports.
+fn imports_of_folder(code: &str, folder: &str, files: &[String]) -> BTreeSet<String> {
+    let mut imports = BTreeSet::new();
+    let own = format!("crate::{folder}::");
+    for path in ["super::", own.as_str()] {
+        for import in code.split(path).skip(1) {
+            let names = match import.strip_prefix('{') {
+                Some(list) => list.split('}').next().unwrap(),
+                None => import
+                    .split(|char: char| !is_part_of_name(char))
+                    .next()
+                    .unwrap(),
+            };
+            let names = names.split(|char: char| !is_part_of_name(char));
+            imports.extend(names.map(str::to_owned).filter(|name| files.contains(name)));
+        }
+    }
+    imports
+}
+
+fn is_part_of_name(char: char) -> bool {
+    char.is_ascii_alphanumeric() || char == '_'
+}
+
+/// A reader can then read the files of a folder one after the other.
+#[test]
+fn files_of_one_folder_do_not_import_each_other_in_a_circle() {
+    let mut folders: HashMap<PathBuf, HashMap<String, String>> = HashMap::new();
+    for (_, path, code) in sources() {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if name != "mod" && path.parent().unwrap() != root().join("src") {
+            let folder = path.parent().unwrap().to_owned();
+            folders.entry(folder).or_default().insert(name, code);
+        }
+    }
+    assert!(folders.len() > 5, "src was not found");
+    for (folder, codes) in folders {
+        let files: Vec<String> = codes.keys().cloned().collect();
+        let folder_name = folder.file_name().unwrap().to_str().unwrap();
+        let mut left: HashMap<String, BTreeSet<String>> = codes
+            .iter()
+            .map(|(name, code)| {
+                let mut imports = imports_of_folder(code, folder_name, &files);
+                imports.remove(name);
+                (name.clone(), imports)
+            })
+            .collect();
+        // Takes away the files that import none of those that are left.
+        while let Some(name) = left
+            .iter()
+            .find(|(_, imports)| imports.iter().all(|import| !left.contains_key(import)))
+            .map(|(name, _)| name.clone())
+        {
+            left.remove(&name);
+        }
+        assert!(
+            left.is_empty(),
+            "a circle in {}: {left:?}",
+            folder.display()
+        );
+    }
+}
+
 /// FAULTS.md and the tests speak of the same rows.
 #[test]
 fn every_fault_has_its_tests() {

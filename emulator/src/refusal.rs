@@ -1,0 +1,66 @@
+//! Why a client gets no session, and the error that it is sent.
+
+use std::io;
+
+use crate::engine::Answer;
+use crate::packet::{self, Malformed};
+use crate::server::Server;
+
+/// The error for a client that gets no session.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) sqlstate: &'static str,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// The login took longer than the server waits.
+    pub(crate) fn too_slow(server: &Server) -> Refusal {
+        Refusal {
+            sqlstate: "57014",
+            message: server.language.phrases().too_slow.to_owned(),
+        }
+    }
+
+    /// There is no PostgreSQL behind the emulator at the moment.
+    pub(crate) fn shutting_down(server: &Server) -> Refusal {
+        Refusal {
+            sqlstate: "57P03",
+            message: server.language.phrases().shutting_down.to_owned(),
+        }
+    }
+
+    pub(crate) fn packet(&self, server: &Server) -> Vec<u8> {
+        let severity = server.language.phrases().fatal;
+        packet::fatal(severity, self.sqlstate, &self.message, "auth_failed")
+    }
+}
+
+impl From<Answer> for Refusal {
+    fn from((sqlstate, message): Answer) -> Refusal {
+        Refusal { sqlstate, message }
+    }
+}
+
+/// Why a connection ends before there is a session.
+pub(crate) enum End {
+    /// No error is sent.
+    HangUp,
+    /// An error is sent.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> End {
+        End::HangUp
+    }
+}
+
+impl From<Malformed> for End {
+    fn from(malformed: Malformed) -> End {
+        match malformed {
+            Malformed::HangUp => End::HangUp,
+            Malformed::Answer(sqlstate, message) => End::Refused(Refusal { sqlstate, message }),
+        }
+    }
+}
