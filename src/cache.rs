@@ -1,13 +1,11 @@
-//! One value and its age.
+//! One value and its age: a cache with single flight, stale-while-revalidate and back-off.
 //!
-//! Whoever asks gets the value for the price of a read lock while it is fresh. When it is not, one
-//! of those who ask is given the [`Flight`]: the right to fetch a new one, which nobody else has at
-//! the same time. The cache fetches nothing itself and holds no lock while a fetch runs, so a flight
-//! may take as long as it likes, on any thread. What it brings home, good or bad, is the answer for
-//! everyone who waited for it.
+//! A fresh value costs a read lock. If a refresh is due, one caller gets the [`Refresh`]: the exclusive right,
+//! and the duty, to fetch a new value. The cache itself fetches nothing and holds no lock during a fetch, so a
+//! refresh may take any time, on any thread. All callers that wait for it receive its result, success or
+//! failure.
 //!
-//! This is the only concurrent code of the crate. Its interleavings are tried out by loom, in
-//! `models.rs`.
+//! loom runs the interleavings in `models.rs`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -27,65 +25,63 @@ mod models;
 #[cfg(not(rds_iam_loom))]
 mod tests;
 
-/// For how long a failure answers for a value that is missing: ten workers that ask one after the
-/// other are one request, and a person who has just put things right does not notice.
+/// How long a failure is returned to callers if there is no value. Ten workers that ask one after the other then
+/// make one request, and a person who has just corrected the cause does not notice the delay.
 const FAILURE_REMEMBERED: Duration = Duration::from_secs(1);
 
-/// The pause after the first refresh that failed. It doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The back-off after the first failed refresh. It doubles with each consecutive failure.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The pause never grows beyond this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest back-off.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Something that ages.
-pub(crate) trait Perishable {
-    /// How good this is at `now`. The cache judges by nothing else.
+/// A value that expires.
+pub(crate) trait Expiring {
+    /// The freshness at `now`. The cache decides by nothing else.
     fn freshness_at(&self, now: &Moment) -> Freshness;
 }
 
-/// How good a value is at some moment.
+/// How far a value may be used, in the terms of HTTP caching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// As good as new.
+    /// It is used without further ado.
     Fresh,
-    /// Good, but a refresh is due.
-    Aging,
-    /// Must not be used any more.
-    Dead,
+    /// It is used while it is refreshed.
+    Stale,
+    /// It must not be used.
+    Expired,
 }
 
-/// A value that many use and one at a time renews.
+/// A value that many callers use and one at a time refreshes.
 pub(crate) struct Cache<V, E> {
-    /// What is there to read. Only a landing puts something in, and it holds the gate meanwhile.
+    /// Only a completed refresh stores a value, and it holds `state` meanwhile.
     value: RwLock<Option<Arc<V>>>,
-    /// Who may take off. Taken before `value` where both are needed.
-    gate: Mutex<Gate<V, E>>,
+    /// Locked before `value` if both are needed.
+    state: Mutex<RefreshState<V, E>>,
 }
 
-/// What [`Cache::look_up`] found.
-pub(crate) enum Answer<V: Perishable, E: Clone + From<Abandoned>> {
-    /// A value to use now. With a flight, a refresh is due and it falls to this caller to have it
-    /// made, without waiting for it.
-    Value(Arc<V>, Option<Flight<V, E>>),
-    /// There is nothing to use before the flight lands. With a flight, it falls to this caller to
-    /// have it made.
-    Wait(Landing<V, E>, Option<Flight<V, E>>),
-    /// There is nothing to use, and a flight failed so recently that another is not worth a try.
+/// The result of [`Cache::look_up`].
+pub(crate) enum Lookup<V: Expiring, E: Clone + From<Abandoned>> {
+    /// A value to use now. With a `Refresh`, the caller has to start it, and does not wait for it.
+    Value(Arc<V>, Option<Refresh<V, E>>),
+    /// There is no value before the refresh completes. With a `Refresh`, the caller has to start it.
+    Wait(Waiter<V, E>, Option<Refresh<V, E>>),
+    /// There is no value, and a refresh has failed too recently for another attempt.
     Failed(E),
 }
 
-impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
+impl<V: Expiring, E: Clone + From<Abandoned>> Cache<V, E> {
     pub(crate) fn new() -> Cache<V, E> {
         Cache {
             value: RwLock::new(None),
-            gate: Mutex::new(Gate {
-                flight: None,
-                setback: None,
+            state: Mutex::new(RefreshState {
+                refresh: None,
+                last_failure: None,
             }),
         }
     }
 
-    /// The value if it is fresh. This is the path of nearly every caller.
+    /// Returns the value if it is fresh. This is the path of nearly every call.
     #[inline]
     pub(crate) fn fresh_at(&self, now: &Moment) -> Option<Arc<V>> {
         let value = self.value.read();
@@ -95,61 +91,61 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
             .cloned()
     }
 
-    /// Whatever value is there, dead or alive.
+    /// Returns the value, fresh or not.
     pub(crate) fn peek(&self) -> Option<Arc<V>> {
         self.value.read().clone()
     }
 
-    /// What to do for a value at `now`: use one, wait for one, fetch one, or give up for the moment.
-    pub(crate) fn look_up(self: &Arc<Self>, now: &Moment) -> Answer<V, E> {
+    /// Decides how a caller gets a value at `now`: it uses the present one, waits for a refresh, starts one, or
+    /// fails.
+    pub(crate) fn look_up(self: &Arc<Self>, now: &Moment) -> Lookup<V, E> {
         if let Some(value) = self.fresh_at(now) {
-            return Answer::Value(value, None);
+            return Lookup::Value(value, None);
         }
-        let mut gate = self.gate.lock();
-        // Between the look above and the gate, anything may have happened. So look again:
-        // 1. A flight landed well. Its value is what we want, and another flight would be one too
-        //    many.
-        // 2. A flight landed badly, or another caller's began. The gate knows.
-        // 3. The value was discarded, and there is nothing to use after all.
-        // 4. Nothing. Then this caller is the first, and stays it for as long as it has the gate.
+        let mut state = self.state.lock();
+        // Between the check above and the lock, another thread may have changed the cache. So check again:
+        // 1. A refresh succeeded. Its value is used, and another refresh would be one too many.
+        // 2. A refresh failed, or another caller has started one. `state` has it.
+        // 3. The value was discarded.
+        // 4. Nothing changed. Then this caller is the first, for as long as it holds the lock.
         let value = self.peek();
         let value = value.map(|value| (value.freshness_at(now), value));
-        match (value, gate.flight()) {
-            (Some((Freshness::Fresh, value)), _) => Answer::Value(value, None),
-            (Some((Freshness::Aging, value)), None) if !gate.is_pausing(now) => {
-                Answer::Value(value, Some(self.take_off(&mut gate, now).1))
+        match (value, state.refresh()) {
+            (Some((Freshness::Fresh, value)), _) => Lookup::Value(value, None),
+            (Some((Freshness::Stale, value)), None) if !state.in_backoff(now) => {
+                Lookup::Value(value, Some(self.start_refresh(&mut state, now).1))
             }
-            (Some((Freshness::Aging, value)), _) => Answer::Value(value, None),
-            // To share a flight costs nothing, so it comes before an older failure.
-            (_, Some(slot)) => Answer::Wait(Landing::of(slot), None),
-            (_, None) => match gate.recent_failure(now) {
-                Some(error) => Answer::Failed(error),
+            (Some((Freshness::Stale, value)), _) => Lookup::Value(value, None),
+            // Waiting for a refresh in flight takes precedence over an older failure.
+            (_, Some(in_flight)) => Lookup::Wait(Waiter::of(in_flight), None),
+            (_, None) => match state.recent_failure(now) {
+                Some(error) => Lookup::Failed(error),
                 None => {
-                    let (landing, flight) = self.take_off(&mut gate, now);
-                    Answer::Wait(landing, Some(flight))
+                    let (waiter, refresh) = self.start_refresh(&mut state, now);
+                    Lookup::Wait(waiter, Some(refresh))
                 }
             },
         }
     }
 
-    /// The right to fetch a value although the present one may be fresh; `None` if a fetch is under way.
-    /// The present value serves meanwhile, and afterwards if the fetch fails.
-    pub(crate) fn refresh_early(self: &Arc<Self>, now: &Moment) -> Option<Flight<V, E>> {
-        let mut gate = self.gate.lock();
-        match gate.flight() {
+    /// Starts a refresh although the value may be fresh; `None` if one is in flight. The present value is used
+    /// meanwhile, and afterwards if the refresh fails.
+    pub(crate) fn refresh_early(self: &Arc<Self>, now: &Moment) -> Option<Refresh<V, E>> {
+        let mut state = self.state.lock();
+        match state.refresh() {
             Some(_) => None,
-            None => Some(self.take_off(&mut gate, now).1),
+            None => Some(self.start_refresh(&mut state, now).1),
         }
     }
 
-    /// The fetch under way, if there is one.
-    pub(crate) fn under_way(&self) -> Option<Landing<V, E>> {
-        self.gate.lock().flight().map(Landing::of)
+    /// A waiter for the refresh in flight, if there is one.
+    pub(crate) fn in_flight(&self) -> Option<Waiter<V, E>> {
+        self.state.lock().refresh().map(Waiter::of)
     }
 
-    /// Drops exactly `value`, unless another has taken its place. Returns whether it was dropped.
+    /// Removes exactly `value`, unless another has replaced it. Returns whether it was removed.
     ///
-    /// A flight that is under way goes on, and what it brings is kept: it can be no worse.
+    /// A refresh in flight goes on, and its value is stored.
     pub(crate) fn discard(&self, value: &Arc<V>) -> bool {
         let mut current = self.value.write();
         let is_current = current.as_ref().is_some_and(|it| Arc::ptr_eq(it, value));
@@ -159,158 +155,161 @@ impl<V: Perishable, E: Clone + From<Abandoned>> Cache<V, E> {
         is_current
     }
 
-    fn take_off(
+    fn start_refresh(
         self: &Arc<Self>,
-        gate: &mut Gate<V, E>,
+        state: &mut RefreshState<V, E>,
         now: &Moment,
-    ) -> (Landing<V, E>, Flight<V, E>) {
-        let slot = Arc::new(Slot::new());
-        gate.flight = Some(slot.clone());
-        let landing = Landing::of(&slot);
-        let flight = Flight {
+    ) -> (Waiter<V, E>, Refresh<V, E>) {
+        let in_flight = Arc::new(InFlight::new());
+        state.refresh = Some(in_flight.clone());
+        let waiter = Waiter::of(&in_flight);
+        let refresh = Refresh {
             cache: self.clone(),
-            slot: Some(slot),
-            took_off: *now,
+            in_flight: Some(in_flight),
+            started: *now,
         };
-        (landing, flight)
+        (waiter, refresh)
     }
 
-    /// Ends the flight of `slot`: first for those who come, then for those who wait, so that whoever
-    /// has waited finds it over.
-    fn settle(&self, slot: &Slot<V, E>, result: Result<V, E>, now: &Moment) -> Landed {
+    /// Completes a refresh: first for later callers, then for those that wait, so that a caller that has
+    /// waited finds it completed.
+    fn settle(&self, in_flight: &InFlight<V, E>, result: Result<V, E>, now: &Moment) -> Completed {
         let result = result.map(Arc::new);
         let is_fresh = matches!(&result, Ok(value) if value.freshness_at(now) == Freshness::Fresh);
 
-        let mut gate = self.gate.lock();
+        let mut state = self.state.lock();
         let replaced = match &result {
             Ok(value) => self.value.write().replace(value.clone()),
             Err(_) => None,
         };
-        let earlier = gate.setback.take();
-        let setbacks = earlier.as_ref().map_or(0, |setback| setback.in_a_row);
+        let earlier = state.last_failure.take();
+        let consecutive_failures = earlier
+            .as_ref()
+            .map_or(0, |last_failure| last_failure.consecutive);
         if !is_fresh {
-            let in_a_row = setbacks.saturating_add(1);
-            gate.setback = Some(Setback {
+            let consecutive = consecutive_failures.saturating_add(1);
+            state.last_failure = Some(LastFailure {
                 error: result.as_ref().err().cloned(),
                 at: *now,
-                in_a_row,
-                pause: pause_after(in_a_row),
+                consecutive,
+                backoff: backoff_after(consecutive),
             });
         }
-        // A flight of the parent's must not end one that was begun in a forked child.
-        if gate
-            .flight
+        // A refresh of the parent must not end one that was started in a forked child.
+        if state
+            .refresh
             .as_deref()
-            .is_some_and(|it| std::ptr::eq(it, slot))
+            .is_some_and(|it| std::ptr::eq(it, in_flight))
         {
-            gate.flight = None;
+            state.refresh = None;
         }
-        drop(gate);
+        drop(state);
 
-        slot.resolve(result);
-        // What has had its day is freed under no lock.
+        in_flight.resolve(result);
+        // The old value and error are freed without a lock.
         drop((replaced, earlier));
-        Landed { setbacks }
+        Completed {
+            consecutive_failures,
+        }
     }
 }
 
-/// What the gate guards.
-struct Gate<V, E> {
-    /// The flight under way.
-    flight: Option<Arc<Slot<V, E>>>,
-    /// The last flight, if it brought no fresh value.
-    setback: Option<Setback<E>>,
+/// Which refresh is in flight, and how the last one ended.
+struct RefreshState<V, E> {
+    /// The refresh in flight.
+    refresh: Option<Arc<InFlight<V, E>>>,
+    /// The last refresh, if it returned no fresh value.
+    last_failure: Option<LastFailure<E>>,
 }
 
-/// A flight that failed, or brought a value that was aging already and is no reason to go again at
-/// once.
-struct Setback<E> {
+/// A refresh that failed, or returned a value that was stale already and is no reason to refresh again at once.
+struct LastFailure<E> {
     error: Option<E>,
     at: Moment,
-    in_a_row: u32,
-    /// How long after `at` a value that can still be used is left alone.
-    pause: Duration,
+    consecutive: u32,
+    /// How long after `at` a stale value is not refreshed.
+    backoff: Duration,
 }
 
-impl<V, E: Clone> Gate<V, E> {
-    /// The flight under way. One that a forked child has copied from its parent never lands there, since
-    /// the thread that makes it is the parent's.
-    fn flight(&self) -> Option<&Arc<Slot<V, E>>> {
-        let flight = self.flight.as_ref()?;
-        (flight.process == process::id()).then_some(flight)
+impl<V, E: Clone> RefreshState<V, E> {
+    /// The refresh in flight. One that a forked child has copied from its parent never completes there, since
+    /// its thread is the parent's.
+    fn refresh(&self) -> Option<&Arc<InFlight<V, E>>> {
+        let refresh = self.refresh.as_ref()?;
+        (refresh.process == process::id()).then_some(refresh)
     }
 
-    fn is_pausing(&self, now: &Moment) -> bool {
-        self.setback
+    fn in_backoff(&self, now: &Moment) -> bool {
+        self.last_failure
             .as_ref()
-            .is_some_and(|setback| now.since(&setback.at) < setback.pause)
+            .is_some_and(|last_failure| now.since(&last_failure.at) < last_failure.backoff)
     }
 
     fn recent_failure(&self, now: &Moment) -> Option<E> {
-        self.setback
+        self.last_failure
             .as_ref()
-            .filter(|setback| now.since(&setback.at) < FAILURE_REMEMBERED)
-            .and_then(|setback| setback.error.clone())
+            .filter(|last_failure| now.since(&last_failure.at) < FAILURE_REMEMBERED)
+            .and_then(|last_failure| last_failure.error.clone())
     }
 }
 
-/// 1 s, 2 s, 4 s and so on, up to the longest; of that, between half and all, so that processes that
-/// failed together do not come back together.
-fn pause_after(setbacks: u32) -> Duration {
-    let doublings = setbacks.saturating_sub(1).min(u32::BITS - 1);
-    let step = FIRST_PAUSE
+/// 1 s, 2 s, 4 s and so on, up to the longest back-off. With jitter, between half and all of that, so that
+/// processes that failed together do not retry together.
+fn backoff_after(consecutive_failures: u32) -> Duration {
+    let doublings = consecutive_failures.saturating_sub(1).min(u32::BITS - 1);
+    let step = FIRST_BACKOFF
         .saturating_mul(1 << doublings)
-        .min(LONGEST_PAUSE);
+        .min(LONGEST_BACKOFF);
     step.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// The right and the duty to fetch. A cache has one at a time.
+/// The exclusive right, and the duty, to fetch a value. A cache has one at a time.
 ///
-/// It can go to another thread, or into an async task. Should it be dropped there without having
-/// landed, because of a panic or a shutdown, it lands as [`Abandoned`]. One that is only forgotten
-/// keeps everyone waiting, so whoever fetches sets a limit.
-#[must_use = "a flight that is dropped has failed"]
-pub(crate) struct Flight<V: Perishable, E: Clone + From<Abandoned>> {
+/// It can move to another thread or into an async task. If it is dropped there before it is completed, by a panic
+/// or a shutdown, it completes as [`Abandoned`]. One that is leaked keeps callers waiting, so every fetch has a
+/// time limit.
+#[must_use = "a refresh that is dropped has failed"]
+pub(crate) struct Refresh<V: Expiring, E: Clone + From<Abandoned>> {
     cache: Arc<Cache<V, E>>,
-    /// `None` once landed.
-    slot: Option<Arc<Slot<V, E>>>,
-    took_off: Moment,
+    /// `None` once it is completed.
+    in_flight: Option<Arc<InFlight<V, E>>>,
+    started: Moment,
 }
 
-/// What was before a landing, for whoever logs it.
+/// The state before a refresh was completed, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Landed {
-    /// How many flights in a row had brought no fresh value before this one. A failure after 0 is
-    /// news; a success after more is, too.
-    pub(crate) setbacks: u32,
+pub(crate) struct Completed {
+    /// The number of consecutive refreshes before this one that returned no fresh value. A failure after 0 is
+    /// logged, and so is a success after more.
+    pub(crate) consecutive_failures: u32,
 }
 
-impl<V: Perishable, E: Clone + From<Abandoned>> Flight<V, E> {
-    /// Hands the result to all who wait for it. A value takes the place of the one before; a failure
-    /// leaves that one alone.
+impl<V: Expiring, E: Clone + From<Abandoned>> Refresh<V, E> {
+    /// Hands the result to all callers that wait. A value replaces the present one; a failure leaves it.
     ///
-    /// A value is stored and handed out whatever its age, so one that is dead on arrival is better
-    /// landed as a failure.
-    pub(crate) fn land(mut self, result: Result<V, E>, now: &Moment) -> Landed {
-        match self.slot.take() {
-            Some(slot) => self.cache.settle(&slot, result, now),
-            // Not reached: only this and `drop` take the slot, and both have the flight to themselves.
-            None => Landed { setbacks: 0 },
+    /// A value is stored whatever its freshness, so an expired one should be completed as a failure.
+    pub(crate) fn complete(mut self, result: Result<V, E>, now: &Moment) -> Completed {
+        match self.in_flight.take() {
+            Some(in_flight) => self.cache.settle(&in_flight, result, now),
+            // Not reached: only this and `drop` take it, and both own the refresh.
+            None => Completed {
+                consecutive_failures: 0,
+            },
         }
     }
 }
 
-impl<V: Perishable, E: Clone + From<Abandoned>> Drop for Flight<V, E> {
+impl<V: Expiring, E: Clone + From<Abandoned>> Drop for Refresh<V, E> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            // There is no asking for the time here, so it counts as having failed at its start.
+        if let Some(in_flight) = self.in_flight.take() {
+            // The time is not known here, so it counts as failed at its start.
             let error = E::from(Abandoned);
-            self.cache.settle(&slot, Err(error), &self.took_off);
+            self.cache.settle(&in_flight, Err(error), &self.started);
         }
     }
 }
 
-/// A flight ended without a result.
+/// A refresh ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abandoned;
 
@@ -322,84 +321,89 @@ impl fmt::Display for Abandoned {
 
 impl StdError for Abandoned {}
 
-/// Where the result of one flight, and of no later one, can be waited for: by a thread with
-/// [`wait`](Landing::wait), by a task with `.await`.
-pub(crate) struct Landing<V, E> {
-    slot: Arc<Slot<V, E>>,
-    /// Which of the slot's wakers is this one's.
-    seat: Option<usize>,
+/// Waits for the result of one refresh, and of no later one: a thread with [`wait`](Waiter::wait), a task with
+/// `.await`.
+pub(crate) struct Waiter<V, E> {
+    in_flight: Arc<InFlight<V, E>>,
+    /// The index of this waiter's waker.
+    waker_index: Option<usize>,
 }
 
-impl<V, E: Clone> Landing<V, E> {
-    fn of(slot: &Arc<Slot<V, E>>) -> Landing<V, E> {
-        Landing {
-            slot: slot.clone(),
-            seat: None,
+impl<V, E: Clone> Waiter<V, E> {
+    fn of(in_flight: &Arc<InFlight<V, E>>) -> Waiter<V, E> {
+        Waiter {
+            in_flight: in_flight.clone(),
+            waker_index: None,
         }
     }
 
-    /// Blocks until the flight lands; `None` if it has not within `limit`.
+    /// Blocks until the refresh completes; `None` if it does not within `limit`.
     pub(crate) fn wait(self, limit: Duration) -> Option<Result<Arc<V>, E>> {
-        let mut arrival = self.slot.arrival.lock();
-        self.slot
-            .landed
-            .wait_while_for(&mut arrival, |arrival| arrival.result.is_none(), limit);
-        arrival.result.clone()
+        let mut outcome = self.in_flight.outcome.lock();
+        self.in_flight.completed.wait_while_for(
+            &mut outcome,
+            |outcome| outcome.result.is_none(),
+            limit,
+        );
+        outcome.result.clone()
     }
 }
 
-impl<V, E: Clone> Future for Landing<V, E> {
+impl<V, E: Clone> Future for Waiter<V, E> {
     type Output = Result<Arc<V>, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let landing = &mut *self;
-        let mut arrival = landing.slot.arrival.lock();
-        if let Some(result) = &arrival.result {
+        let waiter = &mut *self;
+        let mut outcome = waiter.in_flight.outcome.lock();
+        if let Some(result) = &outcome.result {
             return Poll::Ready(result.clone());
         }
-        match landing.seat.and_then(|seat| arrival.wakers.get_mut(seat)) {
+        match waiter
+            .waker_index
+            .and_then(|waker_index| outcome.wakers.get_mut(waker_index))
+        {
             Some(waker) => waker.clone_from(context.waker()),
             None => {
-                landing.seat = Some(arrival.wakers.len());
-                arrival.wakers.push(context.waker().clone());
+                waiter.waker_index = Some(outcome.wakers.len());
+                outcome.wakers.push(context.waker().clone());
             }
         }
         Poll::Pending
     }
 }
 
-/// Where a flight and those who wait for it meet. Each flight has its own: with one for all, a late
-/// waiter could be told the result of the next flight.
-struct Slot<V, E> {
-    /// The process in which it was begun.
+/// A refresh in flight. Each refresh has its own: a shared one could give a late waiter the result of the next
+/// refresh.
+struct InFlight<V, E> {
+    /// The process in which it was started.
     process: u32,
-    arrival: Mutex<Arrival<V, E>>,
-    landed: Condvar,
+    outcome: Mutex<Outcome<V, E>>,
+    completed: Condvar,
 }
 
-struct Arrival<V, E> {
+struct Outcome<V, E> {
     result: Option<Result<Arc<V>, E>>,
     wakers: Vec<Waker>,
 }
 
-impl<V, E> Slot<V, E> {
-    fn new() -> Slot<V, E> {
-        Slot {
+impl<V, E> InFlight<V, E> {
+    fn new() -> InFlight<V, E> {
+        InFlight {
             process: process::id(),
-            arrival: Mutex::new(Arrival {
+            outcome: Mutex::new(Outcome {
                 result: None,
                 wakers: Vec::new(),
             }),
-            landed: Condvar::new(),
+            completed: Condvar::new(),
         }
     }
 
     fn resolve(&self, result: Result<Arc<V>, E>) {
-        let mut arrival = self.arrival.lock();
-        arrival.result = Some(result);
-        let wakers = std::mem::take(&mut arrival.wakers);
-        drop(arrival);
-        self.landed.notify_all();
+        let mut outcome = self.outcome.lock();
+        outcome.result = Some(result);
+        let wakers = std::mem::take(&mut outcome.wakers);
+        drop(outcome);
+        self.completed.notify_all();
         for waker in wakers {
             waker.wake();
         }

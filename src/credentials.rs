@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 pub use self::info::CredentialsInfo;
 pub(crate) use self::info::origin;
 use crate::aws_clock::AwsClock;
-use crate::cache::{Freshness, Perishable};
+use crate::cache::{Expiring, Freshness};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::runtime::{BlockingCalls, BlockingFailure};
@@ -352,12 +352,12 @@ impl HeldCredentials {
     }
 }
 
-/// Never `Aging`: whoever is about to sign waits for better credentials rather than sign with ones
+/// Never stale: whoever is about to sign waits for better credentials rather than sign with ones
 /// that would cut the token's life short.
-impl Perishable for HeldCredentials {
+impl Expiring for HeldCredentials {
     fn freshness_at(&self, now: &Moment) -> Freshness {
         match &self.ends {
-            Some(ends) if now.has_reached(&ends.ask_from) => Freshness::Dead,
+            Some(ends) if now.has_reached(&ends.ask_from) => Freshness::Expired,
             _ => Freshness::Fresh,
         }
     }

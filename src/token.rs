@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use zeroize::Zeroizing;
 
-use crate::cache::{Freshness, Perishable};
+use crate::cache::{Expiring, Freshness};
 use crate::clock::Moment;
 
 /// The longest lifetime of a token that AWS accepts: 15 minutes.
@@ -157,7 +157,7 @@ impl Token {
     }
 
     pub(crate) fn is_usable_at(&self, now: &Moment) -> bool {
-        self.freshness_at(now) != Freshness::Dead
+        self.freshness_at(now) != Freshness::Expired
     }
 
     /// Whether a token signed at `now` would be this one again: dates are signed in whole seconds.
@@ -166,18 +166,18 @@ impl Token {
     }
 }
 
-impl Perishable for Token {
+impl Expiring for Token {
     #[inline]
     fn freshness_at(&self, now: &Moment) -> Freshness {
         let Some(ends) = &self.ends else {
             return Freshness::Fresh;
         };
         if now.has_reached(&ends.usable_until) {
-            Freshness::Dead
+            Freshness::Expired
         } else if now.has_reached(&ends.refresh_from) || now.wall < self.issued.wall {
             // A wall clock before the date of issue was set back since then: whether the token is
             // good by AWS's clock is unknown, so it is used while a new one is on its way.
-            Freshness::Aging
+            Freshness::Stale
         } else {
             Freshness::Fresh
         }
@@ -215,9 +215,9 @@ mod tests {
         let at = |span| token.freshness_at(&(issued + span));
         assert_eq!(at(Duration::ZERO), Freshness::Fresh);
         assert_eq!(at(11 * MINUTE - SECOND), Freshness::Fresh);
-        assert_eq!(at(12 * MINUTE), Freshness::Aging);
-        assert_eq!(at(14 * MINUTE - SECOND), Freshness::Aging);
-        assert_eq!(at(14 * MINUTE), Freshness::Dead);
+        assert_eq!(at(12 * MINUTE), Freshness::Stale);
+        assert_eq!(at(14 * MINUTE - SECOND), Freshness::Stale);
+        assert_eq!(at(14 * MINUTE), Freshness::Expired);
     }
 
     #[test]
@@ -244,9 +244,9 @@ mod tests {
         let issued = time.clock().now();
         let token = token(issued, 15 * MINUTE);
         time.set_wall(issued.wall - 60 * MINUTE);
-        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Aging);
+        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Stale);
         time.set_wall(issued.wall + 60 * MINUTE);
-        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Dead);
+        assert_eq!(token.freshness_at(&time.clock().now()), Freshness::Expired);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::source::{FetchFuture, FetchToken, Fetched, Provenance, Recheck, timed_out};
-use crate::cache::{Answer, Cache, Landing};
+use crate::cache::{Cache, Lookup, Waiter};
 use crate::clock::{Clock, Moment};
 use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
 use crate::endpoint::{Endpoint, RegionSource};
@@ -41,12 +41,12 @@ pub(super) struct Signer {
 struct Recheckings {
     last: Option<Moment>,
     /// Since a login worked that had been refused.
-    in_a_row: u32,
+    consecutive: u32,
 }
 
 impl Recheckings {
     fn interval(&self) -> Duration {
-        let doublings = self.in_a_row.saturating_sub(1).min(u32::BITS - 1);
+        let doublings = self.consecutive.saturating_sub(1).min(u32::BITS - 1);
         SHORTEST_RECHECK_INTERVAL
             .saturating_mul(1 << doublings)
             .min(LONGEST_RECHECK_INTERVAL)
@@ -159,19 +159,19 @@ impl Signer {
         region: &str,
     ) -> Result<(Arc<HeldCredentials>, Option<Error>), Error> {
         let failure = match self.credentials.look_up(&self.clock.now()) {
-            Answer::Value(held, _) => return Ok((held, None)),
-            Answer::Failed(error) => error,
-            Answer::Wait(landing, flight) => {
-                if let Some(flight) = flight {
+            Lookup::Value(held, _) => return Ok((held, None)),
+            Lookup::Failed(error) => error,
+            Lookup::Wait(waiter, refresh) => {
+                if let Some(refresh) = refresh {
                     // On a task of its own, so that it outlives the token that it was begun for.
                     let fetch = self.fetch_credentials(region.to_owned());
                     let clock = self.clock.clone();
                     runtime::spawn_here(async move {
                         let fetched = fetch.await;
-                        flight.land(fetched, &clock.now());
+                        refresh.complete(fetched, &clock.now());
                     });
                 }
-                match landing.await {
+                match waiter.await {
                     Ok(held) => {
                         if let Some(over) = self.failures.succeeded_at(&self.clock.now()) {
                             let Recovered { failures, after } = over;
@@ -237,7 +237,7 @@ impl Signer {
         let refresh = self.credentials.refresh_early(&now)?;
         *recheck = Recheckings {
             last: Some(now),
-            in_a_row: recheck.in_a_row.saturating_add(1),
+            consecutive: recheck.consecutive.saturating_add(1),
         };
         // The SDK's providers hold what they have read or assumed.
         self.identity.forget();
@@ -248,13 +248,13 @@ impl Signer {
             if let Err(error) = &fetched {
                 tracing::debug!(%error, "credentials could not be fetched anew after a refused login");
             }
-            refresh.land(fetched, &clock.now());
+            refresh.complete(fetched, &clock.now());
         }))
     }
 
     /// A login worked that had been refused before.
     fn recovered(&self) {
-        self.recheck.lock().in_a_row = 0;
+        self.recheck.lock().consecutive = 0;
     }
 }
 
@@ -277,9 +277,9 @@ impl SignFor {
 
     /// The fetch of other credentials, if this endpoint's last new token was refused. The other endpoints
     /// need not wait for it.
-    fn recheck_under_way(&self) -> Option<Landing<HeldCredentials, Error>> {
+    fn recheck_under_way(&self) -> Option<Waiter<HeldCredentials, Error>> {
         match self.was_refused.load(Ordering::Relaxed) {
-            true => self.signer.credentials.under_way(),
+            true => self.signer.credentials.in_flight(),
             false => None,
         }
     }

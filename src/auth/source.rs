@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::login_limiter::LoginLimiter;
-use crate::cache::{Abandoned, Answer, Cache, Flight, Freshness, Perishable};
+use crate::cache::{Abandoned, Cache, Expiring, Freshness, Lookup, Refresh};
 use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
@@ -190,9 +190,9 @@ impl TokenSource {
             self.0.cache.discard(&token);
         }
         match self.0.cache.look_up(now) {
-            Answer::Value(token, flight) => {
-                if let Some(flight) = flight {
-                    self.launch(flight, *now);
+            Lookup::Value(token, refresh) => {
+                if let Some(refresh) = refresh {
+                    self.spawn_refresh(refresh, *now);
                 }
                 if token.freshness_at(now) != Freshness::Fresh {
                     self.0.shared.events.stale_served(&StaleServed {
@@ -203,15 +203,15 @@ impl TokenSource {
                 }
                 Ok(IssuedPassword::cached(token))
             }
-            Answer::Wait(landing, flight) => {
-                if let Some(flight) = flight {
+            Lookup::Wait(waiter, refresh) => {
+                if let Some(refresh) = refresh {
                     match self.0.fetch.fetch_at_once() {
-                        Some(fetched) => self.ground().land(flight, fetched, now),
-                        None => self.launch(flight, *now),
+                        Some(fetched) => self.context().complete(refresh, fetched, now),
+                        None => self.spawn_refresh(refresh, *now),
                     }
                 }
                 let longest = self.0.shared.refresh_timeout + GRACE;
-                let token = landing.wait(limit.min(longest)).ok_or_else(|| {
+                let token = waiter.wait(limit.min(longest)).ok_or_else(|| {
                     if limit < longest {
                         out_of_time(limit)
                     } else {
@@ -223,7 +223,7 @@ impl TokenSource {
                     is_cached: false,
                 })
             }
-            Answer::Failed(error) => Err(error),
+            Lookup::Failed(error) => Err(error),
         }
     }
 
@@ -317,24 +317,24 @@ impl TokenSource {
         !is_too_soon
     }
 
-    /// Has `flight` made by the signing thread.
-    fn launch(&self, flight: Flight<Token, Error>, started: Moment) {
+    /// Has `refresh` made by the signing thread.
+    fn spawn_refresh(&self, refresh: Refresh<Token, Error>, started: Moment) {
         let runtime = match self.0.shared.runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
-                flight.land(Err(error), &started);
+                refresh.complete(Err(error), &started);
                 return;
             }
         };
-        let ground = self.ground();
+        let context = self.context();
         runtime.spawn(async move {
-            let fetched = ground.fetch.clone().fetch(ground.cache.peek()).await;
-            ground.land(flight, fetched, &started);
+            let fetched = context.fetch.clone().fetch(context.cache.peek()).await;
+            context.complete(refresh, fetched, &started);
         });
     }
 
-    fn ground(&self) -> Ground {
-        Ground {
+    fn context(&self) -> RefreshContext {
+        RefreshContext {
             cache: self.0.cache.clone(),
             fetch: self.0.fetch.clone(),
             clock: self.0.shared.clock.clone(),
@@ -343,17 +343,17 @@ impl TokenSource {
     }
 }
 
-/// What a flight lands on. It does not hold the signing thread: a task there that did would keep it,
-/// and itself, for ever.
-struct Ground {
+/// What a refresh needs. It does not hold the signing thread: a task on that thread would otherwise keep the
+/// thread, and itself, alive.
+struct RefreshContext {
     cache: Arc<Cache<Token, Error>>,
     fetch: Arc<dyn FetchToken>,
     clock: Clock,
     events: Events,
 }
 
-impl Ground {
-    fn land(&self, flight: Flight<Token, Error>, fetched: Fetched, started: &Moment) {
+impl RefreshContext {
+    fn complete(&self, refresh: Refresh<Token, Error>, fetched: Fetched, started: &Moment) {
         let now = self.clock.now();
         let endpoint = self.fetch.endpoint();
         let failure = match &fetched {
@@ -367,7 +367,7 @@ impl Ground {
             }
             Err(error) => Some(error.clone()),
         };
-        let landed = flight.land(fetched, &now);
+        let completed = refresh.complete(fetched, &now);
         match failure {
             Some(error) => {
                 let stale = self.cache.peek().filter(|token| token.is_usable_at(&now));
@@ -376,9 +376,12 @@ impl Ground {
                     stale: stale.as_deref(),
                     endpoint,
                 };
-                self.events.refresh_failed(&event, landed.setbacks == 0);
+                self.events
+                    .refresh_failed(&event, completed.consecutive_failures == 0);
             }
-            None if landed.setbacks > 0 => self.events.refresh_works(endpoint, landed.setbacks),
+            None if completed.consecutive_failures > 0 => self
+                .events
+                .refresh_works(endpoint, completed.consecutive_failures),
             None => {}
         }
     }

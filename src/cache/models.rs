@@ -13,25 +13,25 @@ use crate::clock::Clock;
 /// Nothing is timed out in a model.
 const FOREVER: Duration = Duration::MAX;
 
-type TestCache = Arc<Cache<Loaf, Error>>;
+type TestCache = Arc<Cache<Value, Error>>;
 
 /// How fresh it is does not change by itself here.
 #[derive(Debug, PartialEq)]
-struct Loaf {
+struct Value {
     number: usize,
     freshness: Freshness,
 }
 
-impl Loaf {
-    fn fresh(number: usize) -> Loaf {
-        Loaf {
+impl Value {
+    fn fresh(number: usize) -> Value {
+        Value {
             number,
             freshness: Freshness::Fresh,
         }
     }
 }
 
-impl Perishable for Loaf {
+impl Expiring for Value {
     fn freshness_at(&self, _: &Moment) -> Freshness {
         self.freshness
     }
@@ -51,86 +51,86 @@ impl From<Abandoned> for Error {
 
 /// Where the loaves come from: counts the fetches, and fails when there are two at a time.
 #[derive(Default)]
-struct Bakery {
-    visits: AtomicUsize,
+struct CountingSource {
+    fetches: AtomicUsize,
     inside: AtomicUsize,
 }
 
-impl Bakery {
-    /// Comes back with the number of the visit.
-    fn visit(&self) -> usize {
+impl CountingSource {
+    /// Comes back with the number of the fetch.
+    fn fetch(&self) -> usize {
         assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
-        let number = self.visits.fetch_add(1, Ordering::SeqCst);
+        let number = self.fetches.fetch_add(1, Ordering::SeqCst);
         self.inside.fetch_sub(1, Ordering::SeqCst);
         number
     }
 
-    fn visits(&self) -> usize {
-        self.visits.load(Ordering::SeqCst)
+    fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::SeqCst)
     }
 }
 
 #[derive(Clone)]
-struct Household {
+struct Callers {
     cache: TestCache,
-    bakery: Arc<Bakery>,
+    source: Arc<CountingSource>,
     now: Moment,
 }
 
-impl Household {
-    fn empty() -> Household {
-        Household {
+impl Callers {
+    fn empty() -> Callers {
+        Callers {
             cache: Arc::new(Cache::new()),
-            bakery: Arc::default(),
+            source: Arc::default(),
             now: Clock::default().now(),
         }
     }
 
-    /// One with an old loaf, whose number is far from those of the bakery.
-    fn with_old_loaf() -> Household {
-        let household = Household::empty();
-        let old = Loaf {
+    /// One with an old value, whose number is far from those of the source.
+    fn with_stale_value() -> Callers {
+        let callers = Callers::empty();
+        let old = Value {
             number: 100,
-            freshness: Freshness::Aging,
+            freshness: Freshness::Stale,
         };
-        *household.cache.value.write() = Some(Arc::new(old));
-        household
+        *callers.cache.value.write() = Some(Arc::new(old));
+        callers
     }
 
     /// Asks, fetches when told to, waits when told to.
-    fn get(&self, result: fn(usize) -> Result<Loaf, Error>) -> Result<Arc<Loaf>, Error> {
-        let fetch = |flight: Option<Flight<Loaf, Error>>| {
-            if let Some(flight) = flight {
-                flight.land(result(self.bakery.visit()), &self.now);
+    fn get(&self, result: fn(usize) -> Result<Value, Error>) -> Result<Arc<Value>, Error> {
+        let fetch = |refresh: Option<Refresh<Value, Error>>| {
+            if let Some(refresh) = refresh {
+                refresh.complete(result(self.source.fetch()), &self.now);
             }
         };
         match self.cache.look_up(&self.now) {
-            Answer::Value(loaf, flight) => {
-                fetch(flight);
-                Ok(loaf)
+            Lookup::Value(value, refresh) => {
+                fetch(refresh);
+                Ok(value)
             }
-            Answer::Wait(landing, flight) => {
-                fetch(flight);
-                landing.wait(FOREVER).unwrap()
+            Lookup::Wait(waiter, refresh) => {
+                fetch(refresh);
+                waiter.wait(FOREVER).unwrap()
             }
-            Answer::Failed(error) => Err(error),
+            Lookup::Failed(error) => Err(error),
         }
     }
 
     fn spawn<T: 'static>(
         &self,
-        body: impl FnOnce(Household) -> T + 'static,
+        body: impl FnOnce(Callers) -> T + 'static,
     ) -> thread::JoinHandle<T> {
-        let household = self.clone();
-        thread::spawn(move || body(household))
+        let callers = self.clone();
+        thread::spawn(move || body(callers))
     }
 }
 
-fn good(number: usize) -> Result<Loaf, Error> {
-    Ok(Loaf::fresh(number))
+fn good(number: usize) -> Result<Value, Error> {
+    Ok(Value::fresh(number))
 }
 
-fn bad(number: usize) -> Result<Loaf, Error> {
+fn bad(number: usize) -> Result<Value, Error> {
     Err(Error::Refused(number))
 }
 
@@ -145,11 +145,11 @@ fn large_model(body: impl Fn() + Sync + Send + 'static) {
 #[test]
 fn a_cold_start_fetches_once() {
     loom::model(|| {
-        let household = Household::empty();
-        let other = household.spawn(|household| household.get(good));
-        let mine = household.get(good).unwrap();
+        let callers = Callers::empty();
+        let other = callers.spawn(|callers| callers.get(good));
+        let mine = callers.get(good).unwrap();
         let theirs = other.join().unwrap().unwrap();
-        assert_eq!(household.bakery.visits(), 1, "fetches");
+        assert_eq!(callers.source.fetches(), 1, "fetches");
         assert!(Arc::ptr_eq(&mine, &theirs));
     });
 }
@@ -157,137 +157,137 @@ fn a_cold_start_fetches_once() {
 #[test]
 fn a_cold_start_of_three_fetches_once() {
     large_model(|| {
-        let household = Household::empty();
-        let others = [(); 2].map(|()| household.spawn(|household| household.get(good)));
-        let mine = household.get(good).unwrap();
+        let callers = Callers::empty();
+        let others = [(); 2].map(|()| callers.spawn(|callers| callers.get(good)));
+        let mine = callers.get(good).unwrap();
         let theirs = others.map(|other| other.join().unwrap().unwrap());
-        assert_eq!(household.bakery.visits(), 1, "fetches");
-        assert!(theirs.iter().all(|loaf| Arc::ptr_eq(&mine, loaf)));
+        assert_eq!(callers.source.fetches(), 1, "fetches");
+        assert!(theirs.iter().all(|value| Arc::ptr_eq(&mine, value)));
     });
 }
 
 #[test]
-fn an_aging_value_is_used_without_waiting_and_fetched_once() {
-    fn get(household: Household) {
-        match household.cache.look_up(&household.now) {
-            Answer::Value(_, Some(flight)) => {
-                flight.land(good(household.bakery.visit()), &household.now);
+fn a_stale_value_is_used_without_waiting_and_refreshed_once() {
+    fn get(callers: Callers) {
+        match callers.cache.look_up(&callers.now) {
+            Lookup::Value(_, Some(refresh)) => {
+                refresh.complete(good(callers.source.fetch()), &callers.now);
             }
-            Answer::Value(_, None) => {}
-            Answer::Wait(..) | Answer::Failed(_) => panic!("there is a value to use"),
+            Lookup::Value(_, None) => {}
+            Lookup::Wait(..) | Lookup::Failed(_) => panic!("there is a value to use"),
         }
     }
 
     large_model(|| {
-        let household = Household::with_old_loaf();
-        let others = [(); 2].map(|()| household.spawn(get));
-        get(household.clone());
+        let callers = Callers::with_stale_value();
+        let others = [(); 2].map(|()| callers.spawn(get));
+        get(callers.clone());
         for other in others {
             other.join().unwrap();
         }
-        assert_eq!(household.bakery.visits(), 1, "fetches");
-        assert_eq!(*household.cache.peek().unwrap(), Loaf::fresh(0));
+        assert_eq!(callers.source.fetches(), 1, "fetches");
+        assert_eq!(*callers.cache.peek().unwrap(), Value::fresh(0));
     });
 }
 
 #[test]
 fn a_failed_refresh_keeps_the_old_value() {
     loom::model(|| {
-        let household = Household::with_old_loaf();
-        let other = household.spawn(|household| household.get(bad));
-        let mine = household.get(bad).unwrap();
+        let callers = Callers::with_stale_value();
+        let other = callers.spawn(|callers| callers.get(bad));
+        let mine = callers.get(bad).unwrap();
         assert_eq!(mine.number, 100);
         assert!(Arc::ptr_eq(&mine, &other.join().unwrap().unwrap()));
-        assert!(Arc::ptr_eq(&mine, &household.cache.peek().unwrap()));
-        assert_eq!(household.bakery.visits(), 1, "fetches");
+        assert!(Arc::ptr_eq(&mine, &callers.cache.peek().unwrap()));
+        assert_eq!(callers.source.fetches(), 1, "fetches");
     });
 }
 
 #[test]
 fn a_failure_is_shared() {
     large_model(|| {
-        let household = Household::empty();
-        let others = [(); 2].map(|()| household.spawn(|household| household.get(bad)));
-        assert_eq!(household.get(bad), Err(Error::Refused(0)));
+        let callers = Callers::empty();
+        let others = [(); 2].map(|()| callers.spawn(|callers| callers.get(bad)));
+        assert_eq!(callers.get(bad), Err(Error::Refused(0)));
         for other in others {
             assert_eq!(other.join().unwrap(), Err(Error::Refused(0)));
         }
-        assert_eq!(household.bakery.visits(), 1, "fetches");
+        assert_eq!(callers.source.fetches(), 1, "fetches");
     });
 }
 
 #[test]
-fn there_are_never_two_flights_at_once() {
-    // Each discards what it got and asks again, so that flights follow one another closely.
-    fn get_twice(household: Household) {
-        let first = household.get(good).unwrap();
-        household.cache.discard(&first);
-        let second = household.get(good).unwrap();
+fn there_is_one_refresh_at_a_time() {
+    // Each discards what it got and asks again, so that refresh follow one another closely.
+    fn get_twice(callers: Callers) {
+        let first = callers.get(good).unwrap();
+        callers.cache.discard(&first);
+        let second = callers.get(good).unwrap();
         assert!(second.number >= first.number, "an older one came back");
     }
 
     large_model(|| {
-        let household = Household::empty();
-        let other = household.spawn(get_twice);
-        get_twice(household.clone());
+        let callers = Callers::empty();
+        let other = callers.spawn(get_twice);
+        get_twice(callers.clone());
         other.join().unwrap();
-        let visits = household.bakery.visits();
-        assert!((1..=3).contains(&visits), "{visits} fetches");
+        let fetches = callers.source.fetches();
+        assert!((1..=3).contains(&fetches), "{fetches} fetches");
     });
 }
 
 #[test]
-fn a_flight_that_is_dropped_leaves_the_cache_usable() {
-    fn get_with_a_panic(household: Household) -> Error {
-        match household.cache.look_up(&household.now) {
-            Answer::Wait(landing, flight) => {
-                drop(flight);
-                landing.wait(FOREVER).unwrap().unwrap_err()
+fn a_dropped_refresh_leaves_the_cache_usable() {
+    fn get_with_a_panic(callers: Callers) -> Error {
+        match callers.cache.look_up(&callers.now) {
+            Lookup::Wait(waiter, refresh) => {
+                drop(refresh);
+                waiter.wait(FOREVER).unwrap().unwrap_err()
             }
-            Answer::Failed(error) => error,
-            Answer::Value(..) => panic!("there is no value"),
+            Lookup::Failed(error) => error,
+            Lookup::Value(..) => panic!("there is no value"),
         }
     }
 
     loom::model(|| {
-        let mut household = Household::empty();
-        let other = household.spawn(get_with_a_panic);
-        assert_eq!(get_with_a_panic(household.clone()), Error::Abandoned);
+        let mut callers = Callers::empty();
+        let other = callers.spawn(get_with_a_panic);
+        assert_eq!(get_with_a_panic(callers.clone()), Error::Abandoned);
         assert_eq!(other.join().unwrap(), Error::Abandoned);
 
-        household.now = household.now + FAILURE_REMEMBERED;
-        assert_eq!(*household.get(good).unwrap(), Loaf::fresh(0));
+        callers.now = callers.now + FAILURE_REMEMBERED;
+        assert_eq!(*callers.get(good).unwrap(), Value::fresh(0));
     });
 }
 
 #[test]
-fn a_discard_never_hits_the_value_that_lands_meanwhile() {
+fn a_discard_never_hits_the_value_that_a_refresh_stores_meanwhile() {
     loom::model(|| {
-        let household = Household::with_old_loaf();
-        let Answer::Value(old, Some(flight)) = household.cache.look_up(&household.now) else {
+        let callers = Callers::with_stale_value();
+        let Lookup::Value(old, Some(refresh)) = callers.cache.look_up(&callers.now) else {
             panic!("a refresh is due");
         };
-        let other = household.spawn(move |household| household.cache.discard(&old));
-        flight.land(good(0), &household.now);
+        let other = callers.spawn(move |callers| callers.cache.discard(&old));
+        refresh.complete(good(0), &callers.now);
         other.join().unwrap();
-        assert_eq!(*household.cache.peek().unwrap(), Loaf::fresh(0));
+        assert_eq!(*callers.cache.peek().unwrap(), Value::fresh(0));
     });
 }
 
 #[test]
-fn a_waiter_is_told_of_its_own_flight_and_not_of_the_next() {
+fn a_waiter_gets_the_result_of_its_own_refresh_and_not_of_the_next() {
     loom::model(|| {
-        let household = Household::empty();
-        let Answer::Wait(landing, Some(flight)) = household.cache.look_up(&household.now) else {
+        let callers = Callers::empty();
+        let Lookup::Wait(waiter, Some(refresh)) = callers.cache.look_up(&callers.now) else {
             panic!("there is nothing to use");
         };
-        let other = household.spawn(move |_| landing.wait(FOREVER).unwrap());
-        flight.land(bad(0), &household.now);
-        let later = Household {
-            now: household.now + FAILURE_REMEMBERED,
-            ..household
+        let other = callers.spawn(move |_| waiter.wait(FOREVER).unwrap());
+        refresh.complete(bad(0), &callers.now);
+        let later = Callers {
+            now: callers.now + FAILURE_REMEMBERED,
+            ..callers
         };
-        assert_eq!(*later.get(good).unwrap(), Loaf::fresh(0));
+        assert_eq!(*later.get(good).unwrap(), Value::fresh(0));
         assert_eq!(other.join().unwrap(), Err(Error::Refused(0)));
     });
 }
@@ -295,34 +295,33 @@ fn a_waiter_is_told_of_its_own_flight_and_not_of_the_next() {
 #[test]
 fn a_task_that_waits_is_woken() {
     loom::model(|| {
-        let household = Household::empty();
-        let Answer::Wait(landing, Some(flight)) = household.cache.look_up(&household.now) else {
+        let callers = Callers::empty();
+        let Lookup::Wait(waiter, Some(refresh)) = callers.cache.look_up(&callers.now) else {
             panic!("there is nothing to use");
         };
-        let other = household.spawn(move |household| flight.land(good(0), &household.now));
-        assert_eq!(*block_on(landing).unwrap(), Loaf::fresh(0));
+        let other = callers.spawn(move |callers| refresh.complete(good(0), &callers.now));
+        assert_eq!(*block_on(waiter).unwrap(), Value::fresh(0));
         other.join().unwrap();
     });
 }
 
 #[test]
-fn whoever_has_waited_finds_the_flight_over() {
+fn a_caller_that_has_waited_finds_the_refresh_completed() {
     for result in [good, bad] {
         loom::model(move || {
-            let household = Household::empty();
-            let Answer::Wait(landing, Some(flight)) = household.cache.look_up(&household.now)
-            else {
+            let callers = Callers::empty();
+            let Lookup::Wait(waiter, Some(refresh)) = callers.cache.look_up(&callers.now) else {
                 panic!("there is nothing to use");
             };
-            let other = household.spawn(move |household| {
-                let told = landing.wait(FOREVER).unwrap();
-                match household.cache.look_up(&household.now) {
-                    Answer::Value(loaf, None) => assert_eq!(Ok(loaf), told),
-                    Answer::Failed(error) => assert_eq!(Err(error), told),
-                    Answer::Value(_, Some(_)) | Answer::Wait(..) => panic!("another flight"),
+            let other = callers.spawn(move |callers| {
+                let told = waiter.wait(FOREVER).unwrap();
+                match callers.cache.look_up(&callers.now) {
+                    Lookup::Value(value, None) => assert_eq!(Ok(value), told),
+                    Lookup::Failed(error) => assert_eq!(Err(error), told),
+                    Lookup::Value(_, Some(_)) | Lookup::Wait(..) => panic!("another refresh"),
                 }
             });
-            flight.land(result(0), &household.now);
+            refresh.complete(result(0), &callers.now);
             other.join().unwrap();
         });
     }
