@@ -220,7 +220,7 @@ fn of_passwords() {
     let sources = [
         "diesel: StartEstablishConnection",
         "password authentication failed",
-        "a password is set",
+        "has a password, so IAM is not used",
         "connections cannot be opened",
     ];
     judge(&heard, &sources);
