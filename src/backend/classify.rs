@@ -21,6 +21,7 @@ impl Classification {
         Classification { kind, message }
     }
 
+    #[cfg(feature = "diesel")]
     pub(super) fn kind(&self) -> ErrorKind {
         self.kind
     }
