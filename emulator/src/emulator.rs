@@ -67,7 +67,7 @@ impl Emulator {
     }
 
     /// The port that tokens must be signed for: another one than [`port`](Emulator::port) only if
-    /// [`Builder::endpoint`] said so.
+    /// [`Builder::endpoint`](crate::Builder::endpoint) said so.
     pub fn signed_port(&self) -> u16 {
         self.server.signed_port
     }
