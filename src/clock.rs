@@ -102,7 +102,7 @@ impl Moment {
     }
 }
 
-/// Both clocks later by the same span, which counts as [`FOREVER`] if it is longer.
+/// Both clocks later by the same span, which counts as a hundred years if it is longer.
 impl Add<Duration> for Moment {
     type Output = Moment;
 
