@@ -1,10 +1,13 @@
 //! What goes wrong for one user of an identity, one pool or one endpoint, and must not harm the others.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use diesel_rds_iam::{
     Endpoint, ErrorKind, IamAuth, ManualClock, Password, PgConnectionManager, RotatingPassword,
 };
+use parking_lot::Mutex;
 use rds_iam_emulator::{Emulator, Fault};
 
 use crate::support::database::{credentials_of, emulator, manager_builder};
@@ -105,15 +108,12 @@ fn the_limit_on_refused_logins_is_that_of_the_same_settings() {
 #[test]
 fn the_limit_on_refused_logins_does_not_hide_a_source_that_fails() {
     let emulator = emulator();
-    let source = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let source = Arc::new(AtomicBool::new(true));
     let works = source.clone();
-    let password =
-        Password::rotating(
-            move || match works.load(std::sync::atomic::Ordering::SeqCst) {
-                true => Ok(RotatingPassword::new("wrong")),
-                false => Err("the vault is sealed".into()),
-            },
-        );
+    let password = Password::rotating(move || match works.load(Ordering::SeqCst) {
+        true => Ok(RotatingPassword::new("wrong")),
+        false => Err("the vault is sealed".into()),
+    });
     let manager = PgConnectionManager::builder(&emulator.url("app")).password(password);
     let manager = manager.build().unwrap();
     while manager.stats().connects_rate_limited == 0 {
@@ -122,7 +122,7 @@ fn the_limit_on_refused_logins_does_not_hide_a_source_that_fails() {
             ErrorKind::LoginRefused
         );
     }
-    source.store(false, std::sync::atomic::Ordering::SeqCst);
+    source.store(false, Ordering::SeqCst);
     wait_until(|| {
         let error = manager.try_connect().err().unwrap();
         error.to_string().contains("the vault is sealed")
@@ -193,6 +193,22 @@ fn a_short_connect_timeout_leaves_time_for_a_second_attempt() {
     emulator.fault(Fault::RefuseNext(1));
     drop(manager.try_connect().unwrap());
     assert_eq!(auth.stats().logins_retried, 1);
+}
+
+/// FAULTS.md row 11.
+#[test]
+fn the_last_identity_can_be_dropped_inside_its_own_source() {
+    let held: Arc<Mutex<Option<IamAuth>>> = Arc::default();
+    let dropped = held.clone();
+    let auth = IamAuth::builder().credentials_fn(move || {
+        drop(dropped.lock().take());
+        Ok(crate::support::keys())
+    });
+    let auth = auth.build().unwrap();
+    let source = auth.source(&crate::support::endpoint());
+    *held.lock() = Some(auth);
+    source.token().unwrap();
+    assert!(held.lock().is_none());
 }
 
 /// FAULTS.md row 47.
