@@ -208,7 +208,7 @@ impl Identity {
         }
         match &self.source {
             Source::Chain { profile: None } => {}
-            // The default chain would look at the environment first, and log in as somebody else.
+            // The default chain would use the environment first, and log in as another identity.
             Source::Chain {
                 profile: Some(name),
             } => {
@@ -352,8 +352,7 @@ impl HeldCredentials {
     }
 }
 
-/// Never stale: whoever is about to sign waits for better credentials rather than sign with ones
-/// that would cut the token's life short.
+/// Never stale: a signature waits for better credentials rather than produce a token that expires early.
 impl Expiring for HeldCredentials {
     fn freshness_at(&self, now: &Moment) -> Freshness {
         match &self.ends {

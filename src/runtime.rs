@@ -1,9 +1,8 @@
 //! The thread on which credentials are fetched and tokens signed.
 //!
-//! AWS's SDK is asynchronous and the applications that this crate is for are not, so there is one
-//! small tokio runtime on one thread, shared by the whole process. Nobody ever enters it from
-//! outside: `block_on`, and dropping a `Runtime`, panic inside asynchronous code, and a pool may
-//! well be built, used and dropped there.
+//! The AWS SDK is asynchronous, and this crate's applications are not. So there is one small tokio runtime on one
+//! thread, shared by the whole process. No other thread enters it: `block_on` and the drop of a `Runtime` panic
+//! inside asynchronous code, where a pool may be built, used and dropped.
 
 use std::future::Future;
 use std::io;
@@ -41,7 +40,7 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// The process's own, started if nobody has it at the moment.
+    /// The process's own, started if there is none.
     pub(crate) fn shared() -> Result<Arc<Runtime>, Error> {
         let mut shared = SHARED.lock();
         if let Some(runtime) = shared.upgrade()
@@ -98,7 +97,7 @@ fn run(started: &mpsc::SyncSender<io::Result<Handle>>, ended: oneshot::Receiver<
         .build();
     match runtime {
         Ok(runtime) => {
-            // Whoever started us may have given up; then `ended` is closed as well.
+            // The starting thread may have timed out; then `ended` is closed as well.
             let _ = started.send(Ok(runtime.handle().clone()));
             // An error says that the sender is gone, and that is the signal to end.
             let _ = runtime.block_on(ended);
@@ -191,7 +190,7 @@ impl<T> Drop for Waiting<'_, T> {
 }
 
 /// Whether this thread belongs to a tokio runtime, so that blocking on it may panic; on the threads of
-/// `spawn_blocking` it would not. True as well where nobody can tell any more, since the thread is ending.
+/// `spawn_blocking` it would not. Also true if that cannot be determined, since the thread is ending.
 #[cfg(feature = "postgres")]
 pub(crate) fn may_forbid_blocking() -> bool {
     Handle::try_current().map_or_else(|error| error.is_thread_local_destroyed(), |_| true)

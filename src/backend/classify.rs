@@ -1,9 +1,8 @@
-//! What a failed login means, and what is said of it, alike for every backend: by the server's SQLSTATE
-//! where the backend is told it, or else by its words.
+//! Classifies failed logins, for every backend: by the server's SQLSTATE if the backend has it, or else by the
+//! server's message.
 //!
-//! The words are known in English only, since nobody can know all of them. What is not among them
-//! counts as a refusal: the price of that mistake is one signature and one more login, and then the
-//! pauses of a refusal.
+//! Messages are recognised in English only. An unrecognised message counts as a refused login. If that is wrong,
+//! the cost is one signature, one more login, and the rate limit of refused logins.
 
 use std::error::Error as StdError;
 
@@ -39,13 +38,13 @@ pub(super) const NETWORK: Classification = Classification::new(
 
 pub(super) const TLS: Classification = Classification::new(
     ErrorKind::Tls,
-    "no TLS connection that could be trusted; check the host name and sslrootcert",
+    "the TLS handshake failed or the server's certificate was rejected; check the host name and sslrootcert",
 );
 
 pub(super) const NOT_WANTED: Classification = Classification::new(
     ErrorKind::ServerUnavailable,
-    "the server is not what writer() or target_session_attrs asks for, as after a failover; its name \
-     leads to another soon, or set target_session_attrs otherwise",
+    "the server is not of the kind that writer() or target_session_attrs requires; after a failover its \
+     name soon leads to another, otherwise change target_session_attrs",
 );
 
 pub(super) const CONFIGURATION: Classification = Classification::new(
@@ -55,17 +54,17 @@ pub(super) const CONFIGURATION: Classification = Classification::new(
 
 const THROTTLED: Classification = Classification::new(
     ErrorKind::Throttled,
-    "the server takes no more logins at this rate; open fewer connections at a time",
+    "the server throttles logins; open fewer connections at a time",
 );
 
 const UNAVAILABLE: Classification = Classification::new(
     ErrorKind::ServerUnavailable,
-    "the server takes no logins at the moment",
+    "the server accepts no logins at present",
 );
 
 const NOT_ENCRYPTED: Classification = Classification::new(
     ErrorKind::Tls,
-    "the server takes encrypted connections only; set sslmode=verify-full",
+    "the server requires TLS; set sslmode=verify-full",
 );
 
 const NO_DATABASE: Classification = Classification::new(
@@ -75,8 +74,8 @@ const NO_DATABASE: Classification = Classification::new(
 
 const SETTING: Classification = Classification::new(
     ErrorKind::Configuration,
-    "the server does not accept a setting; correct the connection string (options among them), or \
-     PGTZ, PGDATESTYLE and PGGEQO, which libpq sends to it",
+    "the server rejected a setting; correct the connection string, including options, or PGTZ, \
+     PGDATESTYLE and PGGEQO, which libpq sends to it",
 );
 
 const REFUSED: Classification =
@@ -84,8 +83,8 @@ const REFUSED: Classification =
 
 const IN_DOUBT: Classification = Classification::new(
     ErrorKind::LoginRefused,
-    "the server let nobody in, in words that are not known here, so it may as well be full or \
-     starting as have refused the login",
+    "the server rejected the connection with a message that is not recognised; it may be full or \
+     starting, or have refused the login",
 );
 
 /// RDS Proxy, and RDS itself in front of PostgreSQL.

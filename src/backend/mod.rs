@@ -44,7 +44,7 @@ impl<C: sealed::Backend> Backend for C {}
 
 #[expect(
     private_interfaces,
-    reason = "nobody outside this crate can name the trait, so nobody misses its types"
+    reason = "the trait cannot be named outside this crate, so neither need its types"
 )]
 pub(crate) mod sealed {
     use super::*;

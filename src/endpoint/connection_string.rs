@@ -288,8 +288,8 @@ impl ConnectionString {
                  password or the builder sets one: leave one of the two out",
             ));
         }
-        // A piece of a password that stands in a keyword's place would go where the password must
-        // not: into the string that libpq is given, and whoever listens is shown.
+        // A part of a password in the place of a keyword would get into libpq's connection string, which
+        // diesel passes to every instrumentation.
         let is_unknown = |(keyword, _): &(String, String)| !is_keyword_of_libpq(keyword);
         if self.password.is_some() && self.parameters.iter().any(is_unknown) {
             return Err(Error::configuration(
@@ -304,8 +304,8 @@ impl ConnectionString {
         if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
             self.endpoint()?;
         }
-        // The first would take the place of the token or the password; the others could bring in a
-        // host, a user or an sslmode that nobody here has looked at.
+        // The first would replace the token or the password. The others could bring in a host, a user or an
+        // sslmode that was not checked.
         for keyword in ["passfile", "service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(Error::configuration(format!(

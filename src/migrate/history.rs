@@ -20,8 +20,8 @@ struct Row {
     applied_at: SystemTime,
 }
 
-/// Reads it, and does without a table that nobody has created yet. diesel's own way would create it,
-/// which a reader of the database cannot and a user may not.
+/// Reads the table, which may not exist yet. diesel's own way would create it, which a read-only server or a
+/// missing right does not permit.
 pub(super) fn read(connection: &mut PgConnection) -> QueryResult<History> {
     let is_there = "to_regclass('__diesel_schema_migrations') IS NOT NULL";
     if !diesel::select(sql::<Bool>(is_there)).get_result::<bool>(connection)? {

@@ -38,33 +38,32 @@ impl<'a> Options<'a> {
         self
     }
 
-    /// The key of the advisory lock, for an application that has locks of its own.
-    /// [`DEFAULT_LOCK_KEY`] by default. All replicas need the same.
+    /// Sets the key of the advisory lock, for an application with advisory locks of its own. Default:
+    /// [`DEFAULT_LOCK_KEY`]. All replicas need the same key.
     pub fn lock_key(mut self, key: i64) -> Self {
         self.lock_key = key;
         self
     }
 
-    /// For how long a statement of a migration may wait for a table that others use: PostgreSQL's
-    /// `lock_timeout`. By default as the connection string, the user or the database has it, which is
-    /// for ever unless set there; zero is for ever, whatever is set there.
+    /// Sets how long a statement of a migration waits for a lock: PostgreSQL's `lock_timeout`. Default: that of the
+    /// connection string, the user or the database, without limit if none of them sets one. Zero means no limit.
     ///
-    /// An `ALTER TABLE` that waits behind a long transaction keeps everyone else waiting behind itself,
-    /// so a few seconds are good for a database in use, if whoever deploys tries again. It is not set by
-    /// itself because it also ends `CREATE INDEX CONCURRENTLY` midway, which leaves an invalid index.
+    /// An `ALTER TABLE` that waits for a long transaction blocks all later queries of that table. For a database in
+    /// use, set a few seconds and repeat the deployment. There is no default, because the time-out also cancels
+    /// `CREATE INDEX CONCURRENTLY`, which leaves an invalid index.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
         self
     }
 
-    /// How long a statement of a migration may take: PostgreSQL's `statement_timeout`. By default as
-    /// the connection string, the user or the database has it; zero is for ever, whatever is set there.
+    /// Sets how long a statement of a migration may take: PostgreSQL's `statement_timeout`. Default: that of the
+    /// connection string, the user or the database. Zero means no limit.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = Some(timeout);
         self
     }
 
-    /// Is told what happens, on the calling thread and while the lock is held. By default nobody is.
+    /// Sets a callback for progress. It runs on the calling thread, while the lock is held. Default: none.
     pub fn on_progress(mut self, handler: impl FnMut(Progress<'_>) + 'a) -> Self {
         self.on_progress = Box::new(handler);
         self
@@ -88,28 +87,28 @@ impl fmt::Debug for Options<'_> {
     }
 }
 
-/// What happens while migrations run.
+/// The progress of migrations.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Progress<'a> {
-    /// Another process has the lock. Told once.
+    /// Another process holds the lock. Reported once.
     Waiting {
-        /// For how long it is waited for at the most.
+        /// The time limit of the wait.
         limit: Duration,
     },
-    /// There is something to do, and the lock for it. Told once.
+    /// The lock is held, and migrations are pending. Reported once.
     Planned {
-        /// How many steps there are.
+        /// The number of steps.
         steps: usize,
     },
     /// A step begins.
     Started {
-        /// Which.
+        /// The step.
         step: &'a Step,
     },
-    /// A step has been done.
+    /// A step is done.
     Finished {
-        /// Which.
+        /// The step.
         step: &'a Step,
         /// How long it took.
         took: Duration,

@@ -56,7 +56,7 @@ fn a_refusal_is_known_for_one_in_any_language() {
         emulator.fault(Fault::RefuseNext(2));
         let error = error_of(&manager);
         assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
-        assert_says(&error, &["rds_iam", "PAM", "not known here"]);
+        assert_says(&error, &["rds_iam", "PAM", "not recognised"]);
         emulator.heal();
     }
 }
@@ -91,7 +91,7 @@ fn a_shortage_that_is_not_known_for_one_says_that_it_may_be() {
     emulator.set_language(Language::Russian).unwrap();
     let error = error_of(&manager(&emulator));
     assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
-    assert_says(&error, &["not known here", "full or starting"]);
+    assert_says(&error, &["not recognised", "full or starting"]);
 }
 
 /// FAULTS.md row 27: a proxy's texts.

@@ -18,7 +18,7 @@ const NOT_GONE: &str = "taken only at the end";
 ///
 /// A `Client` that is dropped in asynchronous code panics, and several of them, such as those of a pool,
 /// end the process. This one can be dropped anywhere. Where there is a tokio runtime, on the threads of
-/// `spawn_blocking` too, it is closed on a thread of its own, and nobody waits for that.
+/// `spawn_blocking` too, it is closed on another thread, without waiting for that.
 pub struct PostgresConnection {
     /// None only while the connection is dropped or taken apart.
     client: Option<Client>,

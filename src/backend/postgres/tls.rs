@@ -172,9 +172,8 @@ impl Handshake {
             }
             b'N' if self.tls.mode == SslMode::Prefer => Ok(Stream::Plain(line)),
             b'N' => Err(classify::TLS.error("the server does not support TLS")),
-            _ => {
-                Err(classify::NETWORK.error("whoever answers does not speak PostgreSQL's protocol"))
-            }
+            _ => Err(classify::NETWORK
+                .error("the program on this port does not speak PostgreSQL's protocol")),
         }
     }
 }
