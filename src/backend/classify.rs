@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_answer_has_its_kind() {
+    fn each_message_has_its_kind() {
         for (words, kind) in [
             // RDS and PostgreSQL.
             (
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_answer() {
+    fn a_quoted_name_does_not_decide_the_kind() {
         for name in ["the database system is", "no encryption", "out of memory"] {
             let words = format!("PAM authentication failed for user \"{name}\"");
             assert_eq!(from_message(&words), REFUSED);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_counts_as_a_refusal_and_says_so() {
+    fn an_unrecognised_message_counts_as_a_refused_login_and_says_so() {
         assert_eq!(
             from_message("lo siento, ya tenemos demasiados clientes"),
             IN_DOUBT

@@ -263,8 +263,8 @@ impl ConnectionString {
             (Login::Iam, None) => Ok(Some(SslMode::VerifyFull)),
             (Login::Supplied, None) if !self.dials_a_socket() => Ok(Some(SslMode::VerifyFull)),
             (Login::Iam, Some(mode)) if !mode.encrypts() => Err(Error::configuration(format!(
-                "sslmode={} could send the token in clear: leave sslmode out for verify-full, or \
-                 set it to verify-ca or require",
+                "sslmode={} can send the token unencrypted; remove sslmode (default: verify-full) or \
+                 set verify-ca or require",
                 mode.as_str()
             ))),
             (_, mode) => Ok(mode),
@@ -284,8 +284,8 @@ impl ConnectionString {
         }
         if self.use_iam == Some(true) && (self.password.is_some() || self.has_supplied_password) {
             return Err(Error::configuration(
-                "IAM login is demanded (iam=on, or require_iam), and the connection string has a \
-                 password or the builder sets one: leave one of the two out",
+                "IAM login is required (iam=on, or require_iam), and the connection string has a \
+                 password or the builder sets one; remove one of the two",
             ));
         }
         // A part of a password in the place of a keyword would get into libpq's connection string, which

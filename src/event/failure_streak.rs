@@ -75,7 +75,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_row_of_failures_is_said_once_and_so_is_its_end() {
+    fn consecutive_failures_are_logged_once_and_so_is_recovery() {
         let start = ManualClock::new().clock().now();
         let failures = FailureStreak::default();
         assert_eq!(failures.succeeded_at(&start), None);

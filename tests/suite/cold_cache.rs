@@ -52,7 +52,7 @@ impl HandleAuthEvent for Signers {
 
 /// With credentials at hand nothing has to be waited for, so nobody waits for the signing thread.
 #[test]
-fn whoever_wants_the_first_token_of_an_endpoint_signs_it_where_credentials_are_at_hand() {
+fn a_caller_signs_the_first_token_if_credentials_are_cached() {
     let signers = Signers::default();
     let auth = auth_builder(&FakeSource::default())
         .event_handler(signers.clone())
@@ -94,7 +94,7 @@ fn one_failure_is_the_answer_for_all_who_waited() {
 
 /// FAULTS.md row 10.
 #[test]
-fn a_source_that_hangs_is_given_up_and_asked_again_later() {
+fn a_source_that_hangs_times_out_and_is_asked_again_later() {
     let credentials = FakeSource::default();
     credentials.hold();
     let auth = auth_builder(&credentials)

@@ -180,7 +180,7 @@ fn retire_all_drops_idle_connections_at_once_and_busy_ones_when_they_come_back()
 }
 
 #[test]
-fn retire_all_waits_for_nobody_and_starves_nobody() {
+fn retire_all_returns_at_once_and_callers_still_get_connections() {
     let pool = manager(shared_emulator())
         .pool_builder()
         .max_size(2)
@@ -212,7 +212,7 @@ fn retire_all_waits_for_nobody_and_starves_nobody() {
 }
 
 #[test]
-fn retire_all_under_load_leaves_none_of_before_and_fails_nobody() {
+fn retire_all_under_load_leaves_no_earlier_connection_and_fails_no_caller() {
     const THREADS: usize = 8;
     let pool = manager(shared_emulator())
         .pool_builder()

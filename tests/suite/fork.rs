@@ -21,8 +21,8 @@ const HUNG: i32 = 3;
 
 /// FAULTS.md row 29.
 #[test]
-fn a_child_is_told_and_its_parent_is_left_in_peace() {
-    const TEST: &str = "a_child_is_told_and_its_parent_is_left_in_peace";
+fn a_forked_child_gets_an_error_and_its_parent_is_unaffected() {
+    const TEST: &str = "a_forked_child_gets_an_error_and_its_parent_is_unaffected";
     if !child::is_running(module_path!(), TEST) {
         let emulator = shared_emulator();
         return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))

@@ -18,7 +18,7 @@ use crate::support::PATIENCE;
 use crate::support::database::{auth_builder, emulator, shared_emulator};
 
 #[test]
-fn a_failure_names_its_migration_and_leaves_the_rest_to_whoever_comes_next() {
+fn a_failure_names_its_migration_and_a_later_run_applies_the_rest() {
     let database = Database::new("failure");
     let folder = Folder::new(&[
         ("1_good", "CREATE TABLE good ()", "DROP TABLE good"),

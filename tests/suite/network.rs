@@ -58,7 +58,7 @@ fn assert_is_the_network(error: &Error) {
 
 /// FAULTS.md row 19.
 #[test]
-fn a_server_that_falls_silent_is_given_up_and_holds_up_nobody_else() {
+fn a_silent_server_times_out_without_delaying_other_connections() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     let patient = patient_manager(&emulator, &auth);

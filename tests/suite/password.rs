@@ -19,19 +19,19 @@ use crate::support::{MINUTE, Recorder};
 #[allow(dead_code, reason = "its main is for those who run it")]
 mod command_password;
 
-/// A keeper of secrets that counts how often it is asked.
+/// A store of secrets that counts how often it is asked.
 #[derive(Clone, Default)]
-struct Keeper(Arc<KeeperInner>);
+struct PasswordStore(Arc<PasswordStoreInner>);
 
 #[derive(Default)]
-struct KeeperInner {
+struct PasswordStoreInner {
     calls: AtomicUsize,
     answer: Mutex<Option<Box<Answer>>>,
 }
 
 type Answer = dyn Fn() -> Result<RotatingPassword, BoxError> + Send;
 
-impl Keeper {
+impl PasswordStore {
     fn answer(&self, answer: impl Fn() -> Result<RotatingPassword, BoxError> + Send + 'static) {
         *self.0.answer.lock() = Some(Box::new(answer));
     }
@@ -45,10 +45,10 @@ impl Keeper {
     }
 
     fn password(&self) -> PasswordBuilder {
-        let keeper = self.clone();
+        let store = self.clone();
         Password::builder(move || {
-            keeper.0.calls.fetch_add(1, Ordering::SeqCst);
-            keeper.0.answer.lock().as_ref().expect("an answer")()
+            store.0.calls.fetch_add(1, Ordering::SeqCst);
+            store.0.answer.lock().as_ref().expect("an answer")()
         })
     }
 }
@@ -81,9 +81,9 @@ fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
 fn a_rotating_password_is_fetched_once_until_its_end() {
     let emulator = emulator_with_bob("first");
     let time = ManualClock::new();
-    let keeper = Keeper::default();
-    keeper.answer(|| Ok(RotatingPassword::new("first").lasts_for(15 * MINUTE)));
-    let password = keeper
+    let store = PasswordStore::default();
+    store.answer(|| Ok(RotatingPassword::new("first").lasts_for(15 * MINUTE)));
+    let password = store
         .password()
         .clock(time.clock())
         .refresh_ahead(false)
@@ -93,29 +93,29 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
     for _ in 0..3 {
         manager.try_connect().unwrap();
     }
-    assert_eq!(keeper.calls(), 1);
+    assert_eq!(store.calls(), 1);
 
     // One minute before its end another is due, which takes over without anyone having been refused.
     time.advance(14 * MINUTE);
     emulator
         .execute("ALTER ROLE bob PASSWORD 'second'")
         .unwrap();
-    keeper.gives("second");
+    store.gives("second");
     manager.try_connect().unwrap();
-    assert_eq!(keeper.calls(), 2);
+    assert_eq!(store.calls(), 2);
 
     // The second has no end.
     time.advance(1000 * MINUTE);
     manager.try_connect().unwrap();
-    assert_eq!(keeper.calls(), 2);
+    assert_eq!(store.calls(), 2);
 }
 
 #[test]
 fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
     let emulator = emulator_with_bob("first");
-    let keeper = Keeper::default();
-    keeper.gives("first");
-    let password = keeper.password().build().unwrap();
+    let store = PasswordStore::default();
+    store.gives("first");
+    let password = store.password().build().unwrap();
     let manager = manager(&emulator, "bob", password.clone());
     manager.try_connect().unwrap();
 
@@ -123,9 +123,9 @@ fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
     emulator
         .execute("ALTER ROLE bob PASSWORD 'second'")
         .unwrap();
-    keeper.gives("second");
+    store.gives("second");
     manager.try_connect().unwrap();
-    assert_eq!(keeper.calls(), 2);
+    assert_eq!(store.calls(), 2);
     assert_eq!(password.stats().logins_refused, 1);
     assert_eq!(password.stats().logins_retried, 1);
 }
@@ -134,9 +134,9 @@ fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
 fn the_same_password_again_is_no_reason_for_another_login() {
     let emulator = emulator_with_bob("right");
     let time = ManualClock::new();
-    let keeper = Keeper::default();
-    keeper.gives("right");
-    let password = keeper.password().clock(time.clock()).build().unwrap();
+    let store = PasswordStore::default();
+    store.gives("right");
+    let password = store.password().clock(time.clock()).build().unwrap();
     let manager = manager(&emulator, "bob", password.clone());
     manager.try_connect().unwrap();
 
@@ -146,19 +146,19 @@ fn the_same_password_again_is_no_reason_for_another_login() {
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
     assert!(error.to_string().contains("source"), "{error}");
     assert!(!error.to_string().contains("right"), "{error}");
-    assert_eq!(keeper.calls(), 2);
+    assert_eq!(store.calls(), 2);
     assert_eq!(emulator.login_count(), before + 1);
 }
 
 #[test]
-fn a_keeper_that_fails_leaves_the_old_password_until_its_end() {
+fn a_store_that_fails_leaves_the_old_password_until_its_end() {
     let emulator = emulator_with_bob("first");
     let time = ManualClock::new();
-    let keeper = Keeper::default();
+    let store = PasswordStore::default();
     let end = time.clock().now().wall + 15 * MINUTE;
-    keeper.answer(move || Ok(RotatingPassword::new("first").expires_at(end)));
+    store.answer(move || Ok(RotatingPassword::new("first").expires_at(end)));
     let recorder = Recorder::default();
-    let password = keeper
+    let password = store
         .password()
         .clock(time.clock())
         .event_handler(recorder.clone())
@@ -167,7 +167,7 @@ fn a_keeper_that_fails_leaves_the_old_password_until_its_end() {
     let manager = manager(&emulator, "bob", password);
     manager.try_connect().unwrap();
 
-    keeper.answer(|| Err("the keeper is sealed".into()));
+    store.answer(|| Err("the store is sealed".into()));
     time.advance(12 * MINUTE);
     manager.try_connect().unwrap();
     recorder.wait_until(|counts| counts.failed_with_stale == 1);
@@ -176,35 +176,35 @@ fn a_keeper_that_fails_leaves_the_old_password_until_its_end() {
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::CredentialsRefused);
     assert!(
-        error.to_string().ends_with("the keeper is sealed"),
+        error.to_string().ends_with("the store is sealed"),
         "{error}"
     );
 }
 
 #[test]
-fn each_failure_of_a_keeper_has_its_kind() {
+fn each_failure_of_a_store_has_its_kind() {
     let time = ManualClock::new();
-    let keeper = Keeper::default();
-    let password = keeper.password().clock(time.clock()).build().unwrap();
+    let store = PasswordStore::default();
+    let password = store.password().clock(time.clock()).build().unwrap();
     let manager = manager(shared_emulator(), "bob", password);
     let kind = || {
         // Past the second for which a failure is remembered.
         time.advance(Duration::from_secs(2));
         manager.try_connect().err().unwrap().kind()
     };
-    keeper.gives("");
+    store.gives("");
     assert_eq!(kind(), ErrorKind::CredentialsNotFound);
     let ended = time.clock().now().wall;
-    keeper.answer(move || Ok(RotatingPassword::new("late").expires_at(ended)));
+    store.answer(move || Ok(RotatingPassword::new("late").expires_at(ended)));
     assert_eq!(kind(), ErrorKind::CredentialsExpired);
-    keeper.answer(|| Err("no".into()));
+    store.answer(|| Err("no".into()));
     assert_eq!(kind(), ErrorKind::CredentialsRefused);
-    keeper.answer(|| panic!("the keeper panics, as this test wants it to"));
+    store.answer(|| panic!("the store panics, as this test wants it to"));
     assert_eq!(kind(), ErrorKind::Internal);
 }
 
 #[test]
-fn a_keeper_that_hangs_is_given_up() {
+fn a_password_source_that_hangs_times_out() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let password = Password::builder(move || {
@@ -223,11 +223,11 @@ fn a_keeper_that_hangs_is_given_up() {
 }
 
 #[test]
-fn a_cold_pool_asks_the_keeper_once() {
+fn a_cold_pool_asks_the_store_once() {
     let emulator = emulator_with_bob("first");
-    let keeper = Keeper::default();
-    keeper.gives("first");
-    let manager = manager(&emulator, "bob", keeper.password().build().unwrap());
+    let store = PasswordStore::default();
+    store.gives("first");
+    let manager = manager(&emulator, "bob", store.password().build().unwrap());
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| manager.try_connect().unwrap());
@@ -235,7 +235,7 @@ fn a_cold_pool_asks_the_keeper_once() {
     });
     let pool = manager.into_pool().unwrap();
     assert_eq!(pool.get().unwrap().ask("current_user"), "bob");
-    assert_eq!(keeper.calls(), 1);
+    assert_eq!(store.calls(), 1);
 }
 
 #[test]

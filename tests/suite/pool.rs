@@ -134,7 +134,7 @@ fn two_pools_of_one_manager_work_apart() {
 
 /// FAULTS.md row 33.
 #[test]
-fn a_pool_of_one_and_a_pool_without_idle_connections_starve_nobody() {
+fn a_pool_of_one_and_a_pool_without_idle_connections_starve_no_caller() {
     let manager = manager(shared_emulator());
     for (max_size, min_idle) in [(1, Some(2)), (2, Some(0)), (3, None)] {
         let retired = manager.stats().connections_retired;

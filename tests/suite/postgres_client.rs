@@ -322,7 +322,7 @@ fn a_client_can_be_had_for_itself() {
 }
 
 #[test]
-fn lives_are_kept() {
+fn maximum_lifetimes_are_respected() {
     let emulator = emulator();
     let pool = manager(&emulator)
         .pool_builder()

@@ -25,7 +25,7 @@ fn pool(auth: &IamAuth, emulator: &Emulator) -> (PgConnectionManager, PgPool) {
 
 /// FAULTS.md row 23: twenty slots of two pools that look every half a second, for 24 s of refusal.
 #[test]
-fn a_refused_identity_makes_few_logins_whoever_wants_them() {
+fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
     let emulator = emulator();
     emulator.create_iam_user("other").unwrap();
     emulator.allow("*", "other");

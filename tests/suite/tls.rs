@@ -32,7 +32,7 @@ fn log_in<C: Backend>(builder: ManagerBuilder<C>) -> Result<(), Error> {
 }
 
 /// What `builder` fails with for want of trust, before a token is sent to `emulator`.
-fn distrust<C: Backend>(builder: ManagerBuilder<C>, emulator: &Emulator) -> String {
+fn error_of<C: Backend>(builder: ManagerBuilder<C>, emulator: &Emulator) -> String {
     let logins = emulator.login_count();
     let error = log_in(builder).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
@@ -59,7 +59,7 @@ fn a_certificate_from_a_strange_ca_is_not_trusted() {
             builder(emulator).sslmode(SslMode::VerifyCa),
         ] {
             // What OpenSSL says behind that depends on the two CAs.
-            let error = distrust(builder, emulator);
+            let error = error_of(builder, emulator);
             assert!(error.contains("sslrootcert"), "{error}");
         }
         log_in(builder::<C>(emulator).sslmode(SslMode::Require)).unwrap();
@@ -79,7 +79,7 @@ fn a_certificate_for_another_host_is_not_trusted() {
         .unwrap();
     emulator.create_iam_user("app").unwrap();
     let builder = || builder::<PgConnection>(&emulator).sslrootcert(ca(&emulator));
-    let error = distrust(builder(), &emulator);
+    let error = error_of(builder(), &emulator);
     assert!(error.contains("other.example"), "{error}");
     log_in(builder().sslmode(SslMode::VerifyCa)).unwrap();
     #[cfg(feature = "postgres")]
@@ -87,7 +87,7 @@ fn a_certificate_for_another_host_is_not_trusted() {
         let builder = || {
             self::builder::<diesel_rds_iam::postgres::Client>(&emulator).sslrootcert(ca(&emulator))
         };
-        let error = distrust(builder(), &emulator);
+        let error = error_of(builder(), &emulator);
         assert!(error.contains("check the host name"), "{error}");
         log_in(builder().sslmode(SslMode::VerifyCa)).unwrap();
     }
@@ -101,13 +101,13 @@ fn a_certificate_that_has_ended_is_not_trusted() {
         .start()
         .unwrap();
     let by_diesel = builder::<PgConnection>(&emulator).sslrootcert(ca(&emulator));
-    let error = distrust(by_diesel, &emulator);
+    let error = error_of(by_diesel, &emulator);
     // What OpenSSL says of it, which libpq passes on or not, depends on its version.
     assert!(error.contains("certificate"), "{error}");
     #[cfg(feature = "postgres")]
     {
         let by_postgres = builder::<diesel_rds_iam::postgres::Client>(&emulator);
-        let error = distrust(by_postgres.sslrootcert(ca(&emulator)), &emulator);
+        let error = error_of(by_postgres.sslrootcert(ca(&emulator)), &emulator);
         assert!(error.contains("certificate has expired"), "{error}");
     }
 }

@@ -206,7 +206,7 @@ struct Refusals {
 impl HandleAuthEvent for Refusals {
     fn handle_login_refused(&self, event: &LoginRefused<'_>) {
         let text = event.error.to_string();
-        if text.contains("words that are not known") {
+        if text.contains("message that is not recognised") {
             *self.in_doubt.lock() += 1;
         }
         if self.said.lock().insert(text.clone()) {

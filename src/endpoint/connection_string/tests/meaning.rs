@@ -243,7 +243,7 @@ fn a_token_is_never_sent_in_clear() {
 }
 
 #[test]
-fn an_error_names_the_knob() {
+fn an_error_names_the_setting() {
     for (input, knob) in [
         ("host=h", "user"),
         ("user=u", "host"),
