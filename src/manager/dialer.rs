@@ -35,8 +35,8 @@ pub(crate) struct Dialer<C: Backend> {
 
 /// The threads of r2d2's that visit.
 pub(crate) struct Workers {
-    pub(crate) threads: Weak<ScheduledThreadPool>,
-    pub(crate) count: usize,
+    threads: Weak<ScheduledThreadPool>,
+    count: usize,
     /// While the server is unreachable, all workers but one are reserved, each until its sender is dropped.
     /// The pool's attempts then queue up for the last worker, and one of them is inside nearly all the time,
     /// rather than all of them together every few seconds.
