@@ -32,6 +32,9 @@ const FAILURE_REMEMBERED: Duration = Duration::from_secs(1);
 /// The back-off after the first failed refresh. It doubles with each consecutive failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
+/// A time limit is waited for in so many steps.
+const STEPS: u32 = 16;
+
 /// The longest back-off.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -143,6 +146,15 @@ impl<V: Expiring, E: Clone + From<Abandoned>> Cache<V, E> {
         self.state.lock().refresh().map(Waiter::of)
     }
 
+    /// Gives up the refresh that `waiter` waits for, so that the next caller can start another. Its result is
+    /// ignored, except by the callers that wait for it.
+    pub(crate) fn give_up(&self, waiter: &Waiter<V, E>) {
+        let mut state = self.state.lock();
+        if state.is_current(&waiter.in_flight) {
+            state.refresh = None;
+        }
+    }
+
     /// Removes exactly `value`, unless another has replaced it. Returns whether it was removed.
     ///
     /// A refresh in flight goes on, and its value is stored.
@@ -178,6 +190,14 @@ impl<V: Expiring, E: Clone + From<Abandoned>> Cache<V, E> {
         let is_fresh = matches!(&result, Ok(value) if value.freshness_at(now) == Freshness::Fresh);
 
         let mut state = self.state.lock();
+        if !state.is_current(in_flight) {
+            drop(state);
+            in_flight.resolve(result);
+            return Completed {
+                consecutive_failures: 0,
+                was_given_up: true,
+            };
+        }
         let replaced = match &result {
             Ok(value) => self.value.write().replace(value.clone()),
             Err(_) => None,
@@ -195,14 +215,7 @@ impl<V: Expiring, E: Clone + From<Abandoned>> Cache<V, E> {
                 backoff: backoff_after(consecutive),
             });
         }
-        // A refresh of the parent must not end one that was started in a forked child.
-        if state
-            .refresh
-            .as_deref()
-            .is_some_and(|it| std::ptr::eq(it, in_flight))
-        {
-            state.refresh = None;
-        }
+        state.refresh = None;
         drop(state);
 
         in_flight.resolve(result);
@@ -210,6 +223,7 @@ impl<V: Expiring, E: Clone + From<Abandoned>> Cache<V, E> {
         drop((replaced, earlier));
         Completed {
             consecutive_failures,
+            was_given_up: false,
         }
     }
 }
@@ -237,6 +251,12 @@ impl<V, E: Clone> RefreshState<V, E> {
     fn refresh(&self) -> Option<&Arc<InFlight<V, E>>> {
         let refresh = self.refresh.as_ref()?;
         (refresh.process == process::id()).then_some(refresh)
+    }
+
+    /// Whether `in_flight` was neither given up nor left behind by a fork.
+    fn is_current(&self, in_flight: &InFlight<V, E>) -> bool {
+        let refresh = self.refresh.as_deref();
+        refresh.is_some_and(|current| std::ptr::eq(current, in_flight))
     }
 
     fn in_backoff(&self, now: &Moment) -> bool {
@@ -282,6 +302,8 @@ pub(crate) struct Completed {
     /// The number of consecutive refreshes before this one that returned no fresh value. A failure after 0 is
     /// logged, and so is a success after more.
     pub(crate) consecutive_failures: u32,
+    /// Whether another refresh has taken its place, so that its result was ignored.
+    pub(crate) was_given_up: bool,
 }
 
 impl<V: Expiring, E: Clone + From<Abandoned>> Refresh<V, E> {
@@ -294,6 +316,7 @@ impl<V: Expiring, E: Clone + From<Abandoned>> Refresh<V, E> {
             // Not reached: only this and `drop` take it, and both own the refresh.
             None => Completed {
                 consecutive_failures: 0,
+                was_given_up: true,
             },
         }
     }
@@ -338,13 +361,20 @@ impl<V, E: Clone> Waiter<V, E> {
     }
 
     /// Blocks until the refresh completes; `None` if it does not within `limit`.
-    pub(crate) fn wait(self, limit: Duration) -> Option<Result<Arc<V>, E>> {
+    ///
+    /// The limit is waited for in steps, so that time in which the process was suspended counts as one.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<Result<Arc<V>, E>> {
         let mut outcome = self.in_flight.outcome.lock();
-        self.in_flight.completed.wait_while_for(
-            &mut outcome,
-            |outcome| outcome.result.is_none(),
-            limit,
-        );
+        for _ in 0..STEPS {
+            self.in_flight.completed.wait_while_for(
+                &mut outcome,
+                |outcome| outcome.result.is_none(),
+                limit / STEPS,
+            );
+            if outcome.result.is_some() {
+                break;
+            }
+        }
         outcome.result.clone()
     }
 }

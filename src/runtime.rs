@@ -4,17 +4,21 @@
 //! thread, shared by the whole process. No other thread enters it: `block_on` and the drop of a `Runtime` panic
 //! inside asynchronous code, where a pool may be built, used and dropped.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
 const THREAD_NAME: &str = "rds-iam-signer";
@@ -28,13 +32,38 @@ const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// Starting a thread takes far less than a millisecond; this only bounds the wait.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
+/// How many blocked threads are replaced at most. Each of them lasts until its task stops blocking.
+const MAX_BLOCKED_THREADS: usize = 4;
+
+/// A time limit is waited for in so many steps.
+const STEPS: u32 = 16;
+
+/// A step that ends so much too late shows that the process was suspended.
+const SUSPENDED: Duration = Duration::from_secs(1);
+
 static SHARED: Mutex<Weak<Runtime>> = Mutex::new(Weak::new());
+
+/// The threads that were replaced because a task blocked them, and the process of each.
+static BLOCKED: Mutex<Vec<(u32, Weak<ThreadMark>)>> = Mutex::new(Vec::new());
+
+static NEXT_THREAD: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The number of this signing thread; 0 on any other thread.
+    static THREAD_NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Lives as long as its signing thread.
+struct ThreadMark;
 
 /// A handle to the thread, which ends when the last handle is dropped.
 pub(crate) struct Runtime {
     handle: Handle,
     /// The thread exists in the process that started it only: a forked child has to start its own.
     process: u32,
+    /// Whether a task blocks the thread, so that it was replaced.
+    is_blocked: AtomicBool,
+    mark: Weak<ThreadMark>,
     /// Dropping this is what ends the thread.
     _running: oneshot::Sender<()>,
 }
@@ -42,20 +71,54 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// The process's own, started if there is none.
     pub(crate) fn shared() -> Result<Arc<Runtime>, Error> {
-        let mut shared = SHARED.lock();
-        if let Some(runtime) = shared.upgrade()
-            && runtime.belongs_to_this_process()
-        {
+        let running = usable(&SHARED.lock());
+        if let Some(runtime) = running {
             return Ok(runtime);
         }
-        let runtime = Arc::new(Runtime::start()?);
-        *shared = Arc::downgrade(&runtime);
-        Ok(runtime)
+        // Not with the lock held: a process that is forked in this time would find it locked for ever.
+        let started = Arc::new(Runtime::start()?);
+        let mut shared = SHARED.lock();
+        Ok(usable(&shared).unwrap_or_else(|| {
+            *shared = Arc::downgrade(&started);
+            started
+        }))
     }
 
-    /// False in a child that was forked after the thread was started.
-    pub(crate) fn belongs_to_this_process(&self) -> bool {
-        self.process == process::id()
+    /// False if the thread was replaced, and in a child that was forked after it was started.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.process == process::id() && !self.is_blocked.load(Ordering::Acquire)
+    }
+
+    /// Asks the thread for a sign of life.
+    pub(crate) fn probe(&self) -> Probe {
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.spawn(async move {
+            // An error says that the caller no longer waits.
+            let _ = sender.send(());
+        });
+        Probe(answer)
+    }
+
+    /// Has the next use start another thread in the place of this one, which did not answer a probe. Its tasks
+    /// go on when it is no longer blocked. Returns whether it was replaced: a process has few such threads.
+    pub(crate) fn replace_blocked(&self) -> bool {
+        let mut blocked = BLOCKED.lock();
+        if !self.is_usable() {
+            return true;
+        }
+        blocked.retain(|(process, mark)| *process == self.process && mark.strong_count() > 0);
+        if blocked.len() >= MAX_BLOCKED_THREADS {
+            return false;
+        }
+        blocked.push((self.process, self.mark.clone()));
+        self.is_blocked.store(true, Ordering::Release);
+        let threads = blocked.len();
+        drop(blocked);
+        tracing::warn!(
+            threads,
+            "a task blocks the thread that signs tokens; another thread takes its place"
+        );
+        true
     }
 
     /// Runs `task` on the thread. It is dropped where it stands when the last handle is.
@@ -66,10 +129,12 @@ impl Runtime {
     fn start() -> Result<Runtime, Error> {
         let (running, ended) = oneshot::channel::<()>();
         let (started, start) = mpsc::sync_channel(1);
+        let mark = Arc::new(ThreadMark);
+        let weak_mark = Arc::downgrade(&mark);
         // The runtime is made on its own thread, so that it is never dropped on another.
         let thread = thread::Builder::new()
             .name(THREAD_NAME.to_owned())
-            .spawn(move || run(&started, ended));
+            .spawn(move || run(&started, ended, mark));
         let outcome = match thread {
             Ok(_detached) => start
                 .recv_timeout(START_LIMIT)
@@ -84,12 +149,42 @@ impl Runtime {
         Ok(Runtime {
             handle,
             process: process::id(),
+            is_blocked: AtomicBool::new(false),
+            mark: weak_mark,
             _running: running,
         })
     }
 }
 
-fn run(started: &mpsc::SyncSender<io::Result<Handle>>, ended: oneshot::Receiver<()>) {
+fn usable(shared: &Weak<Runtime>) -> Option<Arc<Runtime>> {
+    shared.upgrade().filter(|runtime| runtime.is_usable())
+}
+
+/// A signing thread that was asked for a sign of life.
+pub(crate) struct Probe(mpsc::Receiver<()>);
+
+impl Probe {
+    pub(crate) fn was_answered(&self) -> bool {
+        self.0.try_recv().is_ok()
+    }
+}
+
+/// Whether this is a signing thread, which must not wait for its own tasks.
+pub(crate) fn is_signing_thread() -> bool {
+    thread_number() != 0
+}
+
+/// The number of this signing thread; 0 on any other thread.
+pub(crate) fn thread_number() -> u64 {
+    THREAD_NUMBER.try_with(Cell::get).unwrap_or_default()
+}
+
+fn run(
+    started: &mpsc::SyncSender<io::Result<Handle>>,
+    ended: oneshot::Receiver<()>,
+    _mark: Arc<ThreadMark>,
+) {
+    THREAD_NUMBER.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
     let runtime = Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
@@ -110,8 +205,71 @@ fn run(started: &mpsc::SyncSender<io::Result<Handle>>, ended: oneshot::Receiver<
 }
 
 /// Awaits `future` for at most `limit`; `None` if it took longer. For use on the thread only.
+///
+/// The limit is waited for in steps, so that time in which the process was suspended counts as one.
 pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(limit, future).await.ok()
+    in_steps(limit, future).await.0
+}
+
+/// The same for what can fail. Another attempt is made if the process was suspended during the first and it
+/// failed: its connections and time limits, or those of the AWS SDK, may have ended in that time.
+pub(crate) async fn attempt_within<T, E, F: Future<Output = Result<T, E>>>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Option<Result<T, E>> {
+    match in_steps(limit, attempt()).await {
+        (Some(Ok(done)), _) => Some(Ok(done)),
+        (_, true) => within(limit, attempt()).await,
+        (outcome, false) => outcome,
+    }
+}
+
+/// Returns the output, unless the limit came first, and whether the process was suspended meanwhile.
+async fn in_steps<T>(limit: Duration, future: impl Future<Output = T>) -> (Option<T>, bool) {
+    let clock = Clock::default();
+    let step = limit / STEPS;
+    let mut future = pin!(future);
+    let mut was_suspended = false;
+    for _ in 0..STEPS {
+        let begun = clock.monotonic();
+        let output = tokio::time::timeout(step, future.as_mut()).await;
+        let took = clock.monotonic().saturating_duration_since(begun);
+        was_suspended |= took.saturating_sub(step) >= SUSPENDED;
+        if let Ok(output) = output {
+            return (Some(output), was_suspended);
+        }
+    }
+    (None, was_suspended)
+}
+
+/// Marks, while it is polled, a future that runs code of the user's, to tell which one blocks the thread.
+pub(crate) async fn marked<T>(in_poll: &InPoll, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        in_poll.0.store(process::id(), Ordering::Relaxed);
+        let _left = LeavePoll(in_poll);
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+/// The process in which a future is being polled at present; 0 if it is not.
+#[derive(Debug, Default)]
+pub(crate) struct InPoll(AtomicU32);
+
+impl InPoll {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == process::id()
+    }
+}
+
+/// Removes the mark also if the poll panics.
+struct LeavePoll<'a>(&'a InPoll);
+
+impl Drop for LeavePoll<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Calls of one blocking closure of the user's, one at a time and on a thread of its own, so that one that
@@ -119,10 +277,17 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 ///
 /// A call whose caller has stopped waiting goes on, and the next caller waits for its result instead of
 /// making another call.
-pub(crate) struct BlockingCalls<T> {
-    /// The call that no caller waits for at present, and the process in which it was made: a forked child
-    /// has copied it from its parent and never gets its result.
-    unfinished: Mutex<Option<(u32, oneshot::Receiver<T>)>>,
+pub(crate) struct BlockingCalls<T>(Mutex<Option<Call<T>>>);
+
+type CallResult<T> = Arc<Mutex<Option<T>>>;
+
+/// A call whose result was not taken yet.
+struct Call<T> {
+    /// A forked child has copied the call of its parent and never gets its result.
+    process: u32,
+    result: CallResult<T>,
+    /// Closed when the call has returned or panicked.
+    ended: watch::Receiver<()>,
 }
 
 /// Why a call has no result.
@@ -134,59 +299,76 @@ pub(crate) enum BlockingFailure {
 
 impl<T: Send + 'static> BlockingCalls<T> {
     pub(crate) fn new() -> BlockingCalls<T> {
-        BlockingCalls {
-            unfinished: Mutex::new(None),
-        }
+        BlockingCalls(Mutex::new(None))
     }
 
-    /// The result of `work`, or of the call that is unfinished.
+    /// The result of `work`, or of the call that is unfinished. If several callers wait for one call, because
+    /// the thread of the first is blocked, the first to be woken takes its result.
     pub(crate) async fn call(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, BlockingFailure> {
-        let unfinished = self.unfinished.lock().take();
-        let unfinished = unfinished.filter(|(process, _)| *process == process::id());
-        let receiver = match unfinished {
-            Some((_, receiver)) => receiver,
-            None => start_call(work)?,
-        };
-        let mut waiting = Waiting {
-            calls: self,
-            receiver: Some(receiver),
-        };
-        let result = match waiting.receiver.as_mut() {
-            Some(receiver) => receiver.await,
-            // Not reached: only `drop` takes it.
-            None => return Err(BlockingFailure::Panicked),
-        };
-        waiting.receiver = None;
-        result.map_err(|_| BlockingFailure::Panicked)
+        let (result, mut ended, to_start) = self.join_or_prepare();
+        if let Some(running) = to_start
+            && let Err(error) = start_call(work, result.clone(), running)
+        {
+            self.forget(&result);
+            return Err(BlockingFailure::NoThread(error));
+        }
+        // An error says that the call has ended.
+        while ended.changed().await.is_ok() {}
+        let taken = result.lock().take();
+        self.forget(&result);
+        taken.ok_or(BlockingFailure::Panicked)
+    }
+
+    /// Joins the unfinished call, or returns what a new one has to drop at its end. That one is not started
+    /// here: a process that is forked while a thread starts would find the lock held for ever.
+    fn join_or_prepare(
+        &self,
+    ) -> (
+        CallResult<T>,
+        watch::Receiver<()>,
+        Option<watch::Sender<()>>,
+    ) {
+        let mut current = self.0.lock();
+        if let Some(call) = current.as_ref()
+            && call.process == process::id()
+        {
+            return (call.result.clone(), call.ended.clone(), None);
+        }
+        let result = CallResult::default();
+        let (running, ended) = watch::channel(());
+        *current = Some(Call {
+            process: process::id(),
+            result: result.clone(),
+            ended: ended.clone(),
+        });
+        (result, ended, Some(running))
+    }
+
+    fn forget(&self, result: &CallResult<T>) {
+        let mut current = self.0.lock();
+        let call = current.as_ref();
+        if call.is_some_and(|call| Arc::ptr_eq(&call.result, result)) {
+            *current = None;
+        }
     }
 }
 
 fn start_call<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>, BlockingFailure> {
-    let (sender, receiver) = oneshot::channel();
+    result: CallResult<T>,
+    running: watch::Sender<()>,
+) -> io::Result<()> {
     let thread = thread::Builder::new().name(SOURCE_THREAD_NAME.to_owned());
-    // An error of `send` means that no caller is left.
-    let started = thread.spawn(move || drop(sender.send(work())));
-    started.map_err(BlockingFailure::NoThread)?;
-    Ok(receiver)
-}
-
-/// Leaves a call to the next caller if its own has stopped waiting.
-struct Waiting<'a, T> {
-    calls: &'a BlockingCalls<T>,
-    receiver: Option<oneshot::Receiver<T>>,
-}
-
-impl<T> Drop for Waiting<'_, T> {
-    fn drop(&mut self) {
-        if let Some(receiver) = self.receiver.take() {
-            *self.calls.unfinished.lock() = Some((process::id(), receiver));
-        }
-    }
+    let started = thread.spawn(move || {
+        // Dropped when the result is there, and by a panic.
+        let _running = running;
+        let returned = work();
+        *result.lock() = Some(returned);
+    });
+    started.map(drop)
 }
 
 /// Whether this thread belongs to a tokio runtime, so that blocking on it may panic; on the threads of

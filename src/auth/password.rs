@@ -239,7 +239,7 @@ impl fmt::Debug for PasswordBuilder {
 
 struct AskUser {
     fetch: Arc<Fetch>,
-    calls: BlockingCalls<Result<RotatingPassword, BoxError>>,
+    calls: BlockingCalls<(Moment, Result<RotatingPassword, BoxError>)>,
     refresh_ahead: bool,
     refresh_timeout: Duration,
     clock: Clock,
@@ -247,14 +247,15 @@ struct AskUser {
 
 impl AskUser {
     async fn ask(&self) -> Fetched {
-        let asked = self.clock.now();
-        let fetch = self.fetch.clone();
         let limit = self.refresh_timeout;
-        let answer = runtime::within(limit, self.calls.call(move || fetch())).await;
-        let password = answer
-            .ok_or_else(|| timed_out(limit))?
-            .map_err(no_answer)?
-            .map_err(refused)?;
+        let answer = runtime::attempt_within(limit, || async {
+            let (clock, fetch) = (self.clock.clone(), self.fetch.clone());
+            // A lease counts from when its call began, which may be before this fetch.
+            let work = move || (clock.now(), fetch());
+            let (asked, answer) = self.calls.call(work).await.map_err(no_answer)?;
+            answer.map(|it| (asked, it)).map_err(refused)
+        });
+        let (asked, password) = answer.await.ok_or_else(|| timed_out(limit))??;
         if password.secret.is_empty() {
             return Err(Error::new(
                 ErrorKind::CredentialsNotFound,

@@ -1,7 +1,7 @@
 //! One set of credentials, and the tokens that are signed with it for any number of endpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use crate::credentials::{CredentialsInfo, HeldCredentials, Identity, origin};
 use crate::endpoint::{Endpoint, RegionSource};
 use crate::error::{Error, ErrorKind};
 use crate::event::{FailureStreak, Recovered};
-use crate::runtime;
+use crate::runtime::{self, InPoll};
 use crate::sign;
 use crate::token::{Schedule, Token};
 
@@ -34,6 +34,16 @@ pub(super) struct Signer {
     /// Of fetches of credentials, while those of before are still good.
     failures: FailureStreak,
     recheck: Mutex<Recheckings>,
+    fetching: Arc<Fetching>,
+}
+
+/// Where the credentials are being fetched, to tell which provider blocks its thread.
+#[derive(Default)]
+struct Fetching {
+    /// The number of the signing thread that fetches; 0 if none has begun.
+    thread: AtomicU64,
+    /// Whether the provider is running at present.
+    in_poll: InPoll,
 }
 
 /// When credentials were fetched anew because new tokens were refused.
@@ -71,6 +81,7 @@ impl Signer {
             clock,
             failures: FailureStreak::default(),
             recheck: Mutex::default(),
+            fetching: Arc::default(),
         }
     }
 
@@ -158,6 +169,11 @@ impl Signer {
         &self,
         region: &str,
     ) -> Result<(Arc<HeldCredentials>, Option<Error>), Error> {
+        if let Some(waiter) = self.credentials.in_flight()
+            && self.is_held_up()
+        {
+            self.credentials.give_up(&waiter);
+        }
         let failure = match self.credentials.look_up(&self.clock.now()) {
             Lookup::Value(held, _) => return Ok((held, None)),
             Lookup::Failed(error) => error,
@@ -166,6 +182,8 @@ impl Signer {
                     // On a task of its own, so that it outlives the token that it was begun for.
                     let fetch = self.fetch_credentials(region.to_owned());
                     let clock = self.clock.clone();
+                    let thread = runtime::thread_number();
+                    self.fetching.thread.store(thread, Ordering::Relaxed);
                     runtime::spawn_here(async move {
                         let fetched = fetch.await;
                         refresh.complete(fetched, &clock.now());
@@ -189,6 +207,27 @@ impl Signer {
         }
     }
 
+    /// Whether the fetch in flight is on another thread, which something else than its own provider blocks.
+    fn is_held_up(&self) -> bool {
+        let thread = self.fetching.thread.load(Ordering::Relaxed);
+        thread != 0 && thread != runtime::thread_number() && !self.fetching.in_poll.get()
+    }
+
+    /// The error of a fetch that took longer than the time limit.
+    fn timed_out(&self) -> Error {
+        match self.fetching.in_poll.get() {
+            true => Error::new(
+                ErrorKind::Internal,
+                format!(
+                    "the credentials provider has blocked the thread that signs tokens for {:?}; use \
+                     credentials_fn for a provider that blocks",
+                    self.refresh_timeout
+                ),
+            ),
+            false => timed_out(self.refresh_timeout),
+        }
+    }
+
     /// Where they come from: what was configured, and what came of it.
     fn describe_credentials(&self) -> String {
         let configured = format!("{:?}", self.identity);
@@ -207,8 +246,10 @@ impl Signer {
         let clock = self.clock.clone();
         let token_lifetime = self.token_lifetime;
         let limit = self.refresh_timeout;
+        let fetching = self.fetching.clone();
         async move {
-            let fetched = runtime::within(limit, identity.fetch(Some(&region))).await;
+            let attempt = || runtime::marked(&fetching.in_poll, identity.fetch(Some(&region)));
+            let fetched = runtime::attempt_within(limit, attempt).await;
             let credentials = fetched.ok_or_else(|| timed_out(limit))??;
             let now = clock.now();
             let held = HeldCredentials::new(credentials, &now, token_lifetime);
@@ -243,7 +284,12 @@ impl Signer {
         self.identity.forget();
         let fetch = self.fetch_credentials(region);
         let clock = self.clock.clone();
+        // Not known before it begins.
+        let fetching = self.fetching.clone();
+        fetching.thread.store(0, Ordering::Relaxed);
         Some(Box::pin(async move {
+            let thread = runtime::thread_number();
+            fetching.thread.store(thread, Ordering::Relaxed);
             let fetched = fetch.await;
             if let Err(error) = &fetched {
                 tracing::debug!(%error, "credentials could not be fetched anew after a refused login");
@@ -296,7 +342,7 @@ impl FetchToken for SignFor {
             let sign = self.signer.sign(&self.endpoint, current.as_deref());
             runtime::within(limit, sign)
                 .await
-                .unwrap_or_else(|| Err(timed_out(limit)))
+                .unwrap_or_else(|| Err(self.signer.timed_out()))
         })
     }
 

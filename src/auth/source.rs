@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::login_limiter::LoginLimiter;
-use crate::cache::{Abandoned, Cache, Expiring, Freshness, Lookup, Refresh};
+use crate::cache::{Abandoned, Cache, Expiring, Freshness, Lookup, Refresh, Waiter};
 use crate::clock::{Clock, Moment};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
@@ -23,9 +24,15 @@ use crate::token::Token;
 /// everything therefore costs one signature a second.
 const LEAST_TIME_BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(1);
 
-/// Added to the refresh time-out, which limits the work itself, for handing it to the thread and back. A
-/// machine that is suspended for a moment must not be mistaken for a blocked thread.
+/// Added to the refresh time-out, which limits the work itself, for handing it to the thread and back.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A signing thread that runs no task for so long is blocked. Time in which the process is suspended does not
+/// count.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+
+/// A wait takes so many steps, so that time in which the process is suspended counts as one.
+const STEPS: u32 = 16;
 
 pub(crate) type Fetched = Result<Token, Error>;
 
@@ -87,28 +94,49 @@ impl Shared {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
+        if runtime::is_signing_thread() {
+            return Err(waits_for_itself());
+        }
         let (sender, receiver) = mpsc::sync_channel(1);
         let limit = self.refresh_timeout;
-        self.runtime()?.spawn(async move {
+        let runtime = self.runtime()?;
+        runtime.spawn(async move {
             let done = runtime::within(limit, work).await;
             // The caller may have timed out.
             let _ = sender.send(done.unwrap_or_else(|| Err(timed_out(limit))));
         });
         let limit = limit + GRACE;
-        receiver
-            .recv_timeout(limit)
-            .map_err(|_| thread_is_stuck(limit))?
+        let mut left = limit;
+        while !left.is_zero() {
+            let round = left.min(BLOCKED_AFTER);
+            let probe = runtime.probe();
+            for _ in 0..STEPS {
+                match receiver.recv_timeout(round / STEPS) {
+                    Ok(done) => return done,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Err(Abandoned.into()),
+                }
+            }
+            left -= round;
+            if !probe.was_answered() && runtime.replace_blocked() {
+                // The work stays on the thread that is blocked; the next call finds another one.
+                return Err(thread_is_blocked(BLOCKED_AFTER));
+            }
+        }
+        Err(timed_out(limit))
     }
 
     fn runtime(&self) -> Result<Arc<Runtime>, Error> {
-        let mut held = self.runtime.lock();
-        if let Some(runtime) = held.as_ref()
-            && runtime.belongs_to_this_process()
+        let held = self.runtime.lock().clone();
+        if let Some(runtime) = held
+            && runtime.is_usable()
         {
-            return Ok(runtime.clone());
+            return Ok(runtime);
         }
         let runtime = Runtime::shared()?;
-        *held = Some(runtime.clone());
+        // A blocked thread ends by itself when the last handle to it is gone.
+        let replaced = self.runtime.lock().replace(runtime.clone());
+        drop(replaced);
         Ok(runtime)
     }
 }
@@ -210,14 +238,7 @@ impl TokenSource {
                         None => self.spawn_refresh(refresh, *now),
                     }
                 }
-                let longest = self.0.shared.refresh_timeout + GRACE;
-                let token = waiter.wait(limit.min(longest)).ok_or_else(|| {
-                    if limit < longest {
-                        out_of_time(limit)
-                    } else {
-                        thread_is_stuck(longest)
-                    }
-                })??;
+                let token = self.wait(&waiter, limit)?;
                 Ok(IssuedPassword {
                     token,
                     is_cached: false,
@@ -225,6 +246,64 @@ impl TokenSource {
             }
             Lookup::Failed(error) => Err(error),
         }
+    }
+
+    /// Waits for a refresh. If the thread that runs it is blocked, another refresh is started on another
+    /// thread.
+    fn wait(&self, waiter: &Waiter<Token, Error>, limit: Duration) -> Result<Arc<Token>, Error> {
+        if let Some(result) = waiter.wait(Duration::ZERO) {
+            return result;
+        }
+        if runtime::is_signing_thread() {
+            return Err(waits_for_itself());
+        }
+        let longest = self.0.shared.refresh_timeout + GRACE;
+        let mut left = limit.min(longest);
+        let mut restarted = None;
+        while !left.is_zero() {
+            let runtime = self.0.shared.runtime()?;
+            let probe = runtime.probe();
+            let round = left.min(BLOCKED_AFTER);
+            left -= round;
+            let waiter = restarted.as_ref().unwrap_or(waiter);
+            if let Some(result) = waiter.wait(round) {
+                return result;
+            }
+            if round == BLOCKED_AFTER && !probe.was_answered() {
+                if !runtime.replace_blocked() {
+                    return Err(thread_is_blocked(round));
+                }
+                self.0.cache.give_up(waiter);
+                match self.restart() {
+                    Ok(other) => restarted = Some(other),
+                    Err(result) => return result,
+                }
+            }
+        }
+        if limit < longest {
+            return Err(out_of_time(limit));
+        }
+        Err(timed_out(longest))
+    }
+
+    /// Starts the refresh that was given up once more, unless another caller has. Returns a waiter for it, or
+    /// the result that there is by now.
+    fn restart(&self) -> Result<Waiter<Token, Error>, Result<Arc<Token>, Error>> {
+        let now = self.0.shared.clock.now();
+        let (waiter, refresh) = match self.0.cache.look_up(&now) {
+            Lookup::Value(token, refresh) => {
+                if let Some(refresh) = refresh {
+                    self.spawn_refresh(refresh, now);
+                }
+                return Err(Ok(token));
+            }
+            Lookup::Failed(error) => return Err(Err(error)),
+            Lookup::Wait(waiter, refresh) => (waiter, refresh),
+        };
+        if let Some(refresh) = refresh {
+            self.spawn_refresh(refresh, now);
+        }
+        Ok(waiter)
     }
 
     /// Returns a token for a second attempt after the server refused `refused`, or `None` if another attempt
@@ -368,6 +447,9 @@ impl RefreshContext {
             Err(error) => Some(error.clone()),
         };
         let completed = refresh.complete(fetched, &now);
+        if completed.was_given_up {
+            return;
+        }
         match failure {
             Some(error) => {
                 let stale = self.cache.peek().filter(|token| token.is_usable_at(&now));
@@ -426,13 +508,21 @@ fn out_of_time(limit: Duration) -> Error {
     )
 }
 
-fn thread_is_stuck(limit: Duration) -> Error {
+fn thread_is_blocked(time: Duration) -> Error {
     Error::new(
         ErrorKind::Internal,
         format!(
-            "the thread that signs tokens did not answer within {limit:?}; a credentials provider \
-             must not block it, use credentials_fn for one that blocks"
+            "the thread that signs tokens has run no task for {time:?}; use credentials_fn for a credentials \
+             provider that blocks, and do not block in an event handler"
         ),
+    )
+}
+
+fn waits_for_itself() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "a token was requested on the thread that signs tokens, which would wait for itself; use \
+         credentials_fn for a credentials provider that needs one, and request none in an event handler",
     )
 }
 

@@ -208,36 +208,44 @@ fn an_expired_value_is_refreshed_every_second_whatever_the_back_off() {
     assert_answer(&fixture, "wait and fetch");
 }
 
+fn completed_after(consecutive_failures: u32) -> Completed {
+    Completed {
+        consecutive_failures,
+        was_given_up: false,
+    }
+}
+
+/// FAULTS.md row 48.
+#[test]
+fn a_refresh_that_was_given_up_changes_nothing() {
+    let fixture = Fixture::empty();
+    let (refresh, waiting) = (fixture.must_fetch(), fixture.must_wait());
+    fixture.cache.give_up(&waiting);
+    let other = fixture.must_fetch();
+    assert!(fixture.refuse(refresh, 1).was_given_up);
+    assert_eq!(waiting.wait(LONG).unwrap(), Err(Error::Refused(1)));
+    // Neither the other refresh nor what is remembered of failures is affected.
+    fixture.cache.give_up(&waiting);
+    fixture.must_wait();
+    assert_eq!(fixture.deliver(other, 2), completed_after(0));
+    assert_answer(&fixture, "number 2");
+}
+
 #[test]
 fn a_success_resets_the_back_off() {
     let fixture = Fixture::with_value();
     fixture.time.advance(11 * MINUTE);
     for before in 0..5 {
         let completed = fixture.refuse(fixture.must_refresh(1), 1);
-        assert_eq!(
-            completed,
-            Completed {
-                consecutive_failures: before
-            }
-        );
+        assert_eq!(completed, completed_after(before));
         fixture.time.advance(16 * SECOND);
     }
     let completed = fixture.deliver(fixture.must_refresh(1), 2);
-    assert_eq!(
-        completed,
-        Completed {
-            consecutive_failures: 5
-        }
-    );
+    assert_eq!(completed, completed_after(5));
 
     fixture.time.advance(11 * MINUTE);
     let completed = fixture.refuse(fixture.must_refresh(2), 1);
-    assert_eq!(
-        completed,
-        Completed {
-            consecutive_failures: 0
-        }
-    );
+    assert_eq!(completed, completed_after(0));
     fixture.time.advance(SECOND);
     assert_answer(&fixture, "number 2 and fetch");
 }

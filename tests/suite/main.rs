@@ -13,6 +13,7 @@
 
 mod architecture;
 mod async_code;
+mod blocked;
 mod classification;
 mod cold_cache;
 #[cfg(feature = "config")]

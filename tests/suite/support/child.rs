@@ -2,7 +2,7 @@
 //! environment, its loggers, its instrumentation.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{self, Command, Stdio};
 
 /// Names the test that goes on in this process, so that no other mistakes itself for it.
 const TEST: &str = "RDS_IAM_CHILD_TEST";
@@ -54,6 +54,12 @@ impl Child {
     pub fn envs<const N: usize>(mut self, environment: [(&str, String); N]) -> Child {
         self.command.envs(environment);
         self
+    }
+
+    /// Starts it, with pipes to its standard input and output.
+    pub fn spawn(mut self) -> process::Child {
+        let pipes = self.command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        pipes.spawn().unwrap()
     }
 
     /// Waits for its end. Fails if it fails, or if it found no test of that name.
