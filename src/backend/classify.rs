@@ -293,7 +293,7 @@ mod tests {
     /// The words of a server with `lc_messages` other than English, and of one that has a SQLSTATE for all.
     #[cfg(feature = "postgres")]
     #[test]
-    fn a_state_is_told_in_any_language() {
+    fn a_sqlstate_decides_in_any_language() {
         for (state, words, classification) in [
             (
                 "28000",
@@ -369,7 +369,7 @@ mod tests {
                 "{state}: {words}"
             );
         }
-        assert!(IN_DOUBT.message.contains("not known"));
+        assert!(IN_DOUBT.message.contains("not recognised"));
     }
 
     #[test]
