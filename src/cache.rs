@@ -366,8 +366,8 @@ impl<V, E: Clone> Waiter<V, E> {
     pub(crate) fn wait(&self, limit: Duration) -> Option<Result<Arc<V>, E>> {
         let mut outcome = self.in_flight.outcome.lock();
         for _ in 0..STEPS {
-            self.in_flight.completed.wait_while_for(
-                &mut outcome,
+            outcome = self.in_flight.completed.wait_while_for(
+                outcome,
                 |outcome| outcome.result.is_none(),
                 limit / STEPS,
             );

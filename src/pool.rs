@@ -57,8 +57,10 @@ impl<C: Backend> RdsConnectionManager<C> {
 /// Builds an [`r2d2::Pool`]. The settings have the names of [`r2d2::Builder`] and other defaults.
 ///
 /// The pool belongs to the process that built it. In a child that is forked later, `get` fails, since the
-/// connections are the parent's. Build another pool there, from the same manager if you like, and pass the
-/// old one to [`std::mem::forget`]; dropping it would close the parent's idle connections.
+/// connections are the parent's. Pass it to [`std::mem::forget`] there; dropping it would close the parent's
+/// idle connections. The child can open connections by
+/// [`try_connect`](RdsConnectionManager::try_connect). A second pool there can hang, since r2d2's threads
+/// were waiting in the parent: build pools after the fork.
 ///
 /// A duration of a hundred years or more, such as [`Duration::MAX`], means no limit.
 #[must_use]

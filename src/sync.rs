@@ -1,18 +1,77 @@
-//! The locks of the code that loom models: parking_lot's, or in a model loom's, which run every order of
-//! events.
+//! The locks of the code that loom models, or in a model loom's, which run every order of events.
+//!
+//! The lock around the cached value is parking_lot's. What threads wait in is std's: parking_lot keeps a table
+//! of all waiting threads of the process. A forked child inherits that table without its threads, and can hang
+//! once it starts threads of its own.
 
-#[cfg(not(rds_iam_loom))]
-pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 #[cfg(rds_iam_loom)]
-pub(crate) use self::modelled::{Condvar, Mutex, RwLock};
+use loom::sync as locks;
+#[cfg(not(rds_iam_loom))]
+use std::sync as locks;
 
-/// loom's locks have the shape of std's. This gives them the part of parking_lot's that is used.
+pub(crate) use self::locks::MutexGuard;
+#[cfg(rds_iam_loom)]
+pub(crate) use self::modelled::RwLock;
+#[cfg(not(rds_iam_loom))]
+pub(crate) use parking_lot::RwLock;
+
+/// A lock that a panic does not poison. What it protects is replaced whole or not at all.
+pub(crate) struct Mutex<T>(locks::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Mutex<T> {
+        Mutex(locks::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Condvar(locks::Condvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Condvar {
+        Condvar(locks::Condvar::new())
+    }
+
+    /// Waits while `condition` holds, for at most `limit`.
+    #[cfg(not(rds_iam_loom))]
+    pub(crate) fn wait_while_for<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        condition: impl FnMut(&mut T) -> bool,
+        limit: Duration,
+    ) -> MutexGuard<'a, T> {
+        let waited = self.0.wait_timeout_while(guard, limit, condition);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Time does not pass in a model, so the limit is never reached.
+    #[cfg(rds_iam_loom)]
+    pub(crate) fn wait_while_for<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut condition: impl FnMut(&mut T) -> bool,
+        _limit: Duration,
+    ) -> MutexGuard<'a, T> {
+        while condition(&mut guard) {
+            guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        guard
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// loom's lock has the shape of std's. This gives it the part of parking_lot's that is used.
 #[cfg(rds_iam_loom)]
 mod modelled {
-    use std::ops::{Deref, DerefMut};
-    use std::time::Duration;
-
     use loom::sync::{self, RwLockReadGuard, RwLockWriteGuard};
 
     const POISONED: &str = "a modelled thread panicked";
@@ -30,60 +89,6 @@ mod modelled {
 
         pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
             self.0.write().expect(POISONED)
-        }
-    }
-
-    pub(crate) struct Mutex<T>(sync::Mutex<T>);
-
-    /// `None` only while a condition variable has it.
-    pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Mutex<T> {
-            Mutex(sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().expect(POISONED)))
-        }
-    }
-
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            self.0.as_ref().expect("the lock is held")
-        }
-    }
-
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().expect("the lock is held")
-        }
-    }
-
-    pub(crate) struct Condvar(sync::Condvar);
-
-    impl Condvar {
-        pub(crate) fn new() -> Condvar {
-            Condvar(sync::Condvar::new())
-        }
-
-        /// Time does not pass in a model, so the limit is never reached.
-        pub(crate) fn wait_while_for<T>(
-            &self,
-            guard: &mut MutexGuard<'_, T>,
-            mut condition: impl FnMut(&mut T) -> bool,
-            _limit: Duration,
-        ) {
-            while condition(guard) {
-                let held = guard.0.take().expect("the lock is held");
-                guard.0 = Some(self.0.wait(held).expect(POISONED));
-            }
-        }
-
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
         }
     }
 }

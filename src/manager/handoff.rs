@@ -135,9 +135,8 @@ impl<T, E: Clone> Handoff<T, E> {
 
     /// Waits for the result of a dial for at most `limit`, and ends the visit.
     pub(crate) fn wait(&self, limit: Duration) -> Departure<T, E> {
-        let mut state = self.state.lock();
-        self.changed.wait_while_for(
-            &mut state,
+        let mut state = self.changed.wait_while_for(
+            self.state.lock(),
             |state| state.ready.is_empty() && state.failed.is_empty(),
             limit,
         );

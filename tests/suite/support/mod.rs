@@ -37,8 +37,9 @@ pub struct FakeSource(Arc<FakeSourceInner>);
 struct FakeSourceInner {
     calls: AtomicUsize,
     answer: Mutex<Answer>,
-    state: Mutex<Held>,
-    changed: Condvar,
+    /// std's, since a process that forks while a thread waits in parking_lot's may not start threads.
+    state: std::sync::Mutex<Held>,
+    changed: std::sync::Condvar,
 }
 
 type Answer = Option<Arc<dyn Fn() -> Result<Credentials, BoxError> + Send + Sync>>;
@@ -60,24 +61,31 @@ impl FakeSource {
 
     /// Makes callers wait from now on.
     pub fn hold(&self) {
-        self.0.state.lock().is_held = true;
+        self.state().is_held = true;
     }
 
     /// Lets all who wait go on.
     pub fn release(&self) {
-        self.0.state.lock().is_held = false;
+        self.state().is_held = false;
         self.0.changed.notify_all();
     }
 
     /// Waits until a caller waits here.
     pub fn wait_for_caller(&self) {
-        let mut state = self.0.state.lock();
-        let timed_out = self
+        let nobody = |state: &mut Held| state.waiting == 0;
+        let waited = self
             .0
             .changed
-            .wait_while_for(&mut state, |state| state.waiting == 0, PATIENCE)
-            .timed_out();
-        assert!(!timed_out, "nobody asked the source of credentials");
+            .wait_timeout_while(self.state(), PATIENCE, nobody)
+            .unwrap();
+        assert!(
+            !waited.1.timed_out(),
+            "nobody asked the source of credentials"
+        );
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.state.lock().unwrap()
     }
 
     pub fn calls(&self) -> usize {
@@ -92,16 +100,16 @@ impl FakeSource {
 
     fn ask(&self) -> Result<Credentials, BoxError> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
-        let mut state = self.0.state.lock();
+        let mut state = self.state();
         state.waiting += 1;
         self.0.changed.notify_all();
         // A test that fails before it releases must not leave its threads waiting here.
         let limit = 2 * PATIENCE;
-        self.0
+        let waited = self
+            .0
             .changed
-            .wait_while_for(&mut state, |state| state.is_held, limit);
-        state.waiting -= 1;
-        drop(state);
+            .wait_timeout_while(state, limit, |state| state.is_held);
+        waited.unwrap().0.waiting -= 1;
         let answer = self.0.answer.lock().clone();
         match answer {
             Some(answer) => answer(),
