@@ -198,7 +198,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn an_end_is_reached_when_either_clock_says_so() {
+    fn a_deadline_passes_when_either_clock_passes_it() {
         let time = ManualClock::new();
         let start = time.clock().now();
         let end = start + 14 * MINUTE;
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_that_saw_more_time_counts() {
+    fn the_clock_on_which_more_time_passed_decides() {
         let time = ManualClock::new();
         let start = time.clock().now();
         time.advance(MINUTE);

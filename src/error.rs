@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_ends_with_the_first_cause() {
+    fn the_message_ends_with_the_root_cause() {
         let io = std::io::Error::other("no route\n  to host\n");
         let inner = Error::with_cause(ErrorKind::Network, "cannot reach sts", io);
         let outer = Error::with_cause(ErrorKind::CredentialsRefused, "no credentials", inner);

@@ -460,7 +460,7 @@ mod tests {
 
     /// FAULTS.md row 47.
     #[test]
-    fn a_call_that_its_caller_has_left_serves_the_next_one() {
+    fn the_result_of_an_abandoned_call_serves_the_next_caller() {
         let runtime = Runtime::start().unwrap();
         let calls = Arc::new(BlockingCalls::new());
         let (release, held) = channel::<u32>();
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking_code_does_not_hold_up_the_thread() {
+    fn blocking_code_does_not_block_the_signing_thread() {
         let runtime = Runtime::start().unwrap();
         let (release, held) = channel::<()>();
         let (sender, receiver) = channel();

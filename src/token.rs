@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn fifteen_minutes_are_fourteen_of_use() {
+    fn a_token_of_fifteen_minutes_is_used_for_fourteen() {
         let issued = ManualClock::new().clock().now();
         let token = token(issued, 15 * MINUTE);
         assert_eq!(token.usable_until(), Some(issued.wall + 14 * MINUTE));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_life_keeps_two_seconds_of_margin() {
+    fn a_short_lifetime_keeps_a_margin_of_two_seconds() {
         assert_eq!(margin(5 * SECOND), 2 * SECOND);
         assert_eq!(margin(30 * SECOND), 2 * SECOND);
         assert_eq!(margin(5 * MINUTE), 20 * SECOND);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_end_sooner_cut_it_short_and_the_margin_stays() {
+    fn credentials_that_expire_earlier_shorten_a_token() {
         let issued = ManualClock::new().clock().now();
         let secret = Zeroizing::new("secret".to_owned());
         let end = Some(issued.wall + 3 * MINUTE);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_set_back_makes_it_age_and_one_set_forward_ends_it() {
+    fn a_wall_clock_set_back_makes_a_token_stale_and_one_set_forward_expires_it() {
         let time = ManualClock::new();
         let issued = time.clock().now();
         let token = token(issued, 15 * MINUTE);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cannot_be_printed() {
+    fn a_token_cannot_be_printed() {
         let token = token(ManualClock::new().clock().now(), 15 * MINUTE);
         assert!(!format!("{token:?}").contains("secret"));
     }

@@ -293,7 +293,7 @@ fn a_waiter_gets_the_result_of_its_own_refresh_and_not_of_the_next() {
 }
 
 #[test]
-fn a_task_that_waits_is_woken() {
+fn a_waiting_task_is_woken() {
     loom::model(|| {
         let callers = Callers::empty();
         let Lookup::Wait(waiter, Some(refresh)) = callers.cache.look_up(&callers.now) else {

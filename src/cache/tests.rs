@@ -191,7 +191,7 @@ fn a_failed_refresh_leaves_the_old_value_and_retries_back_off() {
 }
 
 #[test]
-fn an_expired_value_is_refreshed_every_second_whatever_the_back_off() {
+fn an_expired_value_is_refreshed_every_second_despite_back_off() {
     let fixture = Fixture::with_value();
     fixture.time.advance(11 * MINUTE);
     for _ in 0..8 {
@@ -407,7 +407,7 @@ fn stampede(complete: impl FnOnce(&Fixture, TestRefresh)) -> Vec<Result<Arc<Test
 }
 
 #[test]
-fn sixty_four_threads_meet_a_cold_cache() {
+fn sixty_four_threads_share_one_fetch_on_a_cold_cache() {
     let values = stampede(|fixture, refresh| {
         fixture.deliver(refresh, 1);
     });
@@ -422,7 +422,7 @@ fn sixty_four_threads_meet_a_cold_cache() {
 }
 
 #[test]
-fn sixty_four_threads_meet_a_cold_cache_and_a_slow_failure() {
+fn sixty_four_threads_share_one_slow_failure() {
     let failures = stampede(|fixture, refresh| {
         fixture.time.advance(5 * SECOND);
         fixture.refuse(refresh, 1);

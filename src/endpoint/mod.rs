@@ -173,7 +173,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn the_host_takes_the_form_that_is_signed() {
+    fn the_host_is_normalised_for_signing() {
         let endpoint = Endpoint::new("MyDB.C9AKCIQ32RQV.eu-west-1.RDS.amazonaws.com.", 1, "App");
         let endpoint = endpoint.unwrap();
         assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_signed_for_is_refused() {
+    fn an_endpoint_that_cannot_be_signed_for_is_rejected() {
         for (host, port, user) in [
             ("", 5432, "app"),
             (".", 5432, "app"),

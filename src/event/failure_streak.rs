@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_and_works_in_turns_is_said_once_a_minute() {
+    fn alternating_failures_are_logged_once_a_minute() {
         let start = ManualClock::new().clock().now();
         let failures = FailureStreak::default();
         let logged = (0..120).filter(|second| {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_began_too_soon_is_said_if_it_goes_on() {
+    fn a_streak_within_the_log_interval_is_logged_if_it_continues() {
         let start = ManualClock::new().clock().now();
         let failures = FailureStreak::default();
         assert!(failures.failed_at(&start));

@@ -72,7 +72,7 @@ fn no_carried_root_ends_within_90_days() {
 }
 
 #[test]
-fn every_certificate_is_the_one_that_its_comment_names() {
+fn every_root_certificate_matches_its_comment() {
     for root in roots(RDS) {
         let expected = format!("{} (not after {})", root.name, root.last_day);
         assert_eq!(root.comment, expected);
@@ -84,7 +84,7 @@ fn every_certificate_is_the_one_that_its_comment_names() {
 }
 
 #[test]
-fn every_region_has_its_three_and_no_others() {
+fn every_region_has_its_three_root_certificates() {
     let mut regions: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for root in roots(RDS) {
         let rest = root.name.strip_prefix("Amazon RDS ").unwrap();
@@ -157,7 +157,7 @@ fn a_connection_gets_the_roots_of_its_region() {
 }
 
 #[test]
-fn a_region_without_roots_says_so() {
+fn a_region_without_included_roots_is_an_error() {
     for (host, hint) in [
         (
             "mydb.c9akciq32rqv.us-gov-west-1.rds.amazonaws.com",
@@ -204,7 +204,7 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_file_with_certificates_is_taken() {
+fn a_file_with_certificates_is_accepted() {
     let mixed = [b"\xff not UTF-8\n", PUBLIC.as_bytes()].concat();
     let crlf = PUBLIC.replace('\n', "\r\n");
     for content in [RDS.as_bytes(), &mixed, crlf.as_bytes()] {
@@ -216,7 +216,7 @@ fn a_file_with_certificates_is_taken() {
 }
 
 #[test]
-fn a_file_that_cannot_serve_is_refused_for_its_own_reason() {
+fn an_unusable_file_is_rejected_with_its_own_reason() {
     let one = roots_text("Amazon Root CA 3");
     let body: String = one.lines().filter(|line| !line.starts_with("--")).collect();
     // Cut where base64 still decodes, so that only the certificate's own length tells.

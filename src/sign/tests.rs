@@ -138,7 +138,7 @@ impl Parsed {
 
 /// FAULTS.md row 13.
 #[test]
-fn others_sign_the_same() {
+fn other_signers_produce_the_same_token() {
     let vectors = vectors();
     assert!(vectors.len() >= 10);
     for case in vectors {
@@ -152,7 +152,7 @@ fn others_sign_the_same() {
 
 /// FAULTS.md row 13: `UPDATE_GOLDEN=1` writes the files anew.
 #[test]
-fn each_step_is_as_written_down() {
+fn each_signing_step_matches_the_published_example() {
     for case in vectors().into_iter().chain(our_own()) {
         let token = case.sign();
         compare(&case.name, "canonical-request", &token.canonical_request());
@@ -175,7 +175,7 @@ fn each_step_is_as_written_down() {
 }
 
 #[test]
-fn what_is_signed_is_what_was_asked_for() {
+fn a_token_contains_what_was_requested() {
     for case in our_own() {
         let token = case.sign();
         assert_eq!(token.get("X-Amz-Expires"), case.expires.to_string());
@@ -207,7 +207,7 @@ fn what_is_signed_is_what_was_asked_for() {
 }
 
 #[test]
-fn it_ends_with_its_credentials() {
+fn a_token_expires_with_its_credentials() {
     let now = at(date("20250101T000000Z"));
     let end = now.wall + Duration::from_secs(180);
     let token = sign_until(Some(end), &now).unwrap();
@@ -224,7 +224,7 @@ fn it_ends_with_its_credentials() {
 }
 
 #[test]
-fn credentials_that_have_ended_or_are_about_to_sign_nothing() {
+fn credentials_that_are_expired_or_nearly_so_are_not_used() {
     let now = at(date("20250101T000000Z"));
     for end in [
         now.wall - Duration::from_secs(1),
@@ -268,7 +268,7 @@ fn a_session_token_of_any_length_is_signed_or_refused() {
 }
 
 #[test]
-fn the_date_is_cut_to_the_second() {
+fn the_signing_date_is_truncated_to_the_second() {
     let now = at(date("20250101T000000Z") + Duration::from_millis(999));
     let token = sign_until(None, &now).unwrap();
     assert_eq!(token.issued_at(), date("20250101T000000Z"));

@@ -37,7 +37,7 @@ fn assert_says(error: &Error, parts: &[&str]) {
 
 /// FAULTS.md row 27.
 #[test]
-fn a_refusal_is_known_for_one_in_any_language() {
+fn a_refused_login_is_recognised_in_any_language() {
     let emulator = emulator();
     for language in LANGUAGES {
         emulator.set_language(language).unwrap();
@@ -63,7 +63,7 @@ fn a_refusal_is_known_for_one_in_any_language() {
 
 /// FAULTS.md row 27.
 #[test]
-fn a_broken_connection_is_no_refusal_in_any_language() {
+fn a_broken_connection_is_not_a_refused_login_in_any_language() {
     let emulator = emulator();
     let manager = manager(&emulator);
     for language in LANGUAGES {
@@ -82,7 +82,7 @@ fn a_broken_connection_is_no_refusal_in_any_language() {
 
 /// FAULTS.md row 27: a shortage is known in English only, and in doubt it is said to be one.
 #[test]
-fn a_shortage_that_is_not_known_for_one_says_that_it_may_be() {
+fn an_unrecognised_shortage_says_that_it_may_be_one() {
     let emulator = emulator();
     emulator.set_authentication_timeout(Duration::from_millis(200));
     emulator.fault(Fault::Delay(Stage::Login, Duration::from_secs(20)));
@@ -139,7 +139,7 @@ fn a_proxys_answers_are_told_apart() {
 }
 
 #[test]
-fn what_people_meet_says_what_to_do() {
+fn common_mistakes_get_advice() {
     let emulator = emulator();
     emulator.create_password_user("bob", "password").unwrap();
     let auth = auth_builder(&emulator).build().unwrap();

@@ -13,7 +13,7 @@ use crate::support::{FakeSource, endpoint, keys};
 
 /// FAULTS.md row 8.
 #[test]
-fn sixty_four_threads_with_a_cold_cache_are_one_call() {
+fn sixty_four_threads_make_one_call_on_a_cold_cache() {
     let credentials = FakeSource::default();
     let auth = auth_builder(&credentials).build().unwrap();
     let barrier = Barrier::new(65);
@@ -68,7 +68,7 @@ fn a_caller_signs_the_first_token_if_credentials_are_cached() {
 
 /// FAULTS.md row 8.
 #[test]
-fn one_failure_is_the_answer_for_all_who_waited() {
+fn one_failure_is_returned_to_all_waiting_callers() {
     let credentials = FakeSource::default();
     credentials.answer(|| Err("the source is down".into()));
     credentials.hold();
@@ -94,7 +94,7 @@ fn one_failure_is_the_answer_for_all_who_waited() {
 
 /// FAULTS.md row 10.
 #[test]
-fn a_source_that_hangs_times_out_and_is_asked_again_later() {
+fn a_source_that_hangs_times_out_and_is_called_again_later() {
     let credentials = FakeSource::default();
     credentials.hold();
     let auth = auth_builder(&credentials)
@@ -121,7 +121,7 @@ fn a_source_that_hangs_times_out_and_is_asked_again_later() {
 
 /// FAULTS.md row 2, for the source of credentials.
 #[test]
-fn a_source_that_panics_is_an_error_and_asked_again() {
+fn a_source_that_panics_returns_an_error_and_is_called_again() {
     let credentials = FakeSource::default();
     credentials.answer(|| panic!("the source panics, as this test wants it to"));
     let time = ManualClock::new();

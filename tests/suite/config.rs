@@ -76,7 +76,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn what_is_left_out_is_as_if_nothing_was_read() {
+fn omitted_settings_have_the_defaults() {
     let url = format!("host={HOST} user=app");
     let read = read(&format!("[connections.main]\nurl = \"{url}\""));
     let shown = |settings: &ConnectionSettings| {
@@ -96,7 +96,7 @@ fn what_is_left_out_is_as_if_nothing_was_read() {
 }
 
 #[test]
-fn what_the_identity_is_made_of_arrives() {
+fn every_identity_setting_is_applied() {
     // Each of these is out of the range that the builder of identities allows.
     for setting in ["token_lifetime = \"16m\"", "refresh_timeout = \"0s\""] {
         let (name, _) = setting.split_once(' ').unwrap();
@@ -110,7 +110,7 @@ fn what_the_identity_is_made_of_arrives() {
 }
 
 #[test]
-fn a_key_that_is_not_known_is_refused_by_name() {
+fn an_unknown_key_is_rejected_by_name() {
     for (settings, key) in [
         ("[conections.main]\nurl = \"\"", "conections"),
         (
@@ -141,7 +141,7 @@ fn a_key_that_is_not_known_is_refused_by_name() {
 }
 
 #[test]
-fn a_password_and_iam_are_one_too_many() {
+fn a_password_and_iam_together_are_rejected() {
     let settings = format!(
         "[connections.main]\nurl = \"host={HOST} user=app\"\npassword = \"hunter2\"\niam = {{}}"
     );

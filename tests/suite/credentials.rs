@@ -91,8 +91,8 @@ fn assert_one_role_logged_in(emulator: &Emulator) {
 }
 
 #[test]
-fn a_role_is_assumed_as_the_connection_string_says() {
-    const TEST: &str = "a_role_is_assumed_as_the_connection_string_says";
+fn the_role_of_the_connection_string_is_assumed() {
+    const TEST: &str = "the_role_of_the_connection_string_is_assumed";
     if is_child(TEST) {
         return log_in();
     }
@@ -147,8 +147,8 @@ fn a_role_is_assumed_from_a_role() {
 }
 
 #[test]
-fn a_role_that_does_not_trust_us_is_a_refusal() {
-    const TEST: &str = "a_role_that_does_not_trust_us_is_a_refusal";
+fn a_role_without_trust_is_credentials_refused() {
+    const TEST: &str = "a_role_without_trust_is_credentials_refused";
     let role = "arn:aws:iam::210987654321:role/database";
     if is_child(TEST) {
         let role = AssumeRole::new(role).external_id("wrong");
@@ -201,8 +201,8 @@ fn a_containers_credentials_are_replaced_while_a_pool_works() {
 
 /// EKS Pod Identity: the container's way, with the authorization in a file.
 #[test]
-fn a_pod_shows_the_token_that_it_finds_in_a_file() {
-    const TEST: &str = "a_pod_shows_the_token_that_it_finds_in_a_file";
+fn a_pod_sends_the_token_from_its_file() {
+    const TEST: &str = "a_pod_sends_the_token_from_its_file";
     if is_child(TEST) {
         return log_in();
     }
@@ -222,8 +222,8 @@ fn a_pod_shows_the_token_that_it_finds_in_a_file() {
 }
 
 #[test]
-fn a_process_of_a_profile_is_run_once_for_all_databases() {
-    const TEST: &str = "a_process_of_a_profile_is_run_once_for_all_databases";
+fn a_profiles_credential_process_runs_once_for_all_databases() {
+    const TEST: &str = "a_profiles_credential_process_runs_once_for_all_databases";
     if is_child(TEST) {
         return log_in();
     }
@@ -310,8 +310,8 @@ fn an_instance_gives_its_role_and_its_region() {
 }
 
 #[test]
-fn without_any_credentials_the_error_says_where_they_were_looked_for() {
-    const TEST: &str = "without_any_credentials_the_error_says_where_they_were_looked_for";
+fn without_credentials_the_error_lists_the_sources_searched() {
+    const TEST: &str = "without_credentials_the_error_lists_the_sources_searched";
     if is_child(TEST) {
         let error = fail_to_log_in(IamAuth::builder());
         assert_eq!(error.kind(), ErrorKind::CredentialsNotFound, "{error}");
@@ -351,8 +351,8 @@ fn a_source_that_fails_or_answers_nonsense_is_a_refusal() {
 }
 
 #[test]
-fn a_source_that_does_not_answer_is_told_apart() {
-    const TEST: &str = "a_source_that_does_not_answer_is_told_apart";
+fn a_source_that_does_not_answer_has_its_own_kind() {
+    const TEST: &str = "a_source_that_does_not_answer_has_its_own_kind";
     if is_child(TEST) {
         let error = fail_to_log_in(IamAuth::builder().refresh_timeout(MOMENT));
         assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
@@ -367,8 +367,8 @@ fn a_source_that_does_not_answer_is_told_apart() {
 }
 
 #[test]
-fn a_provider_that_blocks_is_told_where_to_block() {
-    const TEST: &str = "a_provider_that_blocks_is_told_where_to_block";
+fn a_blocking_provider_gets_an_error_that_names_credentials_fn() {
+    const TEST: &str = "a_blocking_provider_gets_an_error_that_names_credentials_fn";
     if is_child(TEST) {
         let (release, held) = channel();
         let auth = IamAuth::builder()
@@ -399,8 +399,8 @@ impl ProvideCredentials for Blocks {
 }
 
 #[test]
-fn credentials_that_end_at_once_are_told_apart() {
-    const TEST: &str = "credentials_that_end_at_once_are_told_apart";
+fn credentials_that_expire_at_once_have_their_own_error() {
+    const TEST: &str = "credentials_that_expire_at_once_have_their_own_error";
     if is_child(TEST) {
         let error = fail_to_log_in(IamAuth::builder());
         assert_eq!(error.kind(), ErrorKind::CredentialsExpired, "{error}");

@@ -119,7 +119,7 @@ fn a_dropped_pool_ends_although_its_server_is_read_only() {
 
 /// FAULTS.md row 40: of three workers with ten connections to open, one attempt every half a second is left.
 #[test]
-fn a_pool_makes_two_attempts_a_second_while_its_server_is_away() {
+fn a_pool_makes_two_attempts_a_second_while_its_server_is_down() {
     const ATTEMPTS: usize = 12;
     let emulator = emulator();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

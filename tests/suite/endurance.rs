@@ -28,8 +28,8 @@ fn child(test: &str) -> Child {
 
 /// FAULTS.md row 29.
 #[test]
-fn ten_thousand_refreshes_leave_nothing_behind() {
-    const TEST: &str = "ten_thousand_refreshes_leave_nothing_behind";
+fn ten_thousand_refreshes_leak_nothing() {
+    const TEST: &str = "ten_thousand_refreshes_leak_nothing";
     if !child::is_running(module_path!(), TEST) {
         return child(TEST).run();
     }
@@ -65,8 +65,8 @@ fn ten_thousand_refreshes_leave_nothing_behind() {
 
 /// FAULTS.md row 29.
 #[test]
-fn many_connects_leave_nothing_behind() {
-    const TEST: &str = "many_connects_leave_nothing_behind";
+fn many_connects_leak_nothing() {
+    const TEST: &str = "many_connects_leak_nothing";
     /// 10,000 of them take minutes.
     const CONNECTS: &str = "RDS_IAM_CONNECTS";
     if !child::is_running(module_path!(), TEST) {

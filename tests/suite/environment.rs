@@ -31,8 +31,8 @@ fn nothing_at_home() -> TempDir {
 
 /// FAULTS.md row 28.
 #[test]
-fn no_variable_of_libpqs_decides_anything() {
-    const TEST: &str = "no_variable_of_libpqs_decides_anything";
+fn no_libpq_environment_variable_overrides_a_setting() {
+    const TEST: &str = "no_libpq_environment_variable_overrides_a_setting";
     if is_child(TEST) {
         log_in().unwrap();
         let bob = PgConnectionManager::builder(&child::argument("BOB"))
@@ -91,8 +91,8 @@ fn no_variable_of_libpqs_decides_anything() {
 
 /// FAULTS.md row 28.
 #[test]
-fn a_variable_that_cannot_be_overruled_is_named() {
-    const TEST: &str = "a_variable_that_cannot_be_overruled_is_named";
+fn a_variable_that_cannot_be_overridden_is_named() {
+    const TEST: &str = "a_variable_that_cannot_be_overridden_is_named";
     if is_child(TEST) {
         let error = log_in().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
@@ -111,8 +111,8 @@ fn a_variable_that_cannot_be_overruled_is_named() {
 
 /// FAULTS.md row 28.
 #[test]
-fn a_home_that_cannot_be_read_is_not_looked_into() {
-    const TEST: &str = "a_home_that_cannot_be_read_is_not_looked_into";
+fn an_unreadable_home_directory_is_not_read() {
+    const TEST: &str = "an_unreadable_home_directory_is_not_read";
     if is_child(TEST) {
         log_in().unwrap();
         return;
@@ -126,8 +126,8 @@ fn a_home_that_cannot_be_read_is_not_looked_into() {
 
 /// FAULTS.md row 9: what `require` verifies is nothing, and not what happens to lie about.
 #[test]
-fn require_looks_for_no_roots() {
-    const TEST: &str = "require_looks_for_no_roots";
+fn require_reads_no_root_certificates() {
+    const TEST: &str = "require_reads_no_root_certificates";
     if is_child(TEST) {
         let url = child::argument("URL");
         let (url, _sslrootcert) = url.split_once("&sslmode").unwrap();

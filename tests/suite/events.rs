@@ -98,8 +98,8 @@ fn lasting_for_one_token(source: &FakeSource, emulator: &Emulator, time: &Manual
 }
 
 #[test]
-fn a_production_log_has_one_line_for_each_thing_to_know() {
-    const TEST: &str = "a_production_log_has_one_line_for_each_thing_to_know";
+fn a_production_log_has_one_line_for_each_fact() {
+    const TEST: &str = "a_production_log_has_one_line_for_each_fact";
     if !child::is_running(module_path!(), TEST) {
         return Child::new(module_path!(), TEST, Path::new("/dev/null/none")).run();
     }
@@ -173,8 +173,8 @@ fn a_production_log_has_one_line_for_each_thing_to_know() {
 }
 
 #[test]
-fn where_credentials_were_found_is_told_with_the_pool() {
-    const TEST: &str = "where_credentials_were_found_is_told_with_the_pool";
+fn the_source_of_credentials_is_logged_with_the_pool() {
+    const TEST: &str = "the_source_of_credentials_is_logged_with_the_pool";
     if !child::is_running(module_path!(), TEST) {
         let emulator = emulator();
         return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
@@ -226,7 +226,7 @@ fn a_stale_token_that_is_served_is_an_event() {
 }
 
 #[test]
-fn the_last_failure_is_there_for_everyone_until_a_connect_works() {
+fn last_failure_is_kept_until_a_connect_succeeds() {
     let emulator = emulator();
     let manager = manager(&emulator);
     assert!(manager.last_failure().is_none());

@@ -67,7 +67,7 @@ fn figure(line: &str, name: &str) -> u64 {
 
 /// FAULTS.md row 18.
 #[test]
-fn the_batch_job_goes_on_past_the_end_of_its_tokens() {
+fn the_batch_job_outlasts_its_tokens() {
     let emulator = emulator_with(Duration::from_secs(5));
     let shown = run_well(command("batch_job", &emulator).args(["8", "1", "5"]));
     let last = shown.lines().last().unwrap();
@@ -112,7 +112,7 @@ fn the_crate_postgres_logs_in_too() {
 }
 
 #[test]
-fn the_split_writes_to_a_writer_only() {
+fn the_read_write_split_writes_to_a_writer_only() {
     let emulator = emulator();
     let split = || {
         let mut command = command("read_write_split", &emulator);

@@ -16,19 +16,19 @@ const AT_A_TIME: usize = 6;
 
 /// FAULTS.md row 32.
 #[test]
-fn three_hundred_programs_that_query_once_end_well() {
+fn three_hundred_programs_that_query_once_exit_cleanly() {
     run(300, "query", shared_emulator());
 }
 
 /// FAULTS.md row 32.
 #[test]
-fn three_hundred_migration_runners_end_well() {
+fn three_hundred_migration_runners_exit_cleanly() {
     run(300, "migrate", shared_emulator());
 }
 
 /// FAULTS.md row 32: `openssl::init` comes too late here, so that only waiting helps.
 #[test]
-fn programs_end_well_that_used_libpq_before_us() {
+fn programs_that_used_libpq_before_exit_cleanly() {
     let emulator = emulator();
     emulator.create_password_user("other", "password").unwrap();
     run(40, "connect-after-another", &emulator);
@@ -36,7 +36,7 @@ fn programs_end_well_that_used_libpq_before_us() {
 
 /// FAULTS.md row 32: a server that says nothing, and a limit of 120 s for a connect.
 #[test]
-fn the_end_does_not_wait_for_a_server_that_is_silent() {
+fn exit_does_not_wait_for_a_silent_server() {
     let begun = Instant::now();
     run(1, "connect-to-nobody", shared_emulator());
     assert!(begun.elapsed() < Duration::from_secs(60));

@@ -127,7 +127,7 @@ fn assert_finds_the_new_writer<C: Backend<Connection: Ask>>() {
 }
 
 #[test]
-fn a_writer_cannot_do_without_the_test_at_checkout() {
+fn a_writers_pool_requires_the_checkout_test() {
     let emulator = shared_emulator();
     let auth = auth_builder(emulator).build().unwrap();
     let by_url = |attrs| {
@@ -152,7 +152,7 @@ fn a_writer_cannot_do_without_the_test_at_checkout() {
 }
 
 #[test]
-fn retire_all_drops_idle_connections_at_once_and_busy_ones_when_they_come_back() {
+fn retire_all_drops_idle_connections_at_once_and_others_at_check_in() {
     let reasons = Reasons::default();
     let auth = auth_builder(shared_emulator()).event_handler(reasons.clone());
     let auth = auth.build().unwrap();
@@ -312,7 +312,7 @@ fn a_handler_that_uses_another_pool_does_not_keep_a_connection_from_being_retire
 }
 
 #[test]
-fn retire_all_tells_of_a_pool_that_r2d2_built() {
+fn retire_all_rejects_a_pool_built_by_r2d2() {
     let pool = r2d2::Pool::builder().max_size(1);
     let pool = pool.build(manager(shared_emulator())).unwrap();
     let backend = backend_pid(&mut pool.get().unwrap());

@@ -140,7 +140,7 @@ fn every_line_of_a_production_log_has_its_row() {
 }
 
 #[test]
-fn literals_are_told_from_what_looks_like_them() {
+fn ip_literals_are_recognised() {
     let code = r##"let a = "one \"two\" \
         three"; // "no"
         let b = ['"', '\'', '\\']; fn c<'d>() {} expect("e"); r"f\";"##;

@@ -11,8 +11,8 @@ use crate::support::database::emulator;
 use crate::support::{FakeSource, endpoint, keys};
 
 #[test]
-fn a_region_says_where_it_was_found() {
-    const NAME: &str = "a_region_says_where_it_was_found";
+fn a_region_names_its_source() {
+    const NAME: &str = "a_region_names_its_source";
     if !child::is_running(module_path!(), NAME) {
         Child::new(module_path!(), NAME, Path::new("/dev/null/none"))
             .env("AWS_REGION", "eu-central-1")
@@ -45,7 +45,7 @@ fn a_region_says_where_it_was_found() {
 }
 
 #[test]
-fn credentials_are_told_without_their_secrets_and_fetched_once() {
+fn credentials_are_reported_without_secrets_and_fetched_once() {
     let source = FakeSource::default();
     let auth = IamAuth::builder()
         .credentials_fn(source.fetch())
@@ -64,8 +64,8 @@ fn credentials_are_told_without_their_secrets_and_fetched_once() {
 }
 
 #[test]
-fn awss_clock_is_seen_where_aws_was_asked() {
-    const NAME: &str = "awss_clock_is_seen_where_aws_was_asked";
+fn the_clock_of_aws_is_read_from_its_responses() {
+    const NAME: &str = "the_clock_of_aws_is_read_from_its_responses";
     if !child::is_running(module_path!(), NAME) {
         let emulator = emulator();
         emulator.set_server_clock_skew(120);

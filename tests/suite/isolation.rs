@@ -41,7 +41,7 @@ fn wait_until(reached: impl Fn() -> bool) {
 
 /// FAULTS.md row 42.
 #[test]
-fn a_wrong_user_does_not_take_the_credentials_of_the_others() {
+fn a_wrong_user_does_not_invalidate_the_credentials_of_others() {
     let (emulator, time) = (emulator(), time());
     emulator.create_iam_user("other").unwrap();
     let (auth, source) = counted(&emulator, &time);

@@ -26,7 +26,7 @@ const BUSY_MACHINE: Duration = Duration::from_secs(1);
 
 /// FAULTS.md row 22.
 #[test]
-fn lives_are_kept_and_paced_while_the_pool_is_under_load() {
+fn lifetimes_are_kept_and_paced_under_load() {
     let lives = Arc::new(Lives::default());
     let auth = auth_builder(shared_emulator()).event_handler(lives.clone());
     let auth = auth.build().unwrap();

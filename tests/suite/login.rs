@@ -13,7 +13,7 @@ fn a_token_opens_a_session_as_its_user() {
 
 /// FAULTS.md row 14.
 #[test]
-fn any_user_name_is_signed_and_sent_as_it_is() {
+fn any_user_name_is_signed_and_sent_unchanged() {
     fn assert_is<C: Backend<Connection: Ask>>(user: &str, url: &str, auth: &IamAuth) {
         let manager = RdsConnectionManager::<C>::builder(url).auth(auth.clone());
         let mut connection = manager.build().unwrap().try_connect().unwrap();
@@ -47,7 +47,7 @@ fn any_user_name_is_signed_and_sent_as_it_is() {
 
 /// FAULTS.md row 21.
 #[test]
-fn a_user_without_rds_iam_is_told_what_to_grant() {
+fn a_user_without_rds_iam_gets_an_error_with_the_grant() {
     let emulator = emulator();
     emulator.create_password_user("bob", "password").unwrap();
     let auth = auth_builder(&emulator).build().unwrap();

@@ -64,7 +64,7 @@ fn a_failure_names_its_migration_and_a_later_run_applies_the_rest() {
 }
 
 #[test]
-fn limits_hold_for_every_migration_and_for_nobody_else() {
+fn time_limits_apply_to_every_migration_and_to_nothing_else() {
     let database = Database::new("limits");
     let name = &database.name;
     database.superuser(&format!(
@@ -113,7 +113,7 @@ fn limits_hold_for_every_migration_and_for_nobody_else() {
 /// The index waits for all who have a snapshot; those who wait for the lock must have none.
 /// FAULTS.md row 18.
 #[test]
-fn migrations_go_on_past_the_end_of_the_token() {
+fn migrations_outlast_their_token() {
     let emulator = emulator();
     emulator.create_database("long", "app").unwrap();
     let manager = manager_of(&emulator, "long");
@@ -134,7 +134,7 @@ fn migrations_go_on_past_the_end_of_the_token() {
 }
 
 #[test]
-fn what_happens_is_told_in_order() {
+fn progress_is_reported_in_order() {
     let database = Database::new("in_order");
     let folder = Folder::new(&[
         ("2_two", "CREATE TABLE two ()", "DROP TABLE two"),
@@ -170,7 +170,7 @@ fn what_happens_is_told_in_order() {
 }
 
 #[test]
-fn the_last_ones_are_reverted_and_redone() {
+fn the_last_migrations_are_reverted_and_redone() {
     let database = Database::new("reverted");
     let folder = Folder::new(&[
         ("1_one", "CREATE TABLE one ()", "DROP TABLE one"),
@@ -205,7 +205,7 @@ fn the_last_ones_are_reverted_and_redone() {
 }
 
 #[test]
-fn what_another_release_has_applied_is_not_reverted() {
+fn migrations_of_another_release_are_not_reverted() {
     let database = Database::new("other_release");
     let manager = &database.manager;
     let one = ("1_one", "CREATE TABLE one ()", "DROP TABLE one");
@@ -225,7 +225,7 @@ fn what_another_release_has_applied_is_not_reverted() {
 }
 
 #[test]
-fn a_list_needs_nothing_but_to_read() {
+fn listing_needs_only_read_rights() {
     let database = Database::new("listed");
     let manager = &database.manager;
     let name = &database.name;
@@ -276,7 +276,7 @@ fn a_list_needs_nothing_but_to_read() {
 }
 
 #[test]
-fn migrations_that_cannot_work_are_refused_before_anything_is_dialled() {
+fn invalid_migrations_are_rejected_before_dialling() {
     let manager = PgConnectionManager::new("host=h.example user=app iam_region=eu-west-1").unwrap();
     let folder = Folder::new(&[
         ("2026-01-01_one", "SELECT 1", ""),
@@ -295,7 +295,7 @@ fn migrations_that_cannot_work_are_refused_before_anything_is_dialled() {
 }
 
 #[test]
-fn diesels_own_way_works_on_a_pooled_connection() {
+fn diesels_run_pending_migrations_works_on_a_pooled_connection() {
     let database = Database::new("harness");
     let folder = Folder::new(&[("1_one", "CREATE TABLE one ()", "DROP TABLE one")]);
     let pool = database.manager.pool_builder().max_size(1).build().unwrap();

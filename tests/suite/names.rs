@@ -64,7 +64,7 @@ fn an_alias_is_dialled_and_verified_and_the_real_name_signed_for() {
 }
 
 #[test]
-fn verify_full_compares_the_alias_and_not_the_name_that_is_signed_for() {
+fn verify_full_compares_the_alias_and_not_the_signing_host() {
     let emulator = start(
         Emulator::builder()
             .endpoint(HOST, 5432)
@@ -84,7 +84,7 @@ fn verify_full_compares_the_alias_and_not_the_name_that_is_signed_for() {
 }
 
 #[test]
-fn through_a_tunnel_the_real_port_is_signed_for() {
+fn through_a_tunnel_the_real_port_is_signed() {
     let emulator = start(Emulator::builder().endpoint(HOST, 5432));
     let port = emulator.port();
     assert_ne!(port, 5432);
@@ -96,7 +96,7 @@ fn through_a_tunnel_the_real_port_is_signed_for() {
 }
 
 #[test]
-fn a_name_in_capitals_and_with_a_dot_at_its_end_is_the_same_name() {
+fn case_and_a_trailing_dot_do_not_change_a_host_name() {
     let emulator = start(Emulator::builder());
     let (host, port) = (emulator.host().to_uppercase(), emulator.port());
     let url = format!("postgres://app@{host}.:{port}/postgres?hostaddr=127.0.0.1");
@@ -104,7 +104,7 @@ fn a_name_in_capitals_and_with_a_dot_at_its_end_is_the_same_name() {
 }
 
 #[test]
-fn a_proxy_is_signed_for_by_its_own_name() {
+fn a_token_for_a_proxy_is_signed_for_the_proxys_name() {
     let emulator = start(Emulator::builder().engine(Engine::Proxy));
     let (host, port) = (emulator.host(), emulator.port());
     assert!(host.contains(".proxy-"), "{host}");
@@ -125,7 +125,7 @@ fn dsql_takes_its_own_kind_of_token() {
 }
 
 #[test]
-fn a_pool_of_dsql_gives_connections_up_before_dsql_does() {
+fn a_dsql_pool_retires_connections_before_dsql_closes_them() {
     let url = "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=admin";
     let auth = IamAuth::builder().credentials_fn(|| Err("not in this test".into()));
     let manager = PgConnectionManager::builder(url).auth(auth.build().unwrap());
@@ -151,8 +151,8 @@ fn scope(url: &str) -> Result<String, diesel_rds_iam::Error> {
 
 /// FAULTS.md row 25.
 #[test]
-fn a_region_is_set_or_read_and_never_made_up() {
-    const TEST: &str = "a_region_is_set_or_read_and_never_made_up";
+fn a_region_is_configured_or_read_from_the_host_and_never_guessed() {
+    const TEST: &str = "a_region_is_configured_or_read_from_the_host_and_never_guessed";
     if child::is_running(module_path!(), TEST) {
         let expected = child::argument("EXPECTED");
         match scope(&child::argument("URL")) {

@@ -101,7 +101,7 @@ fn a_silent_server_times_out_without_delaying_other_connections() {
 
 /// FAULTS.md row 19.
 #[test]
-fn a_connection_that_breaks_in_its_login_is_no_refusal() {
+fn a_connection_that_breaks_during_login_is_not_a_refused_login() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     let manager = patient_manager(&emulator, &auth);
@@ -124,7 +124,7 @@ fn a_connection_that_breaks_in_its_login_is_no_refusal() {
 
 /// FAULTS.md row 19.
 #[test]
-fn bytes_one_by_one_are_a_login_too() {
+fn a_login_in_single_bytes_succeeds() {
     let emulator = emulator();
     emulator.fault(Fault::OneByteAtATime);
     let auth = auth_builder(&emulator).build().unwrap();

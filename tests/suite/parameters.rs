@@ -57,7 +57,7 @@ fn fingerprint(secret: &str) -> String {
 
 /// FAULTS.md row 15.
 #[test]
-fn any_secret_reaches_the_server_byte_by_byte() {
+fn any_password_reaches_the_server_unchanged() {
     fn assert_reaches<C: Backend>(emulator: &Emulator, secret: &str) -> Result<(), TestCaseError> {
         // A member of rds_iam is asked for the text itself. What the emulator refuses because it was
         // told to, it names, whatever it is.
@@ -82,7 +82,7 @@ fn any_secret_reaches_the_server_byte_by_byte() {
 
 /// FAULTS.md row 15.
 #[test]
-fn any_password_in_a_connection_string_logs_in() {
+fn any_password_in_a_connection_string_is_sent_unchanged() {
     fn log_in<C: Backend>(url: &str) {
         RdsConnectionManager::<C>::new(url)
             .unwrap()
@@ -112,7 +112,7 @@ fn any_password_in_a_connection_string_logs_in() {
 
 /// FAULTS.md row 15.
 #[test]
-fn any_user_and_database_are_the_ones_that_were_named() {
+fn any_user_and_database_reach_the_server_unchanged() {
     fn assert_are<C: Backend<Connection: Ask>>(
         url: &str,
         auth: &IamAuth,
@@ -140,7 +140,7 @@ fn any_user_and_database_are_the_ones_that_were_named() {
 }
 
 #[test]
-fn what_is_libpqs_goes_through() {
+fn libpqs_parameters_are_passed_on() {
     fn assert_goes_through<C: Backend<Connection: Ask>>() {
         let emulator = shared_emulator();
         let url = format!(
@@ -243,7 +243,7 @@ fn so_may_a_password() {
 
 /// What libpq would read as the end of the password, or diesel would show.
 #[test]
-fn what_cannot_be_handed_over_in_secret_is_refused() {
+fn secrets_that_cannot_be_passed_safely_are_rejected() {
     let emulator = shared_emulator();
     for password in ["a\nb", "a\r", "a\0b"] {
         let builder = PgConnectionManager::builder(&emulator.url("bob"));
@@ -265,7 +265,7 @@ fn what_cannot_be_handed_over_in_secret_is_refused() {
 
 /// FAULTS.md row 31.
 #[test]
-fn no_string_makes_a_manager_panic_or_repeat_it() {
+fn no_string_makes_a_manager_panic_or_quote_it() {
     let mut strings = vec![
         String::new(),
         "x".to_owned(),

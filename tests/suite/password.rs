@@ -67,7 +67,7 @@ fn manager(emulator: &Emulator, user: &str, password: Password) -> PgConnectionM
 }
 
 #[test]
-fn a_fixed_password_of_the_builders_wins_over_that_in_the_string() {
+fn the_builders_password_overrides_that_of_the_string() {
     let emulator = emulator_with_bob("right: \\ '");
     let url = emulator.url("bob").replace("bob@", "bob:wrong@");
     let manager = PgConnectionManager::builder(&url)
@@ -111,7 +111,7 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
 }
 
 #[test]
-fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
+fn a_refused_password_is_fetched_again_and_the_login_retried_once() {
     let emulator = emulator_with_bob("first");
     let store = PasswordStore::default();
     store.gives("first");
@@ -131,7 +131,7 @@ fn a_refused_password_is_fetched_again_and_the_login_tried_once_more() {
 }
 
 #[test]
-fn the_same_password_again_is_no_reason_for_another_login() {
+fn an_unchanged_password_is_not_retried() {
     let emulator = emulator_with_bob("right");
     let time = ManualClock::new();
     let store = PasswordStore::default();
@@ -151,7 +151,7 @@ fn the_same_password_again_is_no_reason_for_another_login() {
 }
 
 #[test]
-fn a_store_that_fails_leaves_the_old_password_until_its_end() {
+fn a_failed_fetch_keeps_the_current_password_until_it_expires() {
     let emulator = emulator_with_bob("first");
     let time = ManualClock::new();
     let store = PasswordStore::default();
@@ -182,7 +182,7 @@ fn a_store_that_fails_leaves_the_old_password_until_its_end() {
 }
 
 #[test]
-fn each_failure_of_a_store_has_its_kind() {
+fn each_failure_of_a_password_source_has_its_kind() {
     let time = ManualClock::new();
     let store = PasswordStore::default();
     let password = store.password().clock(time.clock()).build().unwrap();
@@ -223,7 +223,7 @@ fn a_password_source_that_hangs_times_out() {
 }
 
 #[test]
-fn a_cold_pool_asks_the_store_once() {
+fn a_cold_pool_fetches_the_password_once() {
     let emulator = emulator_with_bob("first");
     let store = PasswordStore::default();
     store.gives("first");
@@ -239,7 +239,7 @@ fn a_cold_pool_asks_the_store_once() {
 }
 
 #[test]
-fn what_cannot_go_with_a_password_is_refused() {
+fn iam_settings_with_a_password_are_rejected() {
     let emulator = shared_emulator();
     let builder = |url: &str| PgConnectionManager::builder(url).password(Password::fixed("x"));
     let url = emulator.url("bob");
@@ -261,7 +261,7 @@ fn what_cannot_go_with_a_password_is_refused() {
 
 /// A database on this machine that asks for nothing, over its Unix socket.
 #[test]
-fn a_socket_needs_neither_iam_nor_tls() {
+fn a_unix_socket_needs_neither_iam_nor_tls() {
     let socket = shared_emulator().superuser_url();
     let off = PgConnectionManager::new(&format!("{socket} iam=off")).unwrap();
     let password = PgConnectionManager::builder(&socket).password(Password::fixed("x"));

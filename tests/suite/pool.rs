@@ -23,7 +23,7 @@ use crate::support::footprint::Footprint;
 use crate::support::{FakeSource, PATIENCE, SECOND};
 
 #[test]
-fn the_first_failure_is_told_at_once_and_by_its_kind() {
+fn the_first_failure_is_returned_at_once_with_its_kind() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     let manager = PgConnectionManager::builder(&emulator.url("nobody"))
@@ -103,7 +103,7 @@ fn a_source_of_credentials_that_panics_loses_no_slot() {
 
 /// FAULTS.md row 33.
 #[test]
-fn two_pools_of_one_manager_work_apart() {
+fn two_pools_of_one_manager_are_independent() {
     let manager = manager(shared_emulator());
     let one = manager
         .pool_builder()
@@ -218,7 +218,7 @@ fn a_plain_r2d2_pool_and_diesels_test_customizer_work_too() {
 }
 
 #[test]
-fn a_size_or_a_time_of_zero_is_refused_by_its_name() {
+fn a_size_or_duration_of_zero_is_rejected_by_name() {
     let builder = || manager(shared_emulator()).pool_builder();
     for (builder, name) in [
         (builder().max_size(0), "max_size"),

@@ -32,7 +32,7 @@ fn failure(emulator: &Emulator, addition: &str) -> (ErrorKind, String) {
 }
 
 #[test]
-fn tokens_are_replaced_before_they_end() {
+fn tokens_are_replaced_before_they_expire() {
     let emulator = emulator();
     // So far in the past that the first token has a minute left when the second is due.
     let time = ManualClock::starting_at(SystemTime::now() - 14 * MINUTE);
@@ -52,7 +52,7 @@ fn tokens_are_replaced_before_they_end() {
 
 /// Whatever language the server speaks.
 #[test]
-fn a_refusal_is_told_by_its_sqlstate() {
+fn a_refused_login_is_recognised_by_its_sqlstate() {
     let emulator = emulator();
     emulator.set_language(Language::Russian).unwrap();
     emulator.fault(Fault::RefuseNext(1));
@@ -86,7 +86,7 @@ fn a_refusal_is_told_by_its_sqlstate() {
 }
 
 #[test]
-fn a_proxy_that_wants_fewer_logins_is_no_refusal() {
+fn a_throttling_proxy_is_not_a_refused_login() {
     let emulator = Emulator::builder().engine(Engine::Proxy).start().unwrap();
     emulator.create_iam_user("app").unwrap();
     emulator.fault(Fault::LimitConnections(1.try_into().unwrap()));
@@ -103,7 +103,7 @@ fn a_proxy_that_wants_fewer_logins_is_no_refusal() {
 }
 
 #[test]
-fn a_writer_is_told_from_a_reader() {
+fn a_writer_is_distinguished_from_a_reader() {
     let emulator = shared_emulator();
     let url = format!("{}&target_session_attrs=", emulator.url("app"));
     let log_in = |kind: &str| {
@@ -122,7 +122,7 @@ fn a_writer_is_told_from_a_reader() {
 
 /// FAULTS.md row 19.
 #[test]
-fn a_server_that_falls_silent_is_given_up() {
+fn a_server_that_falls_silent_times_out() {
     let emulator = emulator();
     let log_in = || {
         let builder = builder_of::<diesel_rds_iam::postgres::Client>(&emulator);
@@ -162,7 +162,7 @@ fn a_session_outlives_the_limit_of_its_login() {
 
 /// FAULTS.md row 19: before TLS, and where there is to be none.
 #[test]
-fn a_server_that_only_listens_is_given_up() {
+fn a_server_that_never_answers_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let url = format!("host=127.0.0.1 port={port} user=app");
@@ -215,7 +215,7 @@ fn a_password_logs_in_with_tls_and_without() {
 
 /// Nothing that was asked for is left out in silence.
 #[test]
-fn what_the_crate_postgres_cannot_do_is_refused_by_name() {
+fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
     let url = "host=mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com user=app";
     let build = |addition: &str| {
         let auth = IamAuth::builder().credentials_provider(keys()).build();
@@ -288,8 +288,8 @@ fn what_the_crate_postgres_cannot_do_is_refused_by_name() {
 
 /// FAULTS.md row 9: a public CA does not vouch for a database, unless that is asked for.
 #[test]
-fn what_the_machine_trusts_is_trusted_with_system_only() {
-    const TEST: &str = "what_the_machine_trusts_is_trusted_with_system_only";
+fn system_roots_are_trusted_with_sslrootcert_system_only() {
+    const TEST: &str = "system_roots_are_trusted_with_sslrootcert_system_only";
     if !child::is_running(module_path!(), TEST) {
         let emulator = shared_emulator();
         let url = emulator.url("app");
@@ -314,7 +314,7 @@ fn what_the_machine_trusts_is_trusted_with_system_only() {
 }
 
 #[test]
-fn a_client_can_be_had_for_itself() {
+fn into_inner_returns_the_client() {
     let connection = manager(shared_emulator()).try_connect().unwrap();
     let mut client = connection.into_inner();
     client.batch_execute("SELECT 1").unwrap();
@@ -354,7 +354,7 @@ fn a_connection_that_is_gone_is_not_handed_out() {
 
 /// FAULTS.md row 30: nothing may ever come of a writer that failed.
 #[test]
-fn a_writer_that_falls_silent_is_given_up() {
+fn a_writer_that_falls_silent_times_out() {
     let emulator = emulator();
     let builder = builder_of::<diesel_rds_iam::postgres::Client>(&emulator).writer();
     let manager = builder.build().unwrap();

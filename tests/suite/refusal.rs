@@ -99,7 +99,7 @@ fn assert_hints<C: Backend>() {
 
 /// FAULTS.md row 7: also where the replacement is another thread's.
 #[test]
-fn a_connect_is_two_logins_at_the_most() {
+fn a_connect_makes_at_most_two_logins() {
     /// At the first refusal, has another connect come first, whose token stays in the cache. At the
     /// fourth, lets a second pass, after which a cached token could be replaced again.
     struct Meddler {
@@ -147,7 +147,7 @@ fn a_connect_is_two_logins_at_the_most() {
 }
 
 #[test]
-fn a_new_token_that_is_refused_is_not_tried_again() {
+fn a_refused_new_token_is_not_retried() {
     let it = Refusing::<PgConnection>::new();
     it.emulator.fault(Fault::RefuseNext(1));
     let error = it.manager.try_connect().err().unwrap();
@@ -224,7 +224,7 @@ fn credentials_that_were_replaced_at_their_source_are_fetched_after_a_refusal() 
 
 /// FAULTS.md row 24.
 #[test]
-fn a_pool_outlives_some_refused_logins() {
+fn a_pool_survives_some_refused_logins() {
     let emulator = emulator();
     let manager = crate::support::database::manager(&emulator);
     emulator.fault(Fault::RefuseNext(5));

@@ -14,7 +14,7 @@ use crate::support::database::{auth_builder, emulator_with, manager_builder, ref
 
 /// FAULTS.md rows 5 and 13.
 #[test]
-fn two_hundred_connects_across_expiries_are_all_let_in() {
+fn two_hundred_connects_across_expiries_all_log_in() {
     const LIFETIME: Duration = Duration::from_secs(8);
     // 6 s of use, of which a refresh is due after 78.5 % at the earliest, counted from a date that is
     // cut to the second.
@@ -65,7 +65,7 @@ fn two_hundred_connects_across_expiries_are_all_let_in() {
 
 /// FAULTS.md row 18.
 #[test]
-fn a_session_goes_on_after_the_end_of_its_token() {
+fn a_session_outlives_its_token() {
     const LIFETIME: Duration = Duration::from_secs(5);
     let emulator = emulator_with(LIFETIME);
     let auth = auth_builder(&emulator)

@@ -271,8 +271,8 @@ fn of_assumed_roles() {
 /// Without a subscriber, tracing writes to `log` if its feature says so, and for ever ceases to once
 /// one is set.
 #[test]
-fn to_keep_them_does_not_silence_the_log() {
-    const TEST: &str = "to_keep_them_does_not_silence_the_log";
+fn keeping_the_sdks_trace_does_not_suppress_the_log() {
+    const TEST: &str = "keeping_the_sdks_trace_does_not_suppress_the_log";
     if !is_child(TEST) {
         return child(TEST).run();
     }

@@ -94,7 +94,7 @@ fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
 
 /// FAULTS.md row 23: by the machine's clock.
 #[test]
-fn a_pool_is_back_within_seconds_of_being_allowed_again() {
+fn a_pool_recovers_within_seconds_once_logins_are_accepted() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     emulator.fault(Fault::RefuseNext(u32::MAX));

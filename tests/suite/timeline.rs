@@ -69,7 +69,7 @@ impl Timeline {
 
 /// The timeline that the crate is judged by.
 #[test]
-fn a_token_serves_for_fourteen_minutes_and_then_the_next() {
+fn a_token_is_used_for_fourteen_minutes() {
     let timeline = Timeline::new(false);
     let start = timeline.time.clock().now();
     let at = |after: Duration| {
@@ -101,7 +101,7 @@ fn a_token_serves_for_fourteen_minutes_and_then_the_next() {
 }
 
 #[test]
-fn with_refresh_ahead_nobody_waits_after_the_first_token() {
+fn with_refresh_ahead_no_caller_waits_after_the_first_token() {
     let timeline = Timeline::new(true);
     timeline.credentials_last_for_one_token();
     timeline.source.token().unwrap();
@@ -158,7 +158,7 @@ fn a_token_ends_before_the_credentials_that_signed_it() {
 }
 
 #[test]
-fn credentials_that_have_ended_are_an_error_that_says_so() {
+fn expired_credentials_are_an_error_that_says_so() {
     let timeline = Timeline::new(false);
     let start = timeline.time.clock().now().wall;
     timeline.credentials.answer(move || {
@@ -176,7 +176,7 @@ fn credentials_that_have_ended_are_an_error_that_says_so() {
 
 /// FAULTS.md row 6.
 #[test]
-fn a_failed_refresh_leaves_the_old_token_until_its_end() {
+fn a_failed_refresh_keeps_the_current_token_until_it_expires() {
     let timeline = Timeline::new(true);
     timeline.credentials_last_for_one_token();
     let first = timeline.source.token().unwrap();
@@ -213,7 +213,7 @@ fn a_failed_refresh_leaves_the_old_token_until_its_end() {
 
 /// FAULTS.md row 16.
 #[test]
-fn no_step_of_a_clock_brings_out_a_token_that_it_calls_dead() {
+fn no_clock_step_makes_an_expired_token_usable() {
     let timeline = Timeline::new(false);
     let first = timeline.source.token().unwrap();
     let start = timeline.time.clock().now().wall;

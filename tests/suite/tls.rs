@@ -42,7 +42,7 @@ fn error_of<C: Backend>(builder: ManagerBuilder<C>, emulator: &Emulator) -> Stri
 
 /// FAULTS.md row 9.
 #[test]
-fn a_certificate_from_a_strange_ca_is_not_trusted() {
+fn a_certificate_from_an_unknown_ca_is_rejected() {
     fn assert_is<C: Backend>(emulator: &Emulator) {
         let stranger = shared_emulator();
         for builder in [
@@ -72,7 +72,7 @@ fn a_certificate_from_a_strange_ca_is_not_trusted() {
 
 /// FAULTS.md row 9.
 #[test]
-fn a_certificate_for_another_host_is_not_trusted() {
+fn a_certificate_for_another_host_is_rejected() {
     let emulator = Emulator::builder()
         .certificate_names(["other.example"])
         .start()
@@ -95,7 +95,7 @@ fn a_certificate_for_another_host_is_not_trusted() {
 
 /// FAULTS.md row 9.
 #[test]
-fn a_certificate_that_has_ended_is_not_trusted() {
+fn an_expired_certificate_is_rejected() {
     let emulator = Emulator::builder()
         .expired_certificate(true)
         .start()
@@ -114,7 +114,7 @@ fn a_certificate_that_has_ended_is_not_trusted() {
 
 /// FAULTS.md row 9.
 #[test]
-fn a_file_of_roots_that_is_of_no_use_is_refused_before_anything_is_dialled() {
+fn an_unusable_root_certificate_file_is_rejected_before_dialling() {
     let emulator = shared_emulator();
     let folder = tempfile::tempdir().unwrap();
     let cut_short = emulator.ca_pem().replace("MI", "");
@@ -199,7 +199,7 @@ fn a_server_without_tls_is_sent_nothing() {
 
 /// FAULTS.md row 4.
 #[test]
-fn a_mode_that_could_send_the_token_in_clear_is_refused() {
+fn an_sslmode_that_could_send_the_token_unencrypted_is_rejected() {
     let emulator = shared_emulator();
     for (mode, name) in [
         (SslMode::Disable, "disable"),
@@ -221,8 +221,8 @@ fn a_mode_that_could_send_the_token_in_clear_is_refused() {
 
 /// FAULTS.md row 4.
 #[test]
-fn pgsslmode_does_not_get_a_token_sent_in_clear() {
-    const TEST: &str = "pgsslmode_does_not_get_a_token_sent_in_clear";
+fn pgsslmode_cannot_make_a_token_be_sent_unencrypted() {
+    const TEST: &str = "pgsslmode_cannot_make_a_token_be_sent_unencrypted";
     if child::is_running(module_path!(), TEST) {
         let server = PlainServer::start();
         let error = log_in(server.builder::<PgConnection>()).unwrap_err();

@@ -493,7 +493,7 @@ fn each_message_of_the_server_has_its_step_and_its_advice() {
 
 /// With a real PostgreSQL behind the emulator.
 #[test]
-fn what_postgresql_refuses_after_a_good_token_is_no_refused_token() {
+fn a_refusal_after_a_valid_token_is_not_a_refused_token() {
     let emulator = shared_emulator();
     let role = "CREATE ROLE nologin NOLOGIN IN ROLE rds_iam";
     emulator.execute(role).unwrap();
@@ -527,7 +527,7 @@ fn what_postgresql_refuses_after_a_good_token_is_no_refused_token() {
 }
 
 #[test]
-fn an_alias_names_no_database() {
+fn an_alias_does_not_identify_a_database() {
     let emulator = shared_emulator();
     let url = emulator.url("app").replace(emulator.host(), "localhost");
     let mut command = rds_iam_to(emulator, "app");

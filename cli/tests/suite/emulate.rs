@@ -85,7 +85,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn it_prints_what_to_set_shows_each_login_and_ends_without_a_trace() {
+fn emulate_prints_settings_and_logins_and_leaves_nothing_behind() {
     let mut running = Running::start(&["--watch", "--user", "shop owner", "--database", "shop"]);
     assert!(running.folder().exists());
     let query = "select current_user || ' of ' || current_database()";
@@ -117,7 +117,7 @@ fn tokens_live_as_long_as_they_are_told_to() {
 }
 
 #[test]
-fn a_shell_can_evaluate_it_and_go_on() {
+fn a_shell_can_evaluate_the_output() {
     let script = r#"
         eval "$("$RDS_IAM" emulate --port 0 --shell &)"
         "$RDS_IAM" doctor; status=$?
@@ -145,7 +145,7 @@ fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
 }
 
 #[test]
-fn what_cannot_be_started_is_one_line() {
+fn a_program_that_cannot_be_started_is_one_line() {
     let taken = shared_emulator().port().to_string();
     let before = Instant::now();
     for arguments in [

@@ -7,7 +7,7 @@ use rds_iam_emulator::{Emulator, Verdict};
 use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, schema, text};
 
 #[test]
-fn standard_output_is_the_token_alone() {
+fn standard_output_contains_only_the_token() {
     let ran = run_openly(
         rds_iam_with("AKIDEXAMPLE", MARKER)
             .args(["token", "--host", "h", "--port", "5432", "--user", "u"])
@@ -78,7 +78,7 @@ fn json_has_the_dates_and_the_endpoint_of_the_token() {
 }
 
 #[test]
-fn the_lifetime_can_be_shorter() {
+fn the_token_lifetime_can_be_shortened() {
     let token = |arguments: &[&str]| {
         run_openly(
             rds_iam_with("AKIDEXAMPLE", MARKER)

@@ -247,7 +247,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_text_of_libpqs_has_its_kind() {
+    fn each_libpq_message_has_its_kind() {
         for (text, kind) in [
             (
                 "could not translate host name \"h\" to address: Name or service not known",
@@ -325,7 +325,7 @@ mod tests {
 
     /// FAULTS.md row 27: what the server says is told from what libpq says in any language.
     #[test]
-    fn a_servers_words_are_known_for_its_own_in_any_language() {
+    fn server_messages_are_recognised_in_any_language() {
         for refusal in REFUSALS {
             let words = refusal.split_once(":  ").unwrap().1;
             for text in [format!("{refusal}\n"), format!("{PREFIX}{refusal}\n")] {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_is_called_like_a_failure_is_refused_like_any_other() {
+    fn a_user_name_that_imitates_a_message_changes_nothing() {
         for name in [
             "timeout expired",
             "SSL error",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_addresses_the_last_word_of_a_server_counts() {
+    fn among_several_addresses_the_servers_answer_decides() {
         let starting = "FATAL:  the database system is starting up\n";
         let refused = "FATAL:  PAM authentication failed for user \"app\"\n";
         let nobody = "Connection refused\n\tIs the server running on that host?\n";
@@ -367,7 +367,7 @@ mod tests {
 
     /// FAULTS.md row 34.
     #[test]
-    fn of_several_attempts_the_one_that_got_furthest_counts() {
+    fn the_attempt_that_got_furthest_decides() {
         const ADDRESSES: [&str; 3] = ["::1", "127.0.0.1", "10.0.0.1"];
         let network = "Connection refused\n\tIs the server running on that host?\n";
         let unavailable = "FATAL:  the database system is starting up\n";
@@ -415,13 +415,13 @@ mod tests {
     }
 
     #[test]
-    fn a_detail_is_no_message_of_its_own() {
+    fn a_detail_line_is_not_a_separate_message() {
         let text = "FATAL:  no way in\nDETAIL:  too many connections for today\nHINT:  wait\n";
         assert_eq!(classify(text).kind(), ErrorKind::ServerUnavailable);
     }
 
     #[test]
-    fn a_keyword_is_repeated_only_if_it_is_no_piece_of_a_password() {
+    fn an_error_quotes_a_keyword_only_if_it_cannot_be_part_of_a_password() {
         let error = classify("invalid connection option \"hunter2\"\n");
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(!error.to_string().contains("hunter2"), "{error}");

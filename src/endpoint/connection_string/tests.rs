@@ -35,7 +35,7 @@ fn password(parsed: &ConnectionString) -> Option<&str> {
 }
 
 #[test]
-fn a_url_and_pairs_say_the_same() {
+fn a_url_and_keyword_value_pairs_parse_alike() {
     let url = format!("postgres://app@{HOST}:5433/shop?application_name=web&connect_timeout=5");
     let pairs = format!(
         "user=app host={HOST} port = 5433 dbname='shop' application_name=web connect_timeout=5"
@@ -156,7 +156,7 @@ fn the_last_of_two_counts() {
 }
 
 #[test]
-fn long_and_short_strings_end_well() {
+fn connection_strings_of_any_length_parse_without_panic() {
     let words = "x ".repeat(5_000);
     let pairs = "a='b' ".repeat(1_667);
     let escapes = format!("postgres://{}", "%41".repeat(3_330));
@@ -181,7 +181,7 @@ fn a_password_cannot_be_printed() {
 
 /// FAULTS.md row 31: a password's own `?` or `&`, which nobody has encoded.
 #[test]
-fn a_piece_of_a_password_is_no_keyword_that_is_repeated() {
+fn a_part_of_a_password_is_never_quoted_as_a_keyword() {
     for input in [
         "postgres://u:p@h?iam_S3cr3t=1",
         "postgres://u@h/d?password=p&iam_S3cr3t=1",
@@ -219,7 +219,7 @@ fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_strings_parse_to_the_same_settings(
         user in text(1..20),
         secret in text(1..60),
         database in text(1..20),

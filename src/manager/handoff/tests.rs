@@ -15,7 +15,7 @@ fn starts_dial(handoff: &TestHandoff, now: Instant) -> bool {
 }
 
 #[test]
-fn a_dial_that_outlasts_its_visit_serves_the_next_one() {
+fn a_dial_that_outlasts_its_visit_serves_the_next_visit() {
     let (handoff, now) = (TestHandoff::new(), now());
     assert!(starts_dial(&handoff, now));
     let departure = handoff.wait(Duration::ZERO);

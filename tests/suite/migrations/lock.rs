@@ -66,7 +66,7 @@ fn twenty_processes_that_start_together_run_each_migration_once() {
 }
 
 #[test]
-fn the_lock_is_waited_for_as_long_as_told() {
+fn the_lock_is_awaited_for_lock_wait() {
     let database = Database::new("bounded_wait");
     let folder = Folder::new(&[("1_one", "SELECT 1", "SELECT 1")]);
     let _held = database.hold_lock();
@@ -117,7 +117,7 @@ fn the_lock_is_the_documented_one() {
 }
 
 #[test]
-fn a_lost_connection_and_a_panic_leave_no_lock_behind() {
+fn a_lost_connection_or_a_panic_releases_the_lock() {
     let database = Database::new("lost_connection");
     let folder = Folder::new(&[
         ("1_one", "CREATE TABLE one ()", ""),
@@ -148,7 +148,7 @@ fn a_lost_connection_and_a_panic_leave_no_lock_behind() {
 }
 
 #[test]
-fn an_index_is_built_concurrently_while_others_wait() {
+fn create_index_concurrently_completes_while_others_wait_for_the_lock() {
     let database = Database::new("concurrent_index");
     let folder = Folder::new(&[
         ("1_table", "CREATE TABLE indexed (id int)", ""),

@@ -22,7 +22,7 @@ fn runtimes() -> [Runtime; 2] {
 
 /// FAULTS.md row 12.
 #[test]
-fn asynchronous_code_is_told_what_to_do() {
+fn a_call_in_asynchronous_code_gets_an_error_that_names_spawn_blocking() {
     let emulator = emulator();
     let manager = manager(&emulator);
     let pool = manager.pool_builder().max_size(2).build().unwrap();
@@ -58,7 +58,7 @@ fn asynchronous_code_is_told_what_to_do() {
 /// FAULTS.md row 12: a connection that is used there panics in the application's own code, and does
 /// not take the pool with it.
 #[test]
-fn a_pool_outlives_what_panics_in_asynchronous_code() {
+fn a_pool_survives_panics_in_asynchronous_code() {
     let pool = manager(shared_emulator())
         .pool_builder()
         .max_size(1)
@@ -131,8 +131,8 @@ fn full_pool(emulator: &Emulator) -> PostgresPool {
 /// FAULTS.md row 11: where thread locals that tokio needs are gone. In a process of its own, which a panic
 /// there would end.
 #[test]
-fn a_connection_can_be_dropped_with_its_thread() {
-    const TEST: &str = "a_connection_can_be_dropped_with_its_thread";
+fn a_connection_can_be_dropped_by_an_ending_thread() {
+    const TEST: &str = "a_connection_can_be_dropped_by_an_ending_thread";
     thread_local! {
         static CONNECTION: RefCell<Option<PostgresConnection>> = const { RefCell::new(None) };
     }

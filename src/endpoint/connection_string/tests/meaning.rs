@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn a_string_says_how_to_log_in() {
+fn a_connection_string_selects_the_kind_of_login() {
     assert_eq!(
         password(&parse("postgres://u:p%20w@localhost")),
         Some("p w")
@@ -23,7 +23,7 @@ fn a_string_says_how_to_log_in() {
 }
 
 #[test]
-fn a_demand_for_iam_is_not_met_by_a_password() {
+fn requiring_iam_rejects_a_password() {
     let error = refusal(&format!("postgres://u:pw@{HOST}?iam=on"));
     assert!(error.to_string().contains("password"), "{error}");
 
@@ -38,7 +38,7 @@ fn a_demand_for_iam_is_not_met_by_a_password() {
 }
 
 #[test]
-fn a_password_of_the_builders_wins_and_wants_tls() {
+fn the_builders_password_wins_and_requires_tls() {
     for input in [
         format!("postgres://u@{HOST}"),
         format!("postgres://u:pw@{HOST}"),
@@ -62,7 +62,7 @@ fn a_password_of_the_builders_wins_and_wants_tls() {
 }
 
 #[test]
-fn a_piece_of_a_password_does_not_pass_for_a_keyword() {
+fn a_part_of_a_password_is_not_taken_for_a_keyword() {
     let error = refusal("host=h user=u password=ab cd=ef");
     assert!(!error.to_string().contains("cd"), "{error}");
     // Without a password it may be a keyword of a libpq to come.
@@ -70,7 +70,7 @@ fn a_piece_of_a_password_does_not_pass_for_a_keyword() {
 }
 
 #[test]
-fn nothing_of_ours_reaches_libpq() {
+fn own_parameters_are_not_passed_to_libpq() {
     let parsed = parse(&format!(
         "postgres://u@{HOST}/d?iam=on&iam_region=eu-west-2&iam_profile=p&iam_role_arn=r\
          &iam_external_id=e&iam_session_name=s&iam_host=real.example&iam_port=1&sslmode=require\
@@ -107,7 +107,7 @@ fn nothing_of_ours_reaches_libpq() {
 }
 
 #[test]
-fn pgport_cannot_lead_elsewhere_than_to_the_signed_port() {
+fn pgport_does_not_change_the_signed_port() {
     for port in ["", "port=''"] {
         let parsed = parse(&format!("host={HOST} {port} user=u"));
         assert_eq!(
@@ -124,7 +124,7 @@ fn pgport_cannot_lead_elsewhere_than_to_the_signed_port() {
 }
 
 #[test]
-fn a_dot_at_the_end_is_not_in_the_certificate() {
+fn a_trailing_dot_is_removed_for_certificate_verification() {
     let parsed = parse(&format!("host={HOST}. user=u"));
     assert_eq!(parameters(&parsed)[0], ("host", HOST));
     assert_eq!(parsed.endpoint().unwrap().host(), HOST);
@@ -136,7 +136,7 @@ fn a_dot_at_the_end_is_not_in_the_certificate() {
 }
 
 #[test]
-fn the_machines_own_roots_can_be_asked_for() {
+fn system_roots_can_be_selected() {
     parse("user=u host=h sslrootcert=system").check().unwrap();
     parse("user=u password=p sslrootcert=system")
         .check()
@@ -151,7 +151,7 @@ fn the_machines_own_roots_can_be_asked_for() {
 }
 
 #[test]
-fn another_name_than_the_dialled_one_is_signed() {
+fn iam_host_is_signed_and_host_is_dialled() {
     // A tunnel: the certificate is checked for `host`, the address dialled is `hostaddr`.
     let parsed = parse(&format!(
         "host={HOST} hostaddr=127.0.0.1 port=15432 iam_port=5432 user=u"
@@ -189,7 +189,7 @@ fn another_name_than_the_dialled_one_is_signed() {
 }
 
 #[test]
-fn an_address_or_an_alias_has_no_region_until_one_is_given() {
+fn an_address_or_alias_has_no_region_unless_configured() {
     for host in ["10.0.0.5", "::1", "localhost", "db.internal.example.com"] {
         let endpoint = parse(&format!("host={host} user=u")).endpoint().unwrap();
         assert_eq!((endpoint.host(), endpoint.region()), (host, None));
@@ -204,7 +204,7 @@ fn an_address_or_an_alias_has_no_region_until_one_is_given() {
 }
 
 #[test]
-fn a_token_is_never_sent_in_clear() {
+fn a_token_is_never_sent_unencrypted() {
     for mode in ["disable", "allow", "prefer"] {
         for input in [
             format!("postgres://u@{HOST}?sslmode={mode}"),
@@ -313,7 +313,7 @@ fn an_error_names_the_setting() {
 }
 
 #[test]
-fn what_would_take_the_tokens_place_is_allowed_without_iam() {
+fn settings_that_would_replace_the_token_are_allowed_without_iam() {
     let parsed = parse("user=u passfile=/p service=s iam=off");
     parsed.check().unwrap();
     assert_eq!(
