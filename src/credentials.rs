@@ -31,7 +31,7 @@ use crate::runtime::{BlockingCalls, BlockingFailure};
 use crate::sdk_trace::future_without_sdk_trace;
 use crate::token;
 
-/// What is told to AWS as the session's name where a role's says nothing; CloudTrail shows it.
+/// The session name of an assumed role for which none is configured. CloudTrail shows it.
 const DEFAULT_SESSION_NAME: &str = "diesel-rds-iam";
 
 /// A source that hands out credentials that end within a token's life is not asked more often.

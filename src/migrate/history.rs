@@ -1,4 +1,4 @@
-//! What the database says has been applied: diesel's table.
+//! The migrations that are applied, according to diesel's table in the database.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Bool, Text, Timestamp};
 
-/// Versions, and when they were applied.
+/// The applied versions, and when each was applied.
 pub(super) type History = BTreeMap<String, SystemTime>;
 
 #[derive(QueryableByName)]
@@ -20,8 +20,8 @@ struct Row {
     applied_at: SystemTime,
 }
 
-/// Reads the table, which may not exist yet. diesel's own way would create it, which a read-only server or a
-/// missing right does not permit.
+/// Reads the table, which may not exist yet. diesel's own function would create it, which fails on a read-only
+/// server and for a user without the right to.
 pub(super) fn read(connection: &mut PgConnection) -> QueryResult<History> {
     let is_there = "to_regclass('__diesel_schema_migrations') IS NOT NULL";
     if !diesel::select(sql::<Bool>(is_there)).get_result::<bool>(connection)? {

@@ -1,4 +1,4 @@
-//! The advisory lock, which one process at a time holds.
+//! The advisory lock, which keeps other processes from running migrations at the same time.
 
 use std::thread;
 use std::time::Duration;
@@ -13,14 +13,15 @@ use super::statement::failed;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
-/// Between attempts, at first and in the end.
+/// The pause between attempts grows from the shorter to the longer one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits until the lock is this session's.
+/// Waits until this session holds the lock.
 ///
-/// Each attempt is over at once. `pg_advisory_lock` would wait in the server and have a snapshot all
-/// the while, whose end `CREATE INDEX CONCURRENTLY` of the lock's holder waits for in turn.
+/// Each attempt returns at once. `pg_advisory_lock` would wait in the server and hold a snapshot meanwhile.
+/// `CREATE INDEX CONCURRENTLY` of the lock's holder waits for all snapshots, so the two would wait for each
+/// other.
 pub(super) fn acquire(
     connection: &mut PgConnection,
     clock: &Clock,
@@ -28,27 +29,27 @@ pub(super) fn acquire(
 ) -> Result<(), Error> {
     let limit = options.lock_wait;
     let started = clock.now();
-    let mut is_told = limit.is_zero();
+    let mut is_reported = limit.is_zero();
     let mut pause = SHORTEST_PAUSE;
     loop {
         match try_once(connection, options.lock_key) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(cause) => {
-                let message = "cannot ask for the lock on migrations; if this is an alias of Aurora \
-                               DSQL, which has none, set iam_host";
+                let message = "cannot request the lock on migrations; if this is an alias of Aurora \
+                               DSQL, which has no locks, set iam_host";
                 return Err(failed(connection, message, cause));
             }
         }
-        if !is_told {
+        if !is_reported {
             tracing::info!(
                 ?limit,
                 "another process runs migrations; waiting for its lock"
             );
             (options.on_progress)(Progress::Waiting { limit });
-            is_told = true;
+            is_reported = true;
         }
-        // By the clock that does not jump: machines set theirs when they start, and so do we.
+        // By the monotonic clock: many machines set their wall clock shortly after they start.
         let waited = clock
             .now()
             .monotonic
@@ -69,7 +70,7 @@ fn try_once(connection: &mut PgConnection, key: i64) -> QueryResult<bool> {
     diesel::select(attempt).get_result(connection)
 }
 
-/// Gives it back. If that cannot be done, the session's end does it.
+/// Releases the lock. If this fails, the end of the session releases it.
 pub(super) fn release(connection: &mut PgConnection, key: i64) {
     let release = sql::<Bool>("pg_advisory_unlock(")
         .bind::<BigInt, _>(key)
@@ -92,7 +93,7 @@ fn held_for_too_long(connection: &mut PgConnection, options: &Options<'_>) -> Er
     )
 }
 
-/// The server's process that has it. A lock of 64 bits is shown as two halves.
+/// Returns the pid of the server process that holds the lock. `pg_locks` shows a key of 64 bits as two halves.
 fn holder(connection: &mut PgConnection, key: i64) -> QueryResult<i32> {
     let (high, low) = (i64::from((key >> 32) as u32), i64::from(key as u32));
     let query = sql::<Integer>(

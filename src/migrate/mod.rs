@@ -23,17 +23,17 @@
 //! server notices it. It is requested repeatedly rather than waited for in the server, since a session that
 //! waits there would block `CREATE INDEX CONCURRENTLY` of the lock's holder.
 //!
-//! The token is looked at when the connection is opened. Migrations may take longer than it lives, and
-//! no `max_lifetime` applies. A long statement is silence on the wire: where a NAT gateway or a load
-//! balancer is on the way, put `keepalives_idle=60` into the connection string.
+//! The server checks the token only when the connection is opened. Migrations may outlast it, and no
+//! `max_lifetime` applies. No data is sent during a long statement. If a NAT gateway or a load balancer on the
+//! way drops silent connections, set `keepalives_idle=60` in the connection string.
 //!
-//! **RDS Proxy** pins a session that holds an advisory lock, which does no harm here. A pooler in
-//! transaction mode, such as PgBouncer's, gives each statement to whatever session is free: connect to
-//! the database itself for migrations.
+//! **RDS Proxy** pins a session that holds an advisory lock, which is harmless here. A pooler in transaction
+//! mode, such as PgBouncer's, sends each statement to any free session. Connect to the database directly for
+//! migrations.
 //!
-//! **Aurora DSQL** has no advisory locks, so none is taken: run migrations from one place. It takes one
-//! DDL statement to a transaction and nothing with it, so each migration there is one statement with
-//! `run_in_transaction = false` in its `metadata.toml`.
+//! **Aurora DSQL** has no advisory locks, so this module takes none. Run migrations from one place. DSQL accepts
+//! one DDL statement per transaction, without any other statement. So each migration there is a single statement
+//! with `run_in_transaction = false` in its `metadata.toml`.
 
 mod history;
 mod lock;
@@ -53,38 +53,38 @@ use self::source::Migrations;
 use crate::PgConnectionManager;
 use crate::error::Error;
 
-/// A migration that was given, or that the database has, or both.
+/// A migration of the application, of the database, or of both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What migrations are told apart and ordered by: the name up to its first `_`, without dashes.
+    /// Identifies the migration and decides its order: the name up to its first `_`, without dashes.
     pub version: String,
-    /// The name, as diesel shows it. None if it is applied and was not given: another release of the
-    /// application has it.
+    /// The name, as diesel shows it. `None` if the migration is applied and not among those of the application,
+    /// because another release has it.
     pub name: Option<String>,
-    /// When it was applied; none if it is pending. diesel notes this without a time zone, and it is
-    /// read in the session's.
+    /// When it was applied; `None` if it is pending. diesel stores this without a time zone, so the session's
+    /// time zone is assumed.
     pub applied_at: Option<SystemTime>,
 }
 
 impl Status {
-    /// Whether it is still to be run.
+    /// Returns whether the migration has not been applied yet.
     pub fn is_pending(&self) -> bool {
         self.applied_at.is_none()
     }
 }
 
-/// Applies what is pending, in the order of versions, and returns what was done; nothing, if another
-/// process has done it all.
+/// Applies the pending migrations in the order of their versions, and returns them. The result is empty if
+/// another process has applied them all.
 ///
 /// # Errors
 ///
 /// * [`Configuration`](crate::ErrorKind::Configuration) if the migrations cannot be read, or two have
-///   one version. Nothing was tried.
-/// * [`MigrationLock`](crate::ErrorKind::MigrationLock) if another process kept the lock for longer
+///   one version. No connection is opened then.
+/// * [`MigrationLock`](crate::ErrorKind::MigrationLock) if another process held the lock for longer
 ///   than [`lock_wait`](Options::lock_wait).
-/// * [`Migration`](crate::ErrorKind::Migration) if a migration failed, which the text names. Those
-///   before it stay applied; the next to call this begins with the one that failed.
+/// * [`Migration`](crate::ErrorKind::Migration) if a migration failed, which the message names.
+///   Those before it stay applied, and the next call begins with the one that failed.
 /// * [`Network`](crate::ErrorKind::Network) if the connection broke; and those of
 ///   [`try_connect`](PgConnectionManager::try_connect).
 pub fn run_pending(
@@ -94,7 +94,7 @@ pub fn run_pending(
 ) -> Result<Vec<Step>, Error> {
     let migrations = Migrations::read(&migrations)?;
     let mut session = Session::open(manager, options)?;
-    // So it is at nearly every start, and then there is nothing that a lock would be good for.
+    // The case at nearly every start. It needs no lock.
     if migrations.pending(&session.history()?).is_empty() {
         return Ok(Vec::new());
     }
@@ -105,8 +105,8 @@ pub fn run_pending(
     })
 }
 
-/// Reverts the last `number` of the migrations that are applied, the latest version first;
-/// `usize::MAX` for all. If there are fewer, that is no error.
+/// Reverts the last `number` applied migrations, the latest version first; `usize::MAX` reverts all. It is not
+/// an error if there are fewer.
 ///
 /// # Errors
 ///
@@ -126,11 +126,11 @@ pub fn revert(
     })
 }
 
-/// Reverts the last `number` of the migrations that are applied and applies them again, to see whether
-/// they can be reverted; `usize::MAX` for all.
+/// Reverts the last `number` applied migrations and applies them again, to test that they can be reverted;
+/// `usize::MAX` stands for all.
 ///
-/// All in one transaction, so that a failure leaves everything as it was; unless one of them does not
-/// run in a transaction, or the database is Aurora DSQL.
+/// This runs in one transaction, so that a failure changes nothing. There is no such transaction if one of the
+/// migrations does not run in one, or the database is Aurora DSQL.
 ///
 /// # Errors
 ///
@@ -151,9 +151,9 @@ pub fn redo(
     })
 }
 
-/// Every migration that was given or is applied, in the order of versions.
+/// Returns the migrations of the application and those that are applied, in the order of their versions.
 ///
-/// Takes no lock and writes nothing, so that a reader of the database does.
+/// It takes no lock and writes nothing, so a read-only server or user suffices.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! How migrations are run, and what is told of them meanwhile.
+//! Options for running migrations, and the progress that is reported.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,8 +31,8 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// For how long another process may keep the lock on migrations. 5 minutes by default; zero is not
-    /// to wait.
+    /// Sets how long to wait for another process that holds the lock on migrations. Default: 5 minutes. With
+    /// zero it does not wait.
     pub fn lock_wait(mut self, limit: Duration) -> Self {
         self.lock_wait = limit;
         self
@@ -119,7 +119,7 @@ pub enum Progress<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// What migrations are told apart and ordered by.
+    /// Identifies the migration and decides its order.
     pub version: String,
     /// The name, as diesel shows it.
     pub name: String,

@@ -1,4 +1,4 @@
-//! One connection, and the work on it.
+//! The connection that migrations run on.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::endpoint::Engine;
 use crate::error::{Error, ErrorKind};
 
-/// A session outside any pool. It ends with this, and takes its locks and settings with it.
+/// A session outside any pool. It ends when this is dropped, which releases its locks and its settings.
 pub(super) struct Session<'a> {
     connection: PgConnection,
     clock: Clock,
@@ -25,11 +25,11 @@ pub(super) struct Session<'a> {
     is_dsql: bool,
 }
 
-/// Where a plan came to its end.
+/// The step at which a plan failed.
 struct Failure {
     step: Step,
     is_in_transaction: bool,
-    /// How many steps were done before.
+    /// The number of steps that were done before.
     done: usize,
     cause: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -69,7 +69,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Does something while no other process does.
+    /// Does `work` while this process holds the lock. Without a lock on Aurora DSQL, which has none.
     pub(super) fn locked<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, Error>,
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         result
     }
 
-    /// Does one thing after the other, each for good.
+    /// Runs the steps one by one. Those before a failed one stay done.
     pub(super) fn perform(&mut self, plan: &[Planned<'_>]) -> Result<Vec<Step>, Error> {
         self.go_through(plan).map_err(|failure| {
             let kept = match failure.done {
@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Does all or nothing, where that is possible.
+    /// Runs all steps in one transaction, if each of them can run in one.
     pub(super) fn perform_as_one(&mut self, plan: &[Planned<'_>]) -> Result<Vec<Step>, Error> {
         if self.is_dsql || !plan.iter().all(Planned::is_in_transaction) {
             return self.perform(plan);
@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
                 Ok(done)
             }
             Err(failure) => {
-                // If this fails, the session is lost, which comes to the same.
+                // If this fails, the session has ended, and the server rolls back.
                 let _ = AnsiTransactionManager::rollback_transaction(&mut self.connection);
                 Err(self.explain(failure, ", and everything was rolled back"))
             }
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
     }
 
     fn take(&mut self, planned: &Planned<'_>) -> diesel::migration::Result<()> {
-        // Before each one anew, because a migration may set its own for the rest of the session.
+        // Before each step, because a migration may set its own for the rest of the session.
         self.limit("lock_timeout", self.options.lock_timeout)?;
         self.limit("statement_timeout", self.options.statement_timeout)?;
         match planned.step.direction {
@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
 
     fn limit(&mut self, setting: &str, limit: Option<Duration>) -> QueryResult<()> {
         let Some(limit) = limit else { return Ok(()) };
-        // To PostgreSQL 0 is no limit, which what is shorter than a millisecond does not mean.
+        // Rounded up, since 0 means no limit to PostgreSQL.
         let milliseconds = limit.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
         self.connection
             .batch_execute(&format!("SET {setting} = {milliseconds}"))
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
     fn explain(&mut self, failure: Failure, fate: &str) -> Error {
         let Failure { step, cause, .. } = failure;
         let text = cause.to_string();
-        // diesel puts the name before the server's words, and does so again for us.
+        // diesel puts the name of the migration before the server's message; ours has it already.
         let cause = text
             .strip_prefix(&format!("Failed to run {step} with: "))
             .unwrap_or(&text);

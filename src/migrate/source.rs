@@ -1,4 +1,4 @@
-//! The migrations that were given, and what is to be done with them.
+//! The application's migrations, and the plan of what to run.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::history::History;
 use super::{Direction, Status, Step};
 use crate::error::{Error, ErrorKind};
 
-/// By version, and so in their order.
+/// The migrations by version, which is the order in which they run.
 pub(super) struct Migrations(BTreeMap<String, Box<dyn Migration<Pg>>>);
 
-/// A migration and what to do with it.
+/// A migration, and whether to apply or to revert it.
 pub(super) struct Planned<'a> {
     pub(super) migration: &'a dyn Migration<Pg>,
     pub(super) step: Step,
@@ -51,7 +51,7 @@ impl Migrations {
             .collect()
     }
 
-    /// To revert the last `number` that are applied.
+    /// Returns the plan to revert the last `number` applied migrations.
     pub(super) fn last(&self, history: &History, number: usize) -> Result<Vec<Planned<'_>>, Error> {
         let versions = history.keys().rev().take(number);
         versions
@@ -98,7 +98,7 @@ impl<'a> Planned<'a> {
         }
     }
 
-    /// The same migration, applied.
+    /// Returns the plan to apply the same migration.
     pub(super) fn up(&self) -> Planned<'a> {
         Planned::new(&self.step.version, self.migration, Direction::Up)
     }

@@ -1,4 +1,4 @@
-//! Failed statements of this crate's own.
+//! Errors of the statements that this module runs itself.
 
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
@@ -19,8 +19,8 @@ pub(super) fn failed(
     Error::with_cause(kind, message, cause)
 }
 
-/// Whether the session has ended. If not, it is in no transaction afterwards, not even in one that a
-/// migration has opened itself.
+/// Returns whether the session has ended. If it has not, no transaction is open afterwards, including one that
+/// a migration has opened.
 pub(super) fn is_lost(connection: &mut PgConnection) -> bool {
     connection.batch_execute("ROLLBACK").is_err()
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{FailureStreak, Recovered};
 use crate::lifetime::without_notes;
 
-/// The user's customizer, whose panic would lose a slot of the pool for good.
+/// The user's customizer, whose panic would lose a slot of the pool permanently.
 pub(super) struct GuardedCustomizer<C, E> {
     inner: Box<dyn CustomizeConnection<C, E>>,
     clock: Clock,

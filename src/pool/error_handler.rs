@@ -19,7 +19,7 @@ impl<E: Error> HandleError<E> for DebugErrorHandler {
     }
 }
 
-/// The user's handler, whose panic would lose a slot of the pool for good.
+/// The user's handler, whose panic would lose a slot of the pool permanently.
 pub(super) struct GuardedErrorHandler<E>(pub(super) Box<dyn HandleError<E>>);
 
 impl<E: 'static> HandleError<E> for GuardedErrorHandler<E> {
