@@ -1,4 +1,4 @@
-//! Who is let in, and what the others are told.
+//! Decides which logins succeed, and which error the others get.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::server::Server;
 use crate::token;
 use crate::verify::{self, Expectation};
 
-/// Whether this user must show a token. No: PostgreSQL itself asks for the password.
+/// Returns whether this user must present a token. If not, PostgreSQL itself asks for a password.
 pub(crate) async fn wants_token(
     server: &Server,
     startup: &Startup,
@@ -52,7 +52,7 @@ pub(crate) async fn wants_token(
         database: &database,
         encrypted,
     };
-    // PostgreSQL trusts this one on its socket: that listener is not for clients.
+    // PostgreSQL trusts the superuser on its socket, so clients must not log in as this user.
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));
     }
@@ -66,7 +66,7 @@ pub(crate) async fn wants_token(
     {
         return Err(End::Refused(answer.into()));
     }
-    // On DSQL there are no passwords.
+    // DSQL has no passwords.
     let member = status == AccountStatus::IamMember || server.engine == Engine::Dsql;
     if member && !encrypted {
         log(server, &user, None, Reason::NotEncrypted);
@@ -82,7 +82,7 @@ pub(crate) async fn wants_token(
     Ok(member)
 }
 
-/// Judges a password, which should be a token, and writes the verdict down.
+/// Verifies a password, which should be a token, and records the result.
 pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Result<(), Refusal> {
     let user = String::from_utf8_lossy(&startup.user);
     if server.faults.throttles(monotonic()) {
@@ -116,7 +116,7 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
         None => (Verdict::Accepted, String::new()),
     };
     let fingerprint = match verdict {
-        // What is no token may be a password that someone uses elsewhere.
+        // A password that is not a token may be in use elsewhere, so nothing of it is recorded.
         Verdict::Refused(Reason::Malformed) => String::new(),
         _ => token::fingerprint(password),
     };
@@ -136,7 +136,7 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
     }
 }
 
-/// Writes down a password that PostgreSQL would not even read.
+/// Records a password that is longer than PostgreSQL reads.
 pub(crate) fn password_too_long(server: &Server, startup: &Startup) {
     let user = String::from_utf8_lossy(&startup.user);
     log(server, &user, None, Reason::TooLong);

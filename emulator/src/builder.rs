@@ -1,4 +1,4 @@
-//! How an emulator is set up.
+//! The settings of an emulator.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::emulator::Emulator;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 
-/// Settings of an [`Emulator`]. Made by [`Emulator::builder`].
+/// Settings of an [`Emulator`]. Created by [`Emulator::builder`].
 #[derive(Clone)]
 #[must_use = "nothing runs until `start`"]
 pub struct Builder {
@@ -55,74 +55,73 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Which service to stand in for. Default: [`Engine::Rds`].
+    /// Sets the service to stand in for. Default: [`Engine::Rds`].
     pub fn engine(mut self, engine: Engine) -> Builder {
         self.engine = engine;
         self
     }
 
-    /// The region that tokens must be signed for. Default: `eu-west-1`.
+    /// Sets the region that tokens must be signed for. Default: `eu-west-1`.
     pub fn region(mut self, region: impl Into<String>) -> Builder {
         self.region = region.into();
         self
     }
 
-    /// The host and port that tokens must be signed for, and that the certificate names besides
-    /// `localhost` and `127.0.0.1`. Default: a host name of the right form in the region, and the
-    /// port that the emulator listens on.
+    /// Sets the host and port that tokens must be signed for. The certificate names the host besides
+    /// `localhost` and `127.0.0.1`. Default: a host name of the service's form in the region, and the port that
+    /// the emulator listens on.
     pub fn endpoint(mut self, host: impl Into<String>, port: u16) -> Builder {
         self.endpoint = Some((host.into(), port));
         self
     }
 
-    /// The port to listen on, at 127.0.0.1. Default: 0, any free one.
+    /// Sets the port on 127.0.0.1 to listen on. Default: 0, which stands for any free port.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = port;
         self
     }
 
-    /// Accepts tokens that were signed with these credentials; may be called again for more.
-    /// Default: one pair, [`Emulator::access_key`] and [`Emulator::secret_key`], which is left out
-    /// when others are given.
+    /// Accepts tokens that are signed with these credentials. Can be called repeatedly. Default: one pair,
+    /// [`Emulator::access_key`] and [`Emulator::secret_key`], which is not accepted if others are configured.
     pub fn credentials(mut self, credentials: Credentials) -> Builder {
         self.credentials.push(credentials);
         self
     }
 
-    /// For how long after its date a token is accepted. Default: 900 s, as on AWS. A token that
-    /// asks for less itself gets less.
+    /// Sets how long after its date a token is accepted. Default: 900 s, as on AWS. A token that requests less
+    /// expires earlier.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Builder {
         self.token_lifetime = lifetime;
         self
     }
 
-    /// After what time an open session is cut. Default: never; an hour with [`Engine::Dsql`].
+    /// Sets how long an open session may last. Default: no limit, and an hour with [`Engine::Dsql`].
     pub fn session_limit(mut self, limit: Duration) -> Builder {
         self.session_limit = Some(limit);
         self
     }
 
-    /// How long a client may take for its login before it is turned away with SQLSTATE 57014.
-    /// Default: 60 s, as with PostgreSQL.
+    /// Sets how long a login may take before it is rejected with SQLSTATE 57014. Default: 60 s, as in
+    /// PostgreSQL.
     pub fn authentication_timeout(mut self, timeout: Duration) -> Builder {
         self.authentication_timeout = timeout;
         self
     }
 
-    /// Whether users who are no members of `rds_iam` need TLS too. Default: true, as on RDS since
-    /// PostgreSQL 15. Members need it always.
+    /// Sets whether users who are not members of `rds_iam` need TLS as well. Default: true, as on RDS since
+    /// PostgreSQL 15. Members always need it.
     pub fn force_ssl(mut self, force_ssl: bool) -> Builder {
         self.force_ssl = force_ssl;
         self
     }
 
-    /// Makes the server present a certificate that ended in the year 2000. Default: false.
+    /// Makes the server present a certificate that expired in the year 2000. Default: false.
     pub fn expired_certificate(mut self, expired: bool) -> Builder {
         self.expired_certificate = expired;
         self
     }
 
-    /// The names in the server's certificate. Default: the endpoint's, `localhost` and `127.0.0.1`.
+    /// Sets the names in the server's certificate. Default: the endpoint's, `localhost` and `127.0.0.1`.
     pub fn certificate_names<N: Into<String>>(
         mut self,
         names: impl IntoIterator<Item = N>,
@@ -131,8 +130,8 @@ impl Builder {
         self
     }
 
-    /// A setting of the PostgreSQL behind, such as `("log_min_messages", "debug1")`; may be called
-    /// again for more. The later of two wins. Default: what a server takes whose data nobody keeps.
+    /// Adds a setting of the PostgreSQL server, such as `("log_min_messages", "debug1")`. Can be called
+    /// repeatedly; the last value of a setting wins. Default: the settings of a server whose data is not kept.
     pub fn postgres_setting(
         mut self,
         name: impl Into<String>,
@@ -154,15 +153,14 @@ impl Builder {
         self
     }
 
-    /// Starts the emulator and its PostgreSQL, and returns when both take connections.
+    /// Starts the emulator and its PostgreSQL, and returns when both accept connections.
     ///
-    /// The first start on a machine makes a template cluster, which takes a second or two; later
-    /// ones copy it. May be called inside an async runtime; it blocks the thread meanwhile.
+    /// The first start on a machine creates a template cluster, which takes a second or two. Later starts copy
+    /// it. Can be called inside an async runtime, whose thread it blocks.
     ///
     /// # Errors
     ///
-    /// If PostgreSQL is not installed or does not start, if the port is taken, or if a setting
-    /// cannot work.
+    /// If PostgreSQL is not installed or does not start, if the port is in use, or if a setting is invalid.
     pub fn start(self) -> Result<Emulator, Error> {
         if self.region.is_empty() {
             return Err(Error::new(
@@ -184,7 +182,7 @@ impl Builder {
     }
 }
 
-/// Without the upstream's URL, which may hold a password.
+/// Omits the upstream's URL, which may contain a password.
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
@@ -197,7 +195,7 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Whether a certificate can name it and a token can be signed for it.
+/// Whether a certificate can name the host and a token can be signed for it.
 fn is_host_name(host: &str) -> bool {
     host.split('.').all(|label| {
         (1..=63).contains(&label.len())

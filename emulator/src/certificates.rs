@@ -1,4 +1,4 @@
-//! The certificates of one emulator, made when it starts.
+//! The certificates of one emulator, generated at start.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 
-/// What the certificates shall be like.
+/// Properties of the certificates.
 pub(crate) struct Wanted<'a> {
     pub(crate) engine: Engine,
     pub(crate) names: &'a [String],
     pub(crate) expired: bool,
 }
 
-/// A root, which clients trust, and a server that presents a chain to it. All keys are P-256, which
+/// A root certificate, which clients trust, and a server that presents a chain to it. All keys are P-256, which
 /// halves the cost of a login compared with RSA.
 pub(crate) struct Certificates {
     pub(crate) ca_pem: String,
@@ -27,7 +27,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes new ones, with new keys.
+    /// Generates certificates with new keys.
     pub(crate) fn generate(wanted: &Wanted<'_>) -> Result<Certificates, Error> {
         generate(wanted).map_err(|cause| {
             Error::with_cause(
@@ -78,9 +78,9 @@ fn generate(wanted: &Wanted<'_>) -> Result<Certificates, Box<dyn std::error::Err
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-    // Asked for by clients that open with TLS straight away; others do not mind.
+    // Clients that use direct TLS require this protocol. Others ignore it.
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // PostgreSQL turns session tickets off.
+    // PostgreSQL disables session tickets.
     config.send_tls13_tickets = 0;
     Ok(Certificates {
         ca_pem: root.pem(),
@@ -88,7 +88,7 @@ fn generate(wanted: &Wanted<'_>) -> Result<Certificates, Box<dyn std::error::Err
     })
 }
 
-/// The protocol that a client names when it opens with TLS straight away.
+/// The ALPN protocol that a client names in direct TLS.
 pub(crate) const ALPN: &[u8] = b"postgresql";
 
 fn authority(name: &str, below: u8) -> Result<CertificateParams, rcgen::Error> {

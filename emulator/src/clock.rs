@@ -1,9 +1,9 @@
-//! The only reader of time.
+//! The only module that reads the time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// The server's wall clock: the machine's, moved by as many seconds as a test asks for.
+/// The server's wall clock: that of the machine plus the seconds that a test has set.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     skew_seconds: AtomicI64,
@@ -36,7 +36,7 @@ pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// The time that only goes forward, for limits and rates.
+/// The monotonic clock, for limits and rates.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads time"

@@ -1,4 +1,4 @@
-//! One client, from its first byte to its last.
+//! Serves one client, from accept to close.
 
 use std::future::Future;
 use std::io;
@@ -22,35 +22,35 @@ use crate::stream::Stream;
 use crate::upstream::NotOpened;
 use crate::wire::{Wire, WireHandle};
 
-/// The first byte of a TLS handshake. No start-up packet is long enough to begin with it.
+/// The first byte of a TLS handshake. A start-up packet cannot begin with it, since it would be too long.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// As large as a TLS record.
 const BUFFER: usize = 16 * 1024;
 
-/// A client that has said what it wants.
+/// A client whose first request has been read.
 struct Client {
     stream: Box<dyn Stream>,
     encrypted: bool,
-    /// Its packet as it came.
+    /// Its packet, unchanged.
     packet: Vec<u8>,
     initial: Initial,
 }
 
-/// Serves one client, until it or PostgreSQL goes, or a test ends all connections.
+/// Serves one client until the client or PostgreSQL closes, or a test ends all connections.
 pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
     // Dropped last: `end_all` waits until this connection is closed.
     let mut connected = server.sessions.connect();
     let wire = Wire::new(tcp, server.faults.wire());
     let handle = wire.handle();
-    // The wire must know how it ends before it is dropped, so that is said in the future itself.
+    // The wire must be told how to end before it is dropped, so this is done inside the future.
     let ended = async {
         if connected.ended().await == SessionEnd::Reset {
             handle.reset_at_end();
         }
     };
     tokio::select! {
-        // What went wrong with a connection is the client's to tell: here it only ends.
+        // Errors of a connection are reported to the client only; here the connection ends.
         _ = converse(&server, wire, &handle, peer) => {}
         () = ended => {}
     }
@@ -64,7 +64,7 @@ async fn converse(
 ) -> io::Result<()> {
     let deadline = Instant::from_std(monotonic()) + server.authentication_timeout.get();
     misbehave(server, Stage::Accept, handle, &mut wire).await?;
-    // As with PostgreSQL, who is late with the start-up packet is not told so.
+    // As in PostgreSQL, a client that sends its start-up packet too late gets no message.
     let negotiated = before(deadline, handle, negotiate(server, wire, handle)).await;
     let Some(mut client) = negotiated.transpose()?.flatten() else {
         return Ok(());
@@ -81,7 +81,7 @@ async fn converse(
     }
 }
 
-/// Runs a part of the login until `deadline`. A black hole, which a test has asked for, knows none.
+/// Runs a part of the login until `deadline`. A requested black hole has no deadline.
 async fn before<T>(
     deadline: Instant,
     handle: &WireHandle,
@@ -95,7 +95,7 @@ async fn before<T>(
     }
 }
 
-/// Lets the client into PostgreSQL, and passes on every byte between the two.
+/// Opens the session in PostgreSQL, and passes on all bytes in both directions.
 async fn converse_with_postgres(
     server: &Server,
     mut client: Client,
@@ -144,7 +144,7 @@ async fn no_postgres(server: &Server, mut client: Client) -> io::Result<()> {
     refuse(server, &mut client.stream, end).await
 }
 
-/// The PostgreSQL behind, with nothing said yet.
+/// A connection to PostgreSQL on which nothing has been sent.
 async fn dial(server: &Server) -> io::Result<Box<dyn Stream>> {
     match &server.other {
         Some(other) => other.connect().await,
@@ -152,7 +152,7 @@ async fn dial(server: &Server) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-/// Reads what the client wants, after it has got the encryption that it asks for. `None`: it left.
+/// Reads the client's request, after the encryption that it asks for. `None` if it has left.
 async fn negotiate(
     server: &Server,
     mut wire: Wire,
@@ -195,12 +195,12 @@ async fn encrypt(
 ) -> io::Result<Option<Client>> {
     misbehave(server, Stage::Tls, handle, &mut wire).await?;
     let mut stream = server.tls.accept(wire).await?;
-    // A client that skips the request for TLS must say which protocol it means.
+    // Direct TLS requires ALPN.
     if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         return Ok(None);
     }
     let end = match read_initial(&mut stream).await {
-        // Who asks for encryption inside encryption gets what PostgreSQL says to any other number.
+        // A request for encryption inside encryption gets PostgreSQL's error for an unsupported protocol.
         Ok((packet, Initial::Tls | Initial::Gss)) => packet::unsupported(&packet).into(),
         Ok((packet, initial)) => {
             return Ok(Some(Client {
@@ -216,7 +216,7 @@ async fn encrypt(
     Ok(None)
 }
 
-/// Reads one packet without a type, and returns it whole and understood.
+/// Reads one packet without a type byte, and returns its bytes and its content.
 async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, Initial), End> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).await?;
@@ -226,8 +226,8 @@ async fn read_initial(stream: &mut (impl Stream + ?Sized)) -> Result<(Vec<u8>, I
     Ok(([header.as_slice(), &body].concat(), initial))
 }
 
-/// Decides whether PostgreSQL is asked to open the session. Returns the user whose token was verified,
-/// or nothing if PostgreSQL asks for a password itself.
+/// Decides whether the session may be opened. Returns the user whose token was verified, or `None` if
+/// PostgreSQL itself asks for a password.
 async fn authenticate(
     server: &Server,
     stream: &mut Box<dyn Stream>,
@@ -244,7 +244,7 @@ async fn authenticate(
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let length = packet::password_length(header).inspect_err(|malformed| {
-        // Shorter than its own length field is no password of anyone's, and not worth a line.
+        // A message shorter than its own length field contains no password, and is not recorded as a login.
         if *malformed == Malformed::HangUp && header > *b"p\0\0\0\x04" {
             authenticate::password_too_long(server, startup);
         }
@@ -257,7 +257,7 @@ async fn authenticate(
     Ok(Some(startup.user.clone()))
 }
 
-/// Does what a test wants to go wrong at this stage; an error ends the connection.
+/// Applies the faults of this stage. An error ends the connection.
 async fn misbehave(
     server: &Server,
     stage: Stage,
@@ -269,7 +269,7 @@ async fn misbehave(
             Fault::Delay(_, delay) => sleep(delay).await,
             Fault::BlackHole(_) => {
                 handle.fall_silent();
-                // Reading on notices the client's leaving.
+                // Reading detects that the client has left.
                 tokio::io::copy(stream, &mut tokio::io::sink()).await?;
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -283,7 +283,7 @@ async fn misbehave(
     Ok(())
 }
 
-/// Says the last word, if there is one, and closes.
+/// Sends the last message, if there is one, and closes.
 async fn refuse(server: &Server, stream: &mut (impl Stream + ?Sized), end: End) -> io::Result<()> {
     if let End::Refused(refusal) = end {
         stream.write_all(&refusal.packet(server)).await?;
@@ -292,7 +292,7 @@ async fn refuse(server: &Server, stream: &mut (impl Stream + ?Sized), end: End) 
     stream.shutdown().await
 }
 
-/// Passes a request to cancel on; PostgreSQL closes when it has carried it out, and so do we.
+/// Passes on a cancel request. PostgreSQL closes the connection when it is done, and so does this.
 async fn cancel(server: &Server, packet: &[u8]) -> io::Result<()> {
     let mut postgres = dial(server).await?;
     postgres.write_all(packet).await?;

@@ -1,4 +1,4 @@
-//! What can be changed, and made to go wrong, while an emulator runs.
+//! Settings and faults that can be changed while an emulator runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,38 +11,38 @@ use crate::language::Language;
 use crate::postgres::cluster::{self, Cluster};
 use crate::sessions::SessionEnd;
 
-/// A PostgreSQL of the emulator.
+/// A PostgreSQL server of the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Node {
-    /// The one that takes writes.
+    /// The server that accepts writes.
     Writer,
-    /// The one that was the writer before the last failover; it is read-only.
+    /// The read-only server that was the writer before the last failover.
     Reader,
 }
 
 /// # Who may log in
 impl Emulator {
-    /// Accepts tokens that were signed with these credentials too, from now on. Credentials with
-    /// the same access key are replaced.
+    /// Accepts tokens that are signed with these credentials from now on. They replace credentials with the
+    /// same access key.
     pub fn add_credentials(&self, credentials: Credentials) {
         self.server.keyring.add(credentials);
     }
 
-    /// Forgets credentials, as when an access key is deleted; says whether they were known.
+    /// Forgets credentials, as if the access key were deleted. Returns whether they were known.
     pub fn remove_credentials(&self, access_key: &str) -> bool {
         self.server.keyring.remove(access_key)
     }
 
-    /// Adds a statement to the policy: who matches `principal`, an access key or the ARN of
-    /// [`Credentials::principal`], may be the database users that match `user` (`rds-db:connect`).
-    /// `*` stands for any characters, `?` for one. Without a statement everyone may be everyone.
+    /// Adds a statement to the policy: credentials that match `principal`, by access key or by the ARN of
+    /// [`Credentials::principal`], may log in as the users that match `user` (`rds-db:connect`). `*` matches
+    /// any characters, `?` one. Without a statement, all credentials may log in as any user.
     pub fn allow(&self, principal: impl Into<String>, user: impl Into<String>) {
         self.server.policy.allow(principal.into(), user.into());
     }
 
-    /// Takes such a statement back, and says whether it was there. After the last one nobody may be
-    /// anyone.
+    /// Removes a statement, and returns whether it existed. After the last one is removed, no credentials are
+    /// allowed.
     pub fn revoke(&self, principal: &str, user: &str) -> bool {
         self.server.policy.revoke(principal, user)
     }
@@ -50,24 +50,23 @@ impl Emulator {
 
 /// # Sessions, faults and time
 impl Emulator {
-    /// Closes all connections, those in their login too, as a server does that stops. Returns when
+    /// Closes all connections, including those that are logging in, as a server does that stops. Returns when
     /// they are closed.
     pub fn drop_sessions(&self) {
         self.server.sessions.end_all(SessionEnd::Close);
     }
 
-    /// Resets all connections, as when a host is gone. Returns when they are reset.
+    /// Resets all connections, as after the loss of a host. Returns when they are reset.
     pub fn reset_sessions(&self) {
         self.server.sessions.end_all(SessionEnd::Reset);
     }
 
-    /// Lets something go wrong from now on. It replaces an earlier fault of its kind and stage, and
-    /// adds to all others.
+    /// Activates a fault. It replaces an earlier one of its kind and stage.
     pub fn fault(&self, fault: Fault) {
         self.server.faults.add(fault);
     }
 
-    /// Lets exactly these things go wrong from now on.
+    /// Activates exactly these faults.
     pub fn set_faults(&self, faults: &[Fault]) {
         self.heal();
         for fault in faults {
@@ -75,35 +74,35 @@ impl Emulator {
         }
     }
 
-    /// Ends all faults. What they have broken stays broken.
+    /// Deactivates all faults. Connections that they have broken stay broken.
     pub fn heal(&self) {
         self.server.faults.clear();
     }
 
-    /// Moves the server's clock: by so many seconds it is ahead of this machine's, or behind if
-    /// negative. Default: 0.
+    /// Sets by how many seconds the server's clock is ahead of this machine's, or behind it if negative.
+    /// Default: 0.
     pub fn set_server_clock_skew(&self, seconds: i64) {
         self.server.clock.set_skew(seconds);
     }
 
-    /// For how long after its date a token is accepted, from now on.
+    /// Sets how long after its date a token is accepted, from now on.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.server.token_lifetime.set(lifetime);
     }
 
-    /// How long clients that connect from now on may take for their login.
+    /// Sets how long the login of clients that connect from now on may take.
     pub fn set_authentication_timeout(&self, timeout: Duration) {
         self.server.authentication_timeout.set(timeout);
     }
 
-    /// After what time sessions that are opened from now on are cut; zero for never.
+    /// Sets how long sessions that are opened from now on may last. Zero means no limit.
     pub fn set_session_limit(&self, limit: Duration) {
         self.server.session_limit.set(limit);
     }
 
-    /// What language the server speaks from now on. The emulator's own refusals change at once; of
-    /// PostgreSQL's messages only those in sessions opened later, and only if this machine has the
-    /// locale, which many containers have not.
+    /// Sets the language of the server's messages. The emulator's own messages change at once. PostgreSQL's
+    /// change in sessions that are opened later, and only if this machine has the locale, which many containers
+    /// lack.
     ///
     /// # Errors
     ///
@@ -112,7 +111,7 @@ impl Emulator {
         self.server.language.set(language);
         let statement = format!("ALTER SYSTEM SET lc_messages = '{}'", language.locale());
         match self.execute(&statement) {
-            // The machine has no such locale.
+            // This machine lacks the locale.
             Err(error) if error.kind() == ErrorKind::Sql => self.execute("SELECT"),
             Err(error) => Err(error),
             Ok(()) => self.execute("SELECT pg_reload_conf()"),
@@ -122,8 +121,7 @@ impl Emulator {
 
 /// # PostgreSQL itself
 impl Emulator {
-    /// Stops PostgreSQL and refuses connections, as an instance that stops or reboots. All sessions
-    /// end.
+    /// Stops PostgreSQL and refuses connections, as an instance that stops or reboots. All sessions end.
     ///
     /// # Errors
     ///
@@ -146,13 +144,12 @@ impl Emulator {
         self.open_door()
     }
 
-    /// Fails over: another PostgreSQL becomes the writer, with all data, and the one before comes
-    /// back as its read-only standby. All sessions end; new ones go to the new writer. Connections
-    /// are refused meanwhile.
+    /// Fails over: another PostgreSQL server becomes the writer, with all data, and the previous one returns as
+    /// its read-only standby. All sessions end. Connections are refused meanwhile.
     ///
     /// # Errors
     ///
-    /// If one of the two does not stop or start.
+    /// If one of the two servers does not stop or start.
     pub fn fail_over(&self) -> Result<(), Error> {
         let cluster = self.own_cluster()?;
         self.close_door()?;
@@ -168,12 +165,12 @@ impl Emulator {
         self.open_door()
     }
 
-    /// Where new sessions go from now on: to the reader, as for a client whose DNS cache still has
-    /// the writer's old address, or to the writer again.
+    /// Sets where new sessions go: to the reader, as for a client whose DNS cache still has the previous
+    /// writer's address, or to the writer.
     ///
     /// # Errors
     ///
-    /// If there was no [`fail_over`](Emulator::fail_over) yet, and so is no reader.
+    /// If there is no reader, because [`fail_over`](Emulator::fail_over) was never called.
     pub fn route_to(&self, node: Node) -> Result<(), Error> {
         let cluster = self.own_cluster()?;
         let folder = match node {

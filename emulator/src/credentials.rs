@@ -1,4 +1,4 @@
-//! Whose signatures the emulator knows.
+//! The credentials whose signatures the emulator accepts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Long-term credentials, as an IAM user has them: no session token, no end.
+    /// Long-term credentials, as those of an IAM user: without session token and expiry.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Credentials {
         Credentials {
             access_key: access_key.into(),
@@ -38,31 +38,31 @@ impl Credentials {
         }
     }
 
-    /// Makes them temporary: each token must carry exactly this session token. Default: none, and a
-    /// token that carries one is refused.
+    /// Makes them temporary: each token must contain exactly this session token. Default: none, and a token
+    /// that contains one is refused.
     #[must_use]
     pub fn session_token(mut self, session_token: impl Into<String>) -> Credentials {
         self.session_token = Some(session_token.into());
         self
     }
 
-    /// When they end, by the server's clock: every token that they signed is refused from then on,
-    /// however young it is. Default: never.
+    /// Sets their expiry by the server's clock. From then on every token that they signed is refused, whatever
+    /// its age. Default: never.
     #[must_use]
     pub fn expires_at(mut self, expires_at: SystemTime) -> Credentials {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// The ARN of the user or role that they belong to, which a policy may name instead of the
-    /// access key. Default: none.
+    /// Sets the ARN of the user or role that they belong to, which a policy can name instead of the access key.
+    /// Default: none.
     #[must_use]
     pub fn principal(mut self, arn: impl Into<String>) -> Credentials {
         self.principal = Some(arn.into());
         self
     }
 
-    /// The access key's id, which is no secret.
+    /// The access key id, which is not secret.
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// All credentials that are accepted, by access key.
+/// All accepted credentials, by access key.
 #[derive(Debug, Default)]
 pub(crate) struct Keyring(RwLock<HashMap<String, Credentials>>);
 

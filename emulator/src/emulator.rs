@@ -1,4 +1,4 @@
-//! The emulator as its users hold it.
+//! The emulator's handle.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::postgres::template;
 use crate::server::Server;
 use crate::threads::Threads;
 
-/// What a path must not have in a URL's query.
+/// The characters of a path that are encoded in a URL's query.
 const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -27,31 +27,31 @@ const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// How PostgreSQL's refusal of a database that exists ends: with its SQLSTATE.
+/// The SQLSTATE of PostgreSQL's error for a database that exists already.
 const DUPLICATE_DATABASE: &str = "(42P04)";
 
-/// A running emulator. Everything that it started and made is gone when it is dropped.
+/// A running emulator. When it is dropped, everything that it has started and created is removed.
 ///
-/// Its methods may be called from any thread, inside an async runtime too; those that wait for
-/// PostgreSQL block the thread meanwhile.
+/// Its methods can be called from any thread, also inside an async runtime. Those that wait for PostgreSQL
+/// block the thread.
 pub struct Emulator {
     pub(crate) server: Arc<Server>,
     pub(crate) listener: Listener,
     pub(crate) aws: AwsEndpoints,
     pub(crate) address: SocketAddr,
-    /// The first that are accepted.
+    /// The first accepted credentials.
     pub(crate) credentials: Credentials,
     pub(crate) ca_pem: String,
     pub(crate) ca_path: PathBuf,
-    // Dropped in this order: first what talks to PostgreSQL, then PostgreSQL, then its folder.
+    // The order of dropping: what uses PostgreSQL, then PostgreSQL, then its folder.
     pub(crate) threads: Threads,
-    /// None in front of somebody else's PostgreSQL.
+    /// `None` in front of a foreign PostgreSQL.
     pub(crate) cluster: Option<Cluster>,
     pub(crate) _folder: tempfile::TempDir,
 }
 
 impl Emulator {
-    /// Where it listens: a port of 127.0.0.1.
+    /// The address of the listener, on 127.0.0.1.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
@@ -61,13 +61,13 @@ impl Emulator {
         &self.server.host
     }
 
-    /// The port that it listens on.
+    /// The port of the listener.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The port that tokens must be signed for: another one than [`port`](Emulator::port) only if
-    /// [`Builder::endpoint`](crate::Builder::endpoint) said so.
+    /// The port that tokens must be signed for. It differs from [`port`](Emulator::port) only if
+    /// [`Builder::endpoint`](crate::Builder::endpoint) sets it.
     pub fn signed_port(&self) -> u16 {
         self.server.signed_port
     }
@@ -77,17 +77,17 @@ impl Emulator {
         &self.server.region
     }
 
-    /// The access key of the first credentials that are accepted.
+    /// The access key of the first accepted credentials.
     pub fn access_key(&self) -> &str {
         &self.credentials.access_key
     }
 
-    /// The secret key of the first credentials that are accepted.
+    /// The secret key of the first accepted credentials.
     pub fn secret_key(&self) -> &str {
         &self.credentials.secret_key
     }
 
-    /// A file with the certificate of the CA that clients must trust.
+    /// The path of a file with the certificate of the CA that clients must trust.
     pub fn ca_path(&self) -> &Path {
         &self.ca_path
     }
@@ -97,8 +97,7 @@ impl Emulator {
         &self.ca_pem
     }
 
-    /// A libpq URL without password for `user` and the database `postgres`, which verifies the
-    /// server in full.
+    /// A libpq URL without a password for `user` and the database `postgres`, with `sslmode=verify-full`.
     pub fn url(&self, user: &str) -> String {
         self.url_of(user, "postgres")
     }
@@ -116,8 +115,8 @@ impl Emulator {
         )
     }
 
-    /// A libpq connection string for PostgreSQL itself, past the emulator, as its superuser; empty
-    /// in front of somebody else's, whose URL the caller has.
+    /// A libpq connection string to PostgreSQL itself as its superuser, which bypasses the emulator. Empty in
+    /// front of a foreign PostgreSQL.
     pub fn superuser_url(&self) -> String {
         self.cluster.as_ref().map_or(String::new(), |cluster| {
             format!(
@@ -128,7 +127,7 @@ impl Emulator {
         })
     }
 
-    /// AWS's own endpoints beside the database, for clients that fetch their credentials.
+    /// The endpoints of AWS from which clients fetch credentials.
     pub fn aws(&self) -> &AwsEndpoints {
         &self.aws
     }
@@ -137,17 +136,16 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// If PostgreSQL refuses the name, for instance because there is such a user.
+    /// If PostgreSQL rejects the name, for example because the user exists.
     pub fn create_iam_user(&self, name: &str) -> Result<(), Error> {
         self.execute_format("CREATE ROLE %1$I LOGIN; GRANT rds_iam TO %1$I", &[name])
     }
 
-    /// Lets `name` log in with a token: creates that user where there is none, and makes it a member
-    /// of `rds_iam`.
+    /// Lets `name` log in with a token: creates the user if necessary, and makes it a member of `rds_iam`.
     ///
     /// # Errors
     ///
-    /// If PostgreSQL refuses the name.
+    /// If PostgreSQL rejects the name.
     pub fn ensure_iam_user(&self, name: &str) -> Result<(), Error> {
         self.execute_format(
             "DO $ensure$ BEGIN \
@@ -164,7 +162,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// If PostgreSQL refuses the name.
+    /// If PostgreSQL rejects the name.
     pub fn create_password_user(&self, name: &str, password: &str) -> Result<(), Error> {
         self.execute_format("CREATE ROLE %I LOGIN PASSWORD %L", &[name, password])
     }
@@ -173,12 +171,12 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// If PostgreSQL refuses the name, or there is no such owner.
+    /// If PostgreSQL rejects the name, or the owner does not exist.
     pub fn create_database(&self, name: &str, owner: &str) -> Result<(), Error> {
         self.execute_format("CREATE DATABASE %I OWNER %I", &[name, owner])
     }
 
-    /// Creates a database that belongs to `owner`, unless there is one of that name.
+    /// Creates a database that belongs to `owner`, unless it exists.
     ///
     /// # Errors
     ///
@@ -194,7 +192,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// If PostgreSQL refuses one, or is stopped.
+    /// If PostgreSQL rejects a statement, or is stopped.
     pub fn execute(&self, statements: &str) -> Result<(), Error> {
         let server = Arc::clone(&self.server);
         let statements = statements.to_owned();
@@ -202,17 +200,17 @@ impl Emulator {
             .wait(async move { server.admin.execute(&statements).await })
     }
 
-    /// Every login so far, the oldest first; the latest 100,000 if there were more.
+    /// All logins so far, oldest first. The latest 100,000 are kept.
     pub fn logins(&self) -> Vec<Login> {
         self.server.logins.all()
     }
 
-    /// How many logins there were.
+    /// The number of logins so far.
     pub fn login_count(&self) -> usize {
         self.server.logins.count()
     }
 
-    /// Waits until there were `count` logins, and returns all.
+    /// Waits until there have been `count` logins, and returns all.
     ///
     /// # Errors
     ///
@@ -229,13 +227,13 @@ impl Emulator {
         })
     }
 
-    /// Every login from now on, as it happens. It ends when the emulator is dropped; until then what
-    /// is not received is kept.
+    /// Receives every login from now on. The iterator ends when the emulator is dropped; until then, logins
+    /// that are not received are kept.
     pub fn watch(&self) -> Receiver<Login> {
         self.server.logins.watch()
     }
 
-    /// How many sessions are open.
+    /// The number of open sessions.
     pub fn sessions(&self) -> usize {
         self.server.sessions.count()
     }

@@ -1,4 +1,4 @@
-//! Which of Amazon's logins is emulated, and its words.
+//! The service that is emulated, and its messages.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use crate::language::{Described, Phrases};
 use crate::postgres::template::HBA_WITHOUT_PASSWORDS;
 use crate::reason::Reason;
 
-/// Which service the emulator stands in for.
+/// The service that the emulator stands in for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
-    /// RDS or Aurora: the database itself.
+    /// RDS or Aurora, without a proxy.
     #[default]
     Rds,
-    /// RDS Proxy: its texts, a certificate from a public CA, no command-line options. Every user
-    /// logs in with a token, or by password if the user is no member of `rds_iam`.
+    /// RDS Proxy: its messages, a certificate of a public CA, and no command-line options. Users log in with a
+    /// token, or by password if they are not members of `rds_iam`.
     Proxy,
-    /// Aurora DSQL: every user logs in with a token that names neither user nor port, and sessions
-    /// end after an hour.
+    /// Aurora DSQL: all users log in with a token that contains neither user nor port. Sessions end after an
+    /// hour.
     Dsql,
 }
 
-/// What a client is told: an SQLSTATE and a message.
+/// The error that a client receives: an SQLSTATE and a message.
 pub(crate) type Answer = (&'static str, String);
 
 impl Engine {
-    /// The host name of an endpoint that nobody named.
+    /// The default host name of the endpoint.
     pub(crate) fn default_host(self, region: &str) -> String {
         match self {
             Engine::Rds => format!("emulator.c9akciq32rqv.{region}.rds.amazonaws.com"),
@@ -42,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// The action that a token of `user` must name.
+    /// The action that a token of `user` must contain.
     pub(crate) fn action(self, user: &str) -> &'static str {
         match self {
             Engine::Rds | Engine::Proxy => "connect",
@@ -51,12 +51,12 @@ impl Engine {
         }
     }
 
-    /// Whether tokens name the user and the port.
+    /// Whether tokens contain the user and the port.
     pub(crate) fn token_names_user_and_port(self) -> bool {
         self != Engine::Dsql
     }
 
-    /// The `pg_hba.conf` of the PostgreSQL behind, where it is not the usual one.
+    /// The `pg_hba.conf` of the PostgreSQL server, if it is not the default one.
     pub(crate) fn hba(self) -> Option<&'static str> {
         match self {
             Engine::Rds | Engine::Proxy => None,
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// How long a session may live unless a test says otherwise.
+    /// The default limit for the life of a session.
     pub(crate) fn session_limit(self) -> Option<Duration> {
         match self {
             Engine::Rds | Engine::Proxy => None,
@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// The answer to a refused token.
+    /// The error for a refused token.
     pub(crate) fn refusal(self, phrases: &Phrases, user: &str, reason: Reason) -> Answer {
         match (self, reason) {
             (Engine::Rds, _) => ("28000", phrases.pam_failed(user)),
@@ -94,7 +94,7 @@ impl Engine {
         }
     }
 
-    /// The answer to a user whom the service does not know; `None` where PostgreSQL itself answers.
+    /// The error for an unknown user; `None` if PostgreSQL itself responds.
     pub(crate) fn unknown_user(self, user: &str) -> Option<Answer> {
         match self {
             Engine::Proxy => Some((
@@ -108,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// The answer to a member of `rds_iam` whose connection is not encrypted.
+    /// The error for a member of `rds_iam` whose connection is not encrypted.
     pub(crate) fn not_encrypted(self, phrases: &Phrases, client: &Described<'_>) -> Answer {
         match self {
             Engine::Rds | Engine::Dsql => ("28000", phrases.rejects(client)),

@@ -1,4 +1,4 @@
-//! What can go wrong while an emulator is started or told to do something.
+//! Errors of starting and controlling an emulator.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Why the emulator could not start, or could not do what it was told.
+/// Why the emulator could not start, or a call of it failed.
 ///
-/// Cheap to clone. What may be relied on is [`kind`](Error::kind); the text is for people, and ends
-/// with its cause. What becomes of a *login* is not an error: see [`Login`](crate::Login).
+/// Cheap to clone. Programs can rely on [`kind`](Error::kind). The text is for people and ends with the cause.
+/// The result of a *login* is not an error: see [`Login`](crate::Login).
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting, or a name that was passed in, cannot work.
+    /// A setting or an argument is invalid.
     Setting,
     /// PostgreSQL's programs were not found on this machine.
     PostgresNotFound,
@@ -31,9 +31,9 @@ pub enum ErrorKind {
     Postgres,
     /// PostgreSQL refused a statement.
     Sql,
-    /// A file, folder, socket or thread could not be had.
+    /// A file, folder, socket or thread could not be created.
     Io,
-    /// What was waited for did not happen in time.
+    /// A wait reached its time limit.
     Timeout,
 }
 
@@ -62,7 +62,7 @@ impl Error {
         Error::with_cause(ErrorKind::Io, message, cause)
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

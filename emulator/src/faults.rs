@@ -1,4 +1,4 @@
-//! What shall go wrong, told while the emulator runs.
+//! Faults that can be activated while the emulator runs.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -6,28 +6,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// New IAM connections per second that AWS advises to stay below.
+/// The number of new IAM connections per second that AWS advises to stay below.
 pub const ADVISED_LOGINS_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).unwrap();
 
-/// Something that goes wrong from now on, until [`heal`](crate::Emulator::heal).
+/// A fault, active until [`heal`](crate::Emulator::heal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The next so many logins with a token are refused, whatever the token.
+    /// Refuses this many logins with a token, whatever the token.
     RefuseNext(u32),
-    /// Everything at this stage takes so much longer.
+    /// Delays everything at this stage.
     Delay(Stage, Duration),
-    /// At this stage the server falls silent: nothing more comes, and the connection stays open.
+    /// Makes the server silent at this stage. The connection stays open.
     BlackHole(Stage),
-    /// At this stage the server resets the connection.
+    /// Makes the server reset the connection at this stage.
     Reset(Stage),
-    /// Each byte to the client travels in a packet of its own.
+    /// Sends each byte to the client in a packet of its own.
     OneByteAtATime,
-    /// Logins with a token beyond so many per second are refused as AWS does it; see
+    /// Refuses logins with a token above this number per second, as AWS does; see
     /// [`ADVISED_LOGINS_PER_SECOND`].
     Throttle(NonZeroU32),
-    /// An [RDS Proxy](crate::Engine::Proxy) turns away connections beyond so many per second, before
-    /// they can log in. The other engines have no such limit.
+    /// Makes an [RDS Proxy](crate::Engine::Proxy) reject connections above this number per second, before they
+    /// log in. The other engines have no such limit.
     LimitConnections(NonZeroU32),
 }
 
@@ -37,15 +37,15 @@ pub enum Fault {
 pub enum Stage {
     /// The TCP connection has just been accepted.
     Accept,
-    /// TLS has been agreed on, and not yet begun.
+    /// TLS has been agreed on, and has not begun.
     Tls,
     /// The password has arrived, and has not been answered.
     Login,
-    /// The session is open; what was sent before a fault came is not called back.
+    /// The session is open. Data that was sent before the fault is not affected.
     Data,
 }
 
-/// The faults that are on.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
@@ -60,7 +60,7 @@ struct State {
     connections: Rate,
 }
 
-/// So many a second, if there is a limit.
+/// A limit per second, if there is one.
 #[derive(Debug, Default)]
 struct Rate {
     limit: Option<NonZeroU32>,
@@ -68,7 +68,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// The limit, if one more at `now` is beyond it; otherwise that one is counted.
+    /// Returns the limit if one more at `now` exceeds it. Otherwise counts it.
     fn exceeds(&mut self, now: Instant) -> Option<NonZeroU32> {
         let limit = self.limit?;
         let second = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl Rate {
     }
 }
 
-/// The faults that touch each byte, where no lock shall be taken.
+/// The faults that apply to each byte, for which no lock must be taken.
 #[derive(Debug, Default)]
 pub(crate) struct WireFaults {
     one_byte: AtomicBool,
@@ -100,19 +100,19 @@ impl WireFaults {
         self.one_byte.load(Ordering::Relaxed)
     }
 
-    /// How much later each piece of data arrives.
+    /// The delay of each piece of data.
     pub(crate) fn delay(&self) -> Duration {
         Duration::from_nanos(self.delay_nanos.load(Ordering::Relaxed))
     }
 
-    /// Whether what is sent never arrives.
+    /// Whether all data that is sent is dropped.
     pub(crate) fn silent(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
     }
 }
 
 impl Faults {
-    /// Turns one on, in place of an earlier one of its kind and stage.
+    /// Activates a fault. It replaces one of its kind and stage.
     pub(crate) fn add(&self, fault: Fault) {
         let mut state = self.lock();
         match fault {
@@ -132,7 +132,7 @@ impl Faults {
         }
     }
 
-    /// Turns all off.
+    /// Deactivates all faults.
     pub(crate) fn clear(&self) {
         *self.lock() = State::default();
         self.wire.one_byte.store(false, Ordering::Relaxed);
@@ -144,14 +144,14 @@ impl Faults {
         Arc::clone(&self.wire)
     }
 
-    /// What goes wrong at `stage`, in the order in which it was asked for.
+    /// The faults at `stage`, in the order of their activation.
     pub(crate) fn at(&self, stage: Stage) -> Vec<Fault> {
         let state = self.lock();
         let here = |fault: &&Fault| matches!(fault, Fault::Delay(at, _) | Fault::BlackHole(at) | Fault::Reset(at) if *at == stage);
         state.at_stage.iter().filter(here).copied().collect()
     }
 
-    /// Whether this login is one of those that a test wants refused.
+    /// Whether a test has requested that this login be refused.
     pub(crate) fn refuses_this(&self) -> bool {
         let mut state = self.lock();
         let refuses = state.refuse_next > 0;
@@ -159,12 +159,12 @@ impl Faults {
         refuses
     }
 
-    /// Whether a login at `now` is one too many in this second.
+    /// Whether a login at `now` exceeds the limit per second.
     pub(crate) fn throttles(&self, now: Instant) -> bool {
         self.lock().logins.exceeds(now).is_some()
     }
 
-    /// The limit of connections per second, if one at `now` is beyond it.
+    /// Returns the limit of connections per second if one at `now` exceeds it.
     pub(crate) fn turns_away(&self, now: Instant) -> Option<NonZeroU32> {
         self.lock().connections.exceeds(now)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-/// What language a server speaks. SQLSTATEs stay the same; texts and the severity change.
+/// The language of a server's messages. SQLSTATEs stay the same; texts and severities change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Language {
@@ -15,12 +15,11 @@ pub enum Language {
     French,
     /// `ja_JP`.
     Japanese,
-    /// `ru_RU`, where even the severity is no Latin word.
+    /// `ru_RU`, in which the severity is not in Latin script either.
     Russian,
 }
 
-/// What the emulator says itself, as PostgreSQL's own message catalogs have it. `{}` stands for a
-/// name.
+/// The emulator's own messages, worded as in PostgreSQL's message catalogs. `{}` stands for a name.
 pub(crate) struct Phrases {
     pub(crate) fatal: &'static str,
     pam_failed: &'static str,
@@ -33,7 +32,7 @@ pub(crate) struct Phrases {
 }
 
 impl Language {
-    /// The locale, as `lc_messages` takes it.
+    /// The locale, for `lc_messages`.
     pub(crate) fn locale(self) -> &'static str {
         match self {
             Language::English => "C",
@@ -55,7 +54,7 @@ impl Language {
     }
 }
 
-/// A client as `pg_hba.conf`'s messages describe it.
+/// A client, as the messages of `pg_hba.conf` describe it.
 pub(crate) struct Described<'a> {
     pub(crate) host: &'a str,
     pub(crate) user: &'a str,
@@ -89,7 +88,7 @@ impl Phrases {
     }
 }
 
-/// The language in use, which a test may change.
+/// The language in use, which a test can change.
 #[derive(Debug, Default)]
 pub(crate) struct CurrentLanguage(RwLock<Language>);
 
@@ -106,7 +105,7 @@ impl CurrentLanguage {
     }
 }
 
-/// Puts each of `names` in the place of a `{}`. A name may hold `{}` itself.
+/// Replaces each `{}` with the next of `names`. A name may contain `{}` itself.
 fn fill(phrase: &str, names: &[&str]) -> String {
     let mut names = names.iter();
     let mut parts = phrase.split("{}");

@@ -11,18 +11,18 @@ use crate::connection;
 use crate::error::Error;
 use crate::server::Server;
 
-/// The length of the queue of connections to accept: a burst of clients must not have its SYNs dropped.
+/// The length of the accept queue. In a burst of clients no SYN must be dropped.
 const BACKLOG: u32 = 1024;
 
-/// A port of our own on loopback, which no other program gets while the listener is closed.
+/// A port on loopback that stays reserved for this emulator while it refuses connections.
 pub(crate) struct Port {
     address: SocketAddr,
-    /// Bound, and never listening: connections are refused while the listener is closed.
+    /// Bound, but not listening, so connections are refused while the listener is closed.
     _reservation: TcpSocket,
 }
 
 impl Port {
-    /// Takes a free port, or `port` if it is not zero.
+    /// Reserves a free port, or `port` if it is not zero.
     pub(crate) fn reserve(port: u16) -> Result<Port, Error> {
         let failed = |cause| {
             Error::io(
@@ -32,7 +32,7 @@ impl Port {
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         if port != 0 {
-            // Sockets that share their port would share it with another emulator, too.
+            // SO_REUSEPORT would share the port with another emulator as well.
             std::net::TcpListener::bind(address).map_err(failed)?;
         }
         let reservation = shared_socket(address).map_err(failed)?;
@@ -70,7 +70,7 @@ enum Order {
 }
 
 impl Listener {
-    /// Starts the loop that accepts connections. The port is closed at first.
+    /// Starts the accept loop. The port is closed at first.
     pub(crate) fn build(server: Arc<Server>, port: Port) -> Listener {
         let (sender, orders) = mpsc::unbounded_channel();
         tokio::spawn(accept_loop(server, port, orders));
@@ -129,8 +129,8 @@ async fn accept_loop(
                     tokio::spawn(connection::serve(Arc::clone(&server), tcp, peer));
                 }
                 Err(error) => {
-                    // Out of descriptors: those in use will be freed, and asking again at once
-                    // would only keep a processor busy.
+                    // For want of descriptors. Without a pause the loop would only keep a processor busy until
+                    // some are freed.
                     tracing::warn!(target: "rds_iam_emulator", "accepting a connection failed: {error}");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

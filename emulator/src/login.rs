@@ -1,4 +1,4 @@
-//! What became of each login.
+//! The recorded logins.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use crate::clock::monotonic;
 use crate::reason::Reason;
 
-/// How many logins are remembered. Older ones are forgotten, so that an emulator that runs for days
-/// does not grow.
+/// The number of logins that are kept. Older ones are removed, so that an emulator that runs for days does not
+/// grow.
 const KEPT: usize = 100_000;
 
-/// One login: who came, with which token, and what was answered. It never holds the token.
+/// One login: its user, the token and the result. It never contains the token.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Login {
@@ -26,52 +26,51 @@ pub struct Login {
     pub(crate) at: SystemTime,
 }
 
-/// What was answered to a login.
+/// The result of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The token was good; the session was opened.
+    /// The token was valid; the session was opened.
     Accepted,
     /// The login was refused.
     Refused(Reason),
-    /// The user is no member of `rds_iam`: PostgreSQL asked for the password itself, and only it
-    /// knows what came out.
+    /// The user is not a member of `rds_iam`. PostgreSQL asked for the password, and only it has the result.
     Password,
 }
 
 impl Login {
-    /// The database user, as it stood in the start-up packet.
+    /// The database user in the start-up packet.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The first eight hexadecimal digits of the SHA-256 of the token; empty where none was sent.
+    /// The first eight hexadecimal digits of the token's SHA-256; empty if none was sent.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// How old the token was by the server's clock; `None` where there was no token, where its date
-    /// could not be read, or where it lies in the future.
+    /// The token's age by the server's clock; `None` without a token, or if its date is unreadable or in the
+    /// future.
     pub fn token_age(&self) -> Option<Duration> {
         self.token_age
     }
 
-    /// The access key that the token names.
+    /// The access key in the token.
     pub fn access_key(&self) -> Option<&str> {
         self.access_key.as_deref()
     }
 
-    /// What was answered.
+    /// The result.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
     }
 
-    /// The particulars of a refusal, such as the host that the token was signed for; may be empty.
+    /// Details of a refusal, such as the host that the token was signed for. May be empty.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// When it was answered, by the server's clock.
+    /// The time of the result, by the server's clock.
     pub fn at(&self) -> SystemTime {
         self.at
     }
@@ -101,7 +100,7 @@ impl fmt::Display for Login {
     }
 }
 
-/// All logins so far, for whoever asks and whoever waits.
+/// All logins so far, and those that wait for more.
 #[derive(Default)]
 pub(crate) struct LoginLog {
     state: Mutex<State>,
@@ -152,7 +151,7 @@ impl LoginLog {
         receiver
     }
 
-    /// Waits until there were `count` logins; `None` when that took longer than `limit`.
+    /// Waits until there have been `count` logins; `None` if that takes longer than `limit`.
     pub(crate) fn wait(&self, count: usize, limit: Duration) -> Option<Vec<Login>> {
         let deadline = monotonic() + limit;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

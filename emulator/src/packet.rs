@@ -1,59 +1,58 @@
-//! The four packets of a login, read and written by hand.
+//! Reads and writes the four packets of a login.
 //!
-//! Everything after them is passed on untouched, so nothing else of the protocol is known here.
-//! Nothing in this file panics, whatever the bytes are.
+//! All other packets are passed on unread. Nothing in this file panics, whatever the bytes are.
 
-/// The longest start-up packet that PostgreSQL reads, without its length.
+/// The maximum size of a start-up packet in PostgreSQL, without its length field.
 pub const MAXIMUM_STARTUP: usize = 10_000;
 
 /// The longest name that PostgreSQL keeps, in bytes: `NAMEDATALEN - 1`.
 pub const MAXIMUM_NAME: usize = 63;
 
-/// The longest password message that PostgreSQL reads, with its length.
+/// The maximum size of a password message in PostgreSQL, with its length field.
 pub const MAXIMUM_PASSWORD: usize = 65_535;
 
 const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
 
-/// The first packet of a connection, or the one after a request for encryption.
+/// The first packet of a connection, or the first one after a request for encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Initial {
-    /// The client asks for TLS.
+    /// A request for TLS.
     Tls,
-    /// The client asks for GSSAPI encryption.
+    /// A request for GSSAPI encryption.
     Gss,
-    /// The client asks to cancel another connection's statement.
+    /// A request to cancel the statement of another connection.
     Cancel,
-    /// The client wants a session.
+    /// A request for a session.
     Startup(Startup),
 }
 
 /// A start-up packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Startup {
-    /// The database user, cut to [`MAXIMUM_NAME`] bytes.
+    /// The database user, truncated to [`MAXIMUM_NAME`] bytes.
     pub user: Vec<u8>,
-    /// The database, cut to [`MAXIMUM_NAME`] bytes. Default: the user's name.
+    /// The database, truncated to [`MAXIMUM_NAME`] bytes. Default: the user's name.
     pub database: Vec<u8>,
     /// Whether the client sends command-line options for the backend.
     pub has_options: bool,
 }
 
-/// Why a packet was not understood, and what PostgreSQL does about it.
+/// PostgreSQL's reaction to a malformed packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// It hangs up without a word.
+    /// It closes the connection without a message.
     HangUp,
-    /// It answers with this SQLSTATE and message.
+    /// It sends this SQLSTATE and message.
     Answer(&'static str, String),
 }
 
-/// How many bytes follow the four that hold a start-up packet's length.
+/// Returns how many bytes follow the four bytes of a start-up packet's length.
 ///
 /// # Errors
 ///
-/// [`Malformed::HangUp`] if PostgreSQL would not read as many, or as few.
+/// [`Malformed::HangUp`] if PostgreSQL does not accept that length.
 pub fn startup_length(header: [u8; 4]) -> Result<usize, Malformed> {
     let length = usize::try_from(u32::from_be_bytes(header)).map_err(|_| Malformed::HangUp)?;
     match length.checked_sub(4) {
@@ -62,11 +61,11 @@ pub fn startup_length(header: [u8; 4]) -> Result<usize, Malformed> {
     }
 }
 
-/// Reads the packet whose length has been read already.
+/// Reads a packet whose length has been read already.
 ///
 /// # Errors
 ///
-/// [`Malformed::Answer`] with what PostgreSQL says to such a packet.
+/// [`Malformed::Answer`] with the error that PostgreSQL sends for such a packet.
 pub fn parse_initial(body: &[u8]) -> Result<Initial, Malformed> {
     let (code, rest) = body.split_first_chunk::<4>().ok_or(Malformed::HangUp)?;
     match u32::from_be_bytes(*code) {
@@ -78,7 +77,7 @@ pub fn parse_initial(body: &[u8]) -> Result<Initial, Malformed> {
     }
 }
 
-/// What PostgreSQL says to a whole packet that asks for a protocol which it does not speak.
+/// PostgreSQL's error for a packet that requests an unsupported protocol.
 pub fn unsupported(packet: &[u8]) -> Malformed {
     match packet
         .split_at_checked(4)
@@ -89,11 +88,11 @@ pub fn unsupported(packet: &[u8]) -> Malformed {
     }
 }
 
-/// How many bytes of password message follow these five.
+/// Returns how many bytes of a password message follow these five.
 ///
 /// # Errors
 ///
-/// As PostgreSQL does: hang up if the message is too long, complain if it is another message.
+/// As in PostgreSQL: the connection is closed if the message is too long, and another message is an error.
 pub fn password_length(header: [u8; 5]) -> Result<usize, Malformed> {
     let [kind, length @ ..] = header;
     if kind != b'p' {
@@ -109,11 +108,11 @@ pub fn password_length(header: [u8; 5]) -> Result<usize, Malformed> {
     length.checked_sub(4).ok_or(Malformed::HangUp)
 }
 
-/// The password in the body of a password message.
+/// Returns the password in the body of a password message.
 ///
 /// # Errors
 ///
-/// What PostgreSQL says if the body is no string that ends where it should, or an empty one.
+/// PostgreSQL's error if the body is not a zero-terminated string, or an empty one.
 pub fn parse_password(body: &[u8]) -> Result<&[u8], Malformed> {
     match body.split_last() {
         Some((0, [])) => Err(Malformed::Answer(
@@ -128,12 +127,12 @@ pub fn parse_password(body: &[u8]) -> Result<&[u8], Malformed> {
     }
 }
 
-/// The request for a password in clear, which is how PAM asks.
+/// The request for a cleartext password, as sent for PAM.
 pub fn password_request() -> [u8; 9] {
     [b'R', 0, 0, 0, 8, 0, 0, 0, 3]
 }
 
-/// A fatal error, as the last word to a client.
+/// A fatal error, the last message to a client.
 pub fn fatal(severity: &str, sqlstate: &str, message: &str, routine: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(message.len() + 64);
     for (field, text) in [
@@ -145,7 +144,7 @@ pub fn fatal(severity: &str, sqlstate: &str, message: &str, routine: &str) -> Ve
         (b'R', routine),
     ] {
         body.push(field);
-        // A zero byte would end the field: it cannot come from a start-up packet, but stay safe.
+        // A zero byte would end the field. Names from a start-up packet contain none; this is a second guard.
         body.extend(text.bytes().filter(|byte| *byte != 0));
         body.push(0);
     }
@@ -181,7 +180,7 @@ fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
             break;
         }
         let (value, after) = c_string(after).ok_or_else(|| invalid("unterminated value"))?;
-        // PostgreSQL refuses no repeated parameter: its ProcessStartupPacket uses the last value.
+        // PostgreSQL accepts repeated parameters: its ProcessStartupPacket uses the last value.
         match name {
             b"user" => startup.user = value.to_vec(),
             b"database" => startup.database = value.to_vec(),
@@ -199,14 +198,14 @@ fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
     if startup.database.is_empty() {
         startup.database.clone_from(&startup.user);
     }
-    // PostgreSQL cuts both names here by bytes, even within a character (except in 17.0 to 17.2, which
-    // reject longer names), and only then looks the role up.
+    // PostgreSQL truncates both names by bytes, even within a character, before it looks up the role. Only 17.0
+    // to 17.2 reject longer names.
     startup.user.truncate(MAXIMUM_NAME);
     startup.database.truncate(MAXIMUM_NAME);
     Ok(startup)
 }
 
-/// The string up to the next zero byte, and what comes after it.
+/// Returns the string up to the next zero byte, and the rest.
 fn c_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     let (text, rest) = bytes.split_at_checked(end)?;

@@ -1,10 +1,10 @@
-//! Who may be which database user: `rds-db:connect`.
+//! The policy for logging in as a database user: `rds-db:connect`.
 
 use std::sync::{PoisonError, RwLock};
 
-/// The statements of the policy, in force from one login to the next.
+/// The statements of the policy. A change applies to the next login.
 ///
-/// Until there is a first one, whoever signs correctly may be every user.
+/// Without a statement, all credentials may log in as any user.
 #[derive(Debug, Default)]
 pub(crate) struct Policy(RwLock<Option<Vec<Statement>>>);
 
@@ -15,7 +15,8 @@ struct Statement {
 }
 
 impl Policy {
-    /// Allows who matches `principal`, by access key or ARN, to be the users that match `user`.
+    /// Allows credentials that match `principal`, by access key or ARN, to log in as the users that match
+    /// `user`.
     pub(crate) fn allow(&self, principal: String, user: String) {
         self.0
             .write()
@@ -24,7 +25,7 @@ impl Policy {
             .push(Statement { principal, user });
     }
 
-    /// Takes a statement back, and says whether it was there. After the last nobody is allowed.
+    /// Removes a statement, and returns whether it existed. Without any left, no credentials are allowed.
     pub(crate) fn revoke(&self, principal: &str, user: &str) -> bool {
         let mut policy = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let statements = policy.get_or_insert_default();
@@ -47,7 +48,7 @@ impl Policy {
     }
 }
 
-/// Whether `text` matches an IAM pattern: `*` stands for any characters, `?` for one.
+/// Whether `text` matches an IAM pattern: `*` matches any characters, `?` one.
 fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     // `reached[i]`: the first i characters of the pattern match the text read so far.
@@ -78,7 +79,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     reached.last().copied().unwrap_or(false)
 }
 
-/// A star may also stand for nothing.
+/// A star also matches nothing.
 fn skip_stars(pattern: &[char], reached: &mut [bool]) {
     for (index, expected) in pattern.iter().enumerate() {
         if *expected == '*'

@@ -1,22 +1,22 @@
-//! Why a login was refused.
+//! The reasons for which a login is refused.
 
 use std::fmt;
 
-/// The true reason of a refusal, which RDS does not tell the client.
+/// The actual reason of a refusal. RDS does not send it to the client.
 ///
-/// RDS shows it in the log `iam-db-auth-error` of the instance; [`code`](Reason::code) and
-/// [`status`](Reason::status) are what stands there.
+/// RDS writes it to the instance's log `iam-db-auth-error`, as [`code`](Reason::code) and
+/// [`status`](Reason::status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
     /// The connection was not encrypted.
     NotEncrypted,
-    /// The password is not a token: not a URL of the right form, or a parameter is missing, doubled
-    /// or unreadable.
+    /// The password is not a token: it is not a URL of the right form, or a parameter is missing, repeated or
+    /// unreadable.
     Malformed,
-    /// The password is longer than PostgreSQL takes (65,530 bytes). The server hangs up.
+    /// The password is longer than PostgreSQL accepts (65,530 bytes). The server closes the connection.
     TooLong,
-    /// The token was signed for another host. Host names are compared with their case.
+    /// The token was signed for another host. Host names are compared case-sensitively.
     Host,
     /// The token was signed for another port.
     Port,
@@ -24,40 +24,39 @@ pub enum Reason {
     Region,
     /// The token was signed for another AWS service.
     Service,
-    /// The token is for another action, such as `DbConnect` where `DbConnectAdmin` is due.
+    /// The token is for another action, such as `DbConnect` instead of `DbConnectAdmin`.
     Action,
     /// The token was signed for another database user.
     User,
-    /// Nobody has this access key.
+    /// The access key is unknown.
     UnknownAccessKey,
-    /// The session token is missing, wrong, or not needed.
+    /// The session token is missing, wrong, or unexpected.
     SessionToken,
-    /// The signature is not that of these credentials over this token.
+    /// The signature does not match these credentials and this token.
     Signature,
-    /// The token's date lies in the future.
+    /// The token's date is in the future.
     NotYetValid,
-    /// The token asks to be valid for more than 900 s.
+    /// The token requests a validity of more than 900 s.
     LifetimeTooLong,
-    /// The token is too old.
+    /// The token has expired.
     Expired,
-    /// The credentials that signed it have ended since.
+    /// The credentials that signed the token have expired.
     CredentialsExpired,
-    /// The policy does not let these credentials be this user.
+    /// The policy does not allow these credentials to log in as this user.
     NotAuthorized,
-    /// More logins per second than are taken.
+    /// The logins exceed the rate limit.
     Throttled,
-    /// A test asked for this refusal.
+    /// A test requested this refusal.
     Fault,
 }
 
 impl Reason {
-    /// The error code in the instance's log; `None` where a login is refused before the service is
-    /// asked.
+    /// The error code in the instance's log; `None` if the login is refused before the IAM service is called.
     pub fn code(self) -> Option<&'static str> {
         self.service_error().map(|(code, _)| code)
     }
 
-    /// The status code beside it.
+    /// The status code in the instance's log.
     pub fn status(self) -> Option<u16> {
         self.service_error().map(|(_, status)| status)
     }

@@ -1,4 +1,4 @@
-//! Why a client gets no session, and the error that it is sent.
+//! The errors for clients that get no session.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The login took longer than the server waits.
+    /// The login took longer than the server allows.
     pub(crate) fn too_slow(server: &Server) -> Refusal {
         Refusal {
             sqlstate: "57014",
@@ -22,7 +22,7 @@ impl Refusal {
         }
     }
 
-    /// There is no PostgreSQL behind the emulator at the moment.
+    /// There is no PostgreSQL behind the emulator at present.
     pub(crate) fn shutting_down(server: &Server) -> Refusal {
         Refusal {
             sqlstate: "57P03",
@@ -42,7 +42,7 @@ impl From<Answer> for Refusal {
     }
 }
 
-/// Why a connection ends before there is a session.
+/// Why a connection ends before a session is open.
 pub(crate) enum End {
     /// No error is sent.
     HangUp,

@@ -18,7 +18,7 @@ use crate::postgres::admin::Admin;
 use crate::sessions::Sessions;
 use crate::upstream::Upstream;
 
-/// What the server is, and what it knows.
+/// The configuration and the state of the server.
 pub(crate) struct Server {
     pub(crate) engine: Engine,
     pub(crate) region: String,
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) force_ssl: bool,
     pub(crate) authentication_timeout: Millis,
     pub(crate) token_lifetime: Millis,
-    /// Zero: none.
+    /// Zero means no limit.
     pub(crate) session_limit: Millis,
     pub(crate) tls: TlsAcceptor,
     pub(crate) clock: Arc<Clock>,
@@ -40,11 +40,11 @@ pub(crate) struct Server {
     pub(crate) sessions: Sessions,
     pub(crate) admin: Admin,
     pub(crate) upstream: RwLock<PathBuf>,
-    /// Somebody else's PostgreSQL, in the place of that one.
+    /// A foreign PostgreSQL that is used instead.
     pub(crate) other: Option<Upstream>,
 }
 
-/// A span of time that can be changed while it is in use.
+/// A duration that can be changed while it is in use.
 pub(crate) struct Millis(AtomicU64);
 
 impl Millis {

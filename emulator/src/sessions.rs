@@ -1,4 +1,4 @@
-//! The sessions that are open, and how they are ended from outside.
+//! The open sessions, and how a test ends them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,17 +9,17 @@ use tokio::sync::watch;
 
 use crate::clock::monotonic;
 
-/// How connections end when a test ends them.
+/// How connections end if a test ends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SessionEnd {
-    /// As when a server stops: in order.
+    /// They are closed, as by a server that stops.
     #[default]
     Close,
-    /// As when a host is gone: by a reset.
+    /// They are reset, as after the loss of a host.
     Reset,
 }
 
-/// How long the caller waits for connections to end, which takes them hardly any time.
+/// How long the caller waits for connections to end. They end almost at once.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Sessions {
@@ -30,11 +30,12 @@ pub(crate) struct Sessions {
 
 #[derive(Default)]
 struct State {
-    /// Sessions that are open.
+    /// The number of open sessions.
     open: usize,
-    /// How often all connections were ended.
+    /// How many times all connections were ended.
     round: u64,
-    /// Connections, those in their login too, by the round in which they came.
+    /// The connections, including those that are logging in, by the value of the counter above when they were
+    /// accepted.
     connected: HashMap<u64, usize>,
 }
 
@@ -48,14 +49,14 @@ impl Default for Sessions {
     }
 }
 
-/// Counts as one connection for as long as it is held.
+/// Counts as one connection until it is dropped.
 pub(crate) struct Connected<'a> {
     sessions: &'a Sessions,
     round: u64,
     ending: watch::Receiver<SessionEnd>,
 }
 
-/// Counts as one session for as long as it is held.
+/// Counts as one session until it is dropped.
 pub(crate) struct Open<'a>(&'a Sessions);
 
 impl Sessions {
@@ -79,21 +80,21 @@ impl Sessions {
         self.lock().open
     }
 
-    /// Ends all connections, those in their login too, and waits until they are closed.
+    /// Ends all connections, including those that are logging in, and waits until they are closed.
     pub(crate) fn end_all(&self, ending: SessionEnd) {
         let round = self.change(|state| {
             state.round += 1;
             self.ending.send_replace(ending);
             state.round
         });
-        // Where the emulator's threads are gone, so are the connections.
+        // If the emulator's threads have ended, their connections have as well.
         let _ = self.wait_until(
             |state| state.connected.keys().all(|came| *came >= round),
             ENDING_LIMIT,
         );
     }
 
-    /// Waits until the number of sessions suits `enough`; `None` when that took longer than `limit`.
+    /// Waits until `enough` returns true for the number of sessions; `None` if that takes longer than `limit`.
     pub(crate) fn wait(&self, enough: impl Fn(usize) -> bool, limit: Duration) -> Option<usize> {
         let reached = self.wait_until(|state| enough(state.open), limit)?;
         Some(reached.open)
@@ -129,9 +130,9 @@ impl Sessions {
 }
 
 impl Connected<'_> {
-    /// Waits until a test ends all connections, and says how.
+    /// Waits until a test ends all connections, and returns how.
     pub(crate) async fn ended(&mut self) -> SessionEnd {
-        // No error: the sender is there for as long as what is borrowed here.
+        // This cannot fail: `self` owns the sender.
         let _ = self.ending.changed().await;
         *self.ending.borrow()
     }

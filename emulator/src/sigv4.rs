@@ -1,4 +1,4 @@
-//! AWS Signature Version 4, written from its specification: what a signer should have computed.
+//! AWS Signature Version 4, implemented from its specification, to compute the expected signature.
 
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// Everything but the unreserved characters of RFC 3986.
+/// All characters but the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// What a signing key is derived from besides the secret: `20250101/eu-west-1/rds-db`.
+/// The scope from which a signing key is derived besides the secret: `20250101/eu-west-1/rds-db`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
     /// `YYYYMMDD`.
@@ -51,7 +51,7 @@ pub(crate) fn canonical_request(
     )
 }
 
-/// What is signed: the date, the scope and the hash of the canonical request.
+/// The string to sign: the date, the scope and the hash of the canonical request.
 pub(crate) fn string_to_sign(timestamp: &str, scope: Scope<'_>, canonical_request: &str) -> String {
     format!(
         "{ALGORITHM}\n{timestamp}\n{}/{}/{}/aws4_request\n{}",
@@ -62,8 +62,7 @@ pub(crate) fn string_to_sign(timestamp: &str, scope: Scope<'_>, canonical_reques
     )
 }
 
-/// Whether `signature`, in hexadecimal, is that of `string_to_sign`. Takes the same time for every
-/// wrong signature.
+/// Whether `signature`, in hexadecimal, is that of `string_to_sign`. Compares in constant time.
 pub(crate) fn verify(
     secret_key: &str,
     scope: Scope<'_>,

@@ -1,4 +1,4 @@
-//! How an emulator is put together.
+//! Starts the parts of an emulator.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,10 +28,10 @@ use crate::sessions::Sessions;
 use crate::threads::Threads;
 use crate::upstream::Upstream;
 
-/// The access key that is accepted where no other was given.
+/// The access key that is accepted if no other is configured.
 const ACCESS_KEY: &str = "AKIAEMULATOREXAMPLE0";
 
-/// Its secret, which opens nothing but emulators.
+/// Its secret, which is valid for emulators only.
 const SECRET_KEY: &str = "rds/iam/emulator/EXAMPLE/secret/key+0123";
 
 /// The role whose members log in with tokens.
@@ -148,7 +148,7 @@ impl Emulator {
             cluster,
             _folder: folder,
         };
-        // Its own has that role from the start.
+        // The emulator's own template contains the role already.
         emulator.execute(match emulator.cluster {
             Some(_) => "SELECT",
             None => MAKE_RDS_IAM,
@@ -161,8 +161,8 @@ impl Emulator {
     }
 }
 
-/// The folder of everything that this emulator makes. Short, since a socket's path may have little
-/// more than a hundred bytes.
+/// The folder of all files of this emulator. Its name is short, since the path of a socket is limited to about
+/// a hundred bytes.
 fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
     let failed = |cause| {
         Error::io(
@@ -185,9 +185,9 @@ fn temporary_folder(account: Account) -> Result<tempfile::TempDir, Error> {
     Ok(folder)
 }
 
-/// A thousand sessions are two thousand descriptors, and the usual limit is 1,024. It is raised, no
-/// further than what so many sessions can use, since some programs look at each descriptor that
-/// they might have. If that fails, fewer sessions fit, which is no reason not to start.
+/// Raises the limit of file descriptors for a thousand sessions, which use two thousand; the usual limit is
+/// 1,024. It is not raised further, since some programs examine every possible descriptor. If this fails, the
+/// emulator starts anyway, with room for fewer sessions.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const WANTED: u64 = 65_536;

@@ -1,4 +1,4 @@
-//! A connection, encrypted or not.
+//! A connection with or without TLS.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

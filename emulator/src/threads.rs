@@ -1,4 +1,4 @@
-//! The emulator's threads, for callers that know nothing of async code, or run inside it.
+//! The emulator's threads, for callers outside and inside async code.
 
 use std::future::Future;
 use std::sync::mpsc;
@@ -9,13 +9,13 @@ use tokio::runtime::{Builder, EnterGuard, Runtime};
 
 use crate::error::{Error, ErrorKind};
 
-/// How long the end waits for what still runs.
+/// How long the shutdown waits for running tasks.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Few, since PostgreSQL and the clients need the processors more.
+/// Few, since PostgreSQL and the clients need the processors.
 const WORKERS: usize = 2;
 
-/// A runtime that can be waited for and dropped anywhere.
+/// A runtime that can be waited for and dropped in any context.
 pub(crate) struct Threads(Option<Runtime>);
 
 impl Threads {
@@ -29,12 +29,12 @@ impl Threads {
             .map_err(|cause| Error::io("the emulator's threads could not be started", cause))
     }
 
-    /// Lets the caller make sockets and tasks that belong to these threads.
+    /// Lets the caller create sockets and tasks of this runtime.
     pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
         self.0.as_ref().map(Runtime::enter)
     }
 
-    /// Runs `future` to its end. `Runtime::block_on` would panic in async code.
+    /// Runs `future` to completion. `Runtime::block_on` would panic in async code.
     pub(crate) fn wait<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -51,10 +51,10 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // On a thread of its own: waiting for a runtime to end panics in async code.
+            // On a separate thread, since waiting for a runtime's shutdown panics in async code.
             let ending =
                 thread::Builder::new().spawn(move || runtime.shutdown_timeout(SHUTDOWN_LIMIT));
-            // Where no thread can be had, the runtime was dropped with the closure, unwaited for.
+            // If no thread can be started, the runtime was dropped with the closure, without waiting.
             if let Ok(thread) = ending {
                 let _ = thread.join();
             }

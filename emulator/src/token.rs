@@ -1,4 +1,4 @@
-//! A token taken apart.
+//! Parses a token.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use time::macros::format_description;
 
 use crate::sigv4;
 
-/// What a token says. Nothing of it is checked yet.
+/// The content of a token, unverified.
 pub(crate) struct Token {
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
@@ -31,8 +31,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Reads `HOST[:PORT]/?Action=…&X-Amz-…`; the error says what is wrong with it, without any of
-    /// the token in it.
+    /// Parses `HOST[:PORT]/?Action=…&X-Amz-…`. The error names the mistake and contains no part of the token.
     pub(crate) fn parse(text: &str) -> Result<Token, &'static str> {
         let (authority, rest) = text.split_once('/').ok_or("there is no path in it")?;
         let query = rest.strip_prefix('?').ok_or("its path is not /")?;
@@ -66,7 +65,7 @@ impl Token {
             return Err("X-Amz-SignedHeaders is not host");
         }
         let credential = find("X-Amz-Credential", "X-Amz-Credential is missing")?;
-        // An access key has no slash, but read from the right all the same: the scope's parts have none.
+        // Split from the right, although an access key contains no slash: the parts of the scope contain none.
         let mut scope = credential.rsplitn(5, '/');
         let mut part = || scope.next().ok_or("X-Amz-Credential is not KEY/SCOPE");
         if part()? != "aws4_request" {
@@ -104,7 +103,7 @@ impl Token {
         })
     }
 
-    /// Whether the holder of `secret_key` signed it.
+    /// Whether the holder of `secret_key` signed the token.
     pub(crate) fn is_signed_by(&self, secret_key: &str) -> bool {
         let request = sigv4::canonical_request(
             "GET",
@@ -123,7 +122,7 @@ impl Token {
     }
 }
 
-/// The first eight digits of the SHA-256 of a token: enough to tell two apart, no use to log in with.
+/// The first eight digits of the SHA-256 of a token. They distinguish tokens, and cannot be used to log in.
 pub(crate) fn fingerprint(token: &[u8]) -> String {
     sigv4::hash(token).chars().take(8).collect()
 }

@@ -1,4 +1,4 @@
-//! Somebody else's PostgreSQL behind the emulator, instead of its own.
+//! A foreign PostgreSQL behind the emulator, instead of its own.
 //!
 //! That PostgreSQL cannot verify tokens. The emulator sets a password for each user whose token it has
 //! verified, and logs in there as that user. As on RDS, `RESET SESSION AUTHORIZATION` and start-up
@@ -21,35 +21,35 @@ use crate::error::{Error, ErrorKind};
 use crate::postgres::admin::Admin;
 use crate::stream::Stream;
 
-/// The longest message that is read before a session is open; none comes near it.
+/// The maximum size of a message before a session is open. Real ones are far smaller.
 const LONGEST_MESSAGE: usize = 1 << 20;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// How often a login is tried whose password another emulator has changed in between.
+/// How many times a login is attempted whose password another emulator has changed meanwhile.
 const ATTEMPTS: u32 = 4;
 
-/// Where it is, and who the emulator is there.
+/// The address of the upstream, and the user of the emulator there.
 pub(crate) struct Upstream {
     config: Config,
     user: String,
-    /// The password of all users whose tokens were verified. Made for this emulator.
+    /// The password of all users whose tokens were verified. Generated for this emulator.
     password: String,
-    /// The users whose password was set.
+    /// The users whose password has been set.
     users: Mutex<HashSet<String>>,
 }
 
-/// A session that was opened, and what the server said about it.
+/// An open session, and the messages of the server up to there.
 pub(crate) struct Opened {
     pub(crate) stream: Box<dyn Stream>,
-    /// The messages that tell a client of its login, up to the first `ReadyForQuery`.
+    /// The messages that complete a client's login, up to the first `ReadyForQuery`.
     pub(crate) greeting: Vec<u8>,
 }
 
 /// Why no session was opened.
 pub(crate) enum NotOpened {
     Io,
-    /// The server's own last message.
+    /// The server's last message.
     Refused(Vec<u8>),
 }
 
@@ -76,7 +76,7 @@ fn random_password() -> Result<String, Error> {
 
 struct Message {
     kind: u8,
-    /// All of it, as it came.
+    /// All of it, unchanged.
     packet: Vec<u8>,
 }
 
@@ -89,7 +89,7 @@ impl Message {
 impl Upstream {
     pub(crate) fn parse(url: &str) -> Result<Upstream, Error> {
         let wrong = |what: &str| Error::new(ErrorKind::Setting, what);
-        // Without its cause, which may quote the password.
+        // Without the cause, which may quote the password.
         let config: Config = url.parse().map_err(|_| {
             wrong("the upstream is no URL of a PostgreSQL: write postgres://user:password@host/database")
         })?;
@@ -117,7 +117,7 @@ impl Upstream {
         &self.config
     }
 
-    /// A connection on which nothing was said yet.
+    /// A connection on which nothing has been sent.
     pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let port = self.config.get_ports().first().copied();
         let port = port.unwrap_or(DEFAULT_PORT);
@@ -147,7 +147,7 @@ impl Upstream {
         user: &[u8],
         startup: &[u8],
     ) -> Result<Opened, NotOpened> {
-        // Setting another password for this one would lock the emulator out.
+        // The emulator would lose its own access if it changed the password of its own user.
         if user == self.user.as_bytes() {
             let password = self.config.get_password().unwrap_or_default();
             return self.log_in(user, password, startup).await;
@@ -155,7 +155,7 @@ impl Upstream {
         self.set_password(admin, user, false).await;
         for _ in 1..ATTEMPTS {
             match self.log_in(user, self.password.as_bytes(), startup).await {
-                // The role was made anew, or another emulator has set a password.
+                // The role was created again, or another emulator has set a password.
                 Err(NotOpened::Refused(packet)) if is_invalid_password(&packet) => {
                     self.set_password(admin, user, true).await;
                 }
@@ -174,7 +174,7 @@ impl Upstream {
         if !again && users.contains(name) {
             return;
         }
-        // PostgreSQL gets the hash only, so that no log of statements has the password.
+        // PostgreSQL receives the hash only, so that no statement log contains the password.
         let hash = scram_sha_256(self.password.as_bytes());
         match admin
             .execute_format("ALTER ROLE %I PASSWORD %L", &[name, &hash])
@@ -204,8 +204,7 @@ impl Upstream {
     }
 }
 
-/// Answers the server's requests for a password, and returns its `AuthenticationOk` and what came
-/// before it.
+/// Answers the server's requests for a password, and returns its `AuthenticationOk` and the messages before it.
 async fn authenticate(
     stream: &mut Box<dyn Stream>,
     user: &[u8],
@@ -217,7 +216,7 @@ async fn authenticate(
         let message = read(stream).await?;
         match message.kind {
             b'E' => return Err(NotOpened::Refused(message.packet)),
-            // NegotiateProtocolVersion and notices are the client's.
+            // NegotiateProtocolVersion and notices are for the client.
             b'v' | b'N' => {
                 greeting.extend_from_slice(&message.packet);
                 continue;
@@ -279,8 +278,7 @@ fn is_invalid_password(packet: &[u8]) -> bool {
         .any(|field| field == b"C28P01")
 }
 
-/// Collects what a client is to hear until the server is ready: its settings, and the key for
-/// cancelling.
+/// Collects the messages for the client until the server is ready: its settings, and the key for cancelling.
 async fn read_until_ready(
     stream: &mut Box<dyn Stream>,
     heard: &mut Vec<u8>,

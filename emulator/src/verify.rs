@@ -1,4 +1,4 @@
-//! Whether a token is good for this server, now.
+//! Verifies a token for this server at the current time.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,21 +7,21 @@ use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::token::Token;
 
-/// The longest that AWS lets a token ask for, in seconds.
+/// The maximum validity of a token in seconds.
 const MAXIMUM_EXPIRES: u64 = 900;
 
-/// How far in the future a token's date may lie: AWS's tolerance for signatures.
+/// How far in the future a token's date may be: AWS's tolerance for signatures.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// What the server expects of a token.
+/// The values that a token must contain.
 pub(crate) struct Expectation<'a> {
     pub(crate) host: &'a str,
-    /// `None`: the token must not name one.
+    /// `None`: the token must not contain a port.
     pub(crate) port: Option<u16>,
     pub(crate) region: &'a str,
     pub(crate) service: &'a str,
     pub(crate) action: &'a str,
-    /// `None`: the token does not name one, and the action says who it is.
+    /// `None`: the token contains no user, and the action depends on the user.
     pub(crate) token_user: Option<&'a str>,
     /// The user that logs in, for the policy.
     pub(crate) user: &'a str,
@@ -29,17 +29,17 @@ pub(crate) struct Expectation<'a> {
     pub(crate) now: SystemTime,
 }
 
-/// What came out.
+/// The result of the verification.
 pub(crate) struct Judgement {
-    /// How old the token was; `None` if it says nothing readable, or comes from the future.
+    /// The token's age; `None` if its date is unreadable or in the future.
     pub(crate) age: Option<Duration>,
     pub(crate) access_key: Option<String>,
-    /// The reason, and the particulars of this token.
+    /// The reason, and details about this token.
     pub(crate) refusal: Option<(Reason, String)>,
 }
 
-/// Judges `text` as the service does: first whether it is authentic, then whether it is meant for
-/// this server and user, then its time, and last the policy.
+/// Verifies `text` in the order of the real service: its authenticity, then host, port, region and user, then
+/// the time, and the policy last.
 pub(crate) fn verify(
     text: &str,
     expected: &Expectation<'_>,
@@ -169,7 +169,7 @@ mod tests {
     use crate::credentials::Credentials;
     use crate::token::parse_timestamp;
 
-    /// Tokens of AWS's own SDKs, each judged by a server of just that endpoint.
+    /// Tokens of AWS's own SDKs, each verified by a server of exactly its endpoint.
     fn vectors() -> Vec<Value> {
         serde_json::from_str(include_str!("../tests/data/tokens.json")).unwrap()
     }

@@ -1,4 +1,4 @@
-//! The TCP connection to a client, below TLS, where each byte can be tampered with.
+//! The TCP connection to a client, below TLS, where faults are applied to each byte.
 
 use std::future::Future;
 use std::io;
@@ -13,18 +13,18 @@ use tokio::time::{Sleep, sleep};
 
 use crate::faults::WireFaults;
 
-/// A TCP connection that slices, delays or swallows what is sent over it.
+/// A TCP connection that splits, delays or drops the data that is sent over it.
 pub(crate) struct Wire {
     tcp: TcpStream,
     faults: Arc<WireFaults>,
-    /// Delays and silence are for open sessions only.
+    /// Delays and silence apply to open sessions only.
     in_session: Arc<AtomicBool>,
     delay: Option<Pin<Box<Sleep>>>,
     silent: Arc<AtomicBool>,
     reset: Arc<AtomicBool>,
 }
 
-/// What is told to a wire that is buried below TLS.
+/// Controls a wire that is wrapped in TLS.
 #[derive(Clone)]
 pub(crate) struct WireHandle {
     in_session: Arc<AtomicBool>,
@@ -34,7 +34,7 @@ pub(crate) struct WireHandle {
 
 impl Wire {
     pub(crate) fn new(tcp: TcpStream, faults: Arc<WireFaults>) -> Wire {
-        // A login is a dialogue of small packets: none shall wait for another.
+        // A login exchanges small packets, which must not be delayed by Nagle's algorithm.
         let _ = tcp.set_nodelay(true);
         Wire {
             tcp,
@@ -54,7 +54,7 @@ impl Wire {
         }
     }
 
-    /// Waits for the first byte and leaves it there; `None` if the client has gone.
+    /// Waits for the first byte without consuming it; `None` if the client has left.
     pub(crate) async fn peek(&self) -> io::Result<Option<u8>> {
         let mut first = [0];
         let count = self.tcp.peek(&mut first).await?;
@@ -69,12 +69,12 @@ impl Wire {
 }
 
 impl WireHandle {
-    /// The login is over.
+    /// Marks the end of the login.
     pub(crate) fn session_begins(&self) {
         self.in_session.store(true, Ordering::Relaxed);
     }
 
-    /// From now on nothing that is sent arrives.
+    /// Drops all data that is sent from now on.
     pub(crate) fn fall_silent(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
@@ -83,7 +83,7 @@ impl WireHandle {
         self.silent.load(Ordering::Relaxed)
     }
 
-    /// Makes the wire reset the connection when it is dropped, rather than close it.
+    /// Makes the wire reset the connection when it is dropped, instead of closing it.
     pub(crate) fn reset_at_end(&self) {
         self.reset.store(true, Ordering::Relaxed);
     }
@@ -123,7 +123,7 @@ impl AsyncWrite for Wire {
             bytes
         };
         let written = ready!(Pin::new(&mut self.tcp).poll_write(context, slice));
-        // The next piece waits anew.
+        // The delay applies to each piece of data.
         self.delay = None;
         Poll::Ready(written)
     }

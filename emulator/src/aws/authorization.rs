@@ -1,4 +1,4 @@
-//! Whether a request to STS was signed by someone who is known.
+//! Verifies the signature of a request to STS.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::credentials::Credentials;
 use crate::sigv4;
 use crate::token::parse_timestamp;
 
-/// How far a request's date may be from the server's.
+/// The maximum difference between a request's date and the server's.
 const TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
-/// The credentials that signed `request`.
+/// Returns the credentials that signed `request`.
 pub(super) fn signer(state: &State, request: &Request) -> Result<Credentials, Refused> {
     let missing = Refused::new(
         403,
@@ -113,7 +113,7 @@ pub(super) fn signer(state: &State, request: &Request) -> Result<Credentials, Re
     Ok(credentials)
 }
 
-/// The value of a header with runs of spaces made one, as it is signed.
+/// The value of a header as it is signed: with each run of spaces replaced by one.
 fn one_space(value: &str) -> String {
     value.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }

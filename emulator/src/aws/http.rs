@@ -1,4 +1,4 @@
-//! HTTP for AWS's endpoints: one port, told apart by path.
+//! HTTP for AWS's endpoints. They share one port and differ by path.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,10 +18,10 @@ use tokio::time::{sleep, timeout};
 use crate::aws::{AwsBehaviour, AwsCall, AwsService, Reply, State, metadata, sts};
 use crate::error::Error;
 
-/// More than any request of these services has.
+/// The maximum size of a request's body.
 const BODY_LIMIT: usize = 256 * 1024;
 
-/// How long a client may take for the headers of a request, and then for its body.
+/// How long a client may take to send the headers of a request, and then its body.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// The pause after a failed `accept`, which would otherwise fail again at once.
@@ -37,7 +37,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// A header as text; empty where there is none.
+    /// Returns a header as text; empty if it is missing.
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -46,7 +46,7 @@ impl Request {
     }
 }
 
-/// Takes a free port and answers on it; must be called inside the runtime.
+/// Listens on a free port. Must be called inside the runtime.
 pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
     let failed = |cause| Error::io("no port of 127.0.0.1 can be had for AWS's endpoints", cause);
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
@@ -57,8 +57,8 @@ pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
     Ok(address)
 }
 
-/// Accepts connections until the runtime ends. A failed `accept`, for instance for want of file
-/// descriptors, is logged and tried again.
+/// Accepts connections until the runtime ends. A failed `accept`, for example for want of file descriptors, is
+/// logged and retried.
 async fn accept_all(state: Arc<State>, listener: TcpListener) {
     loop {
         match listener.accept().await {
@@ -137,7 +137,7 @@ fn respond(state: &State, reply: Reply) -> Response<Full<Bytes>> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    // By the server's clock, or else hyper adds one by this machine's.
+    // The date of the server's clock. Otherwise hyper would add that of this machine.
     if let Ok(date) = HeaderValue::from_str(&super::http_date(state.clock.now())) {
         response.headers_mut().insert(DATE, date);
     }

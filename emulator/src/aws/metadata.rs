@@ -1,4 +1,4 @@
-//! Credentials of the machine: the container endpoint and EC2's metadata service.
+//! Credentials of the machine: the container credentials endpoint and EC2's metadata service.
 
 use crate::aws::http::Request;
 use crate::aws::{ACCOUNT, INSTANCE_ROLE, Issued, Reply, State, timestamp};
@@ -6,14 +6,14 @@ use crate::aws::{ACCOUNT, INSTANCE_ROLE, Issued, Reply, State, timestamp};
 /// The path of the container endpoint.
 pub(super) const CONTAINER_PATH: &str = "/container-credentials";
 
-/// In a request for a token how long it shall live, and in the answer how long it does.
+/// The lifetime of a metadata token: requested by the client, and returned by the service.
 pub(super) const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
 const TOKEN_PATH: &str = "/latest/api/token";
 const REGION_PATH: &str = "/latest/meta-data/placement/region";
 const ROLES_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// Answers the container endpoint.
+/// Answers a request to the container endpoint.
 pub(super) fn container(state: &State, request: &Request) -> Reply {
     if request.header("authorization") != state.container_authorization_token() {
         return Reply::text(401, "the authorization token is missing or wrong");
@@ -26,7 +26,7 @@ pub(super) fn container(state: &State, request: &Request) -> Reply {
     ))
 }
 
-/// Answers the metadata service, version 2: everything but the token itself needs the token.
+/// Answers a request to the metadata service, version 2. Every request but that for a token requires one.
 pub(super) fn answer(state: &State, request: &Request) -> Reply {
     if request.path == TOKEN_PATH {
         return token(state, request);
@@ -65,7 +65,7 @@ fn instance_role_arn() -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{INSTANCE_ROLE}")
 }
 
-/// The fields that both endpoints share. None of the values has a character that JSON escapes.
+/// The fields that both endpoints return. No value contains a character that JSON escapes.
 fn credentials(issued: &Issued) -> String {
     format!(
         r#""AccessKeyId":"{}","SecretAccessKey":"{}","Token":"{}","Expiration":"{}""#,

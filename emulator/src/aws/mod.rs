@@ -1,4 +1,4 @@
-//! AWS's own endpoints beside the database, for clients that fetch their credentials.
+//! The endpoints of AWS from which clients fetch credentials.
 
 mod authorization;
 mod http;
@@ -21,16 +21,16 @@ use crate::error::Error;
 use crate::server::Millis;
 use crate::sigv4;
 
-/// How many calls are remembered.
+/// The number of calls that are kept.
 const KEPT_CALLS: usize = 10_000;
 
-/// The role that the container and the metadata service hand out credentials of.
+/// The role whose credentials the container endpoint and the metadata service return.
 const INSTANCE_ROLE: &str = "emulator-instance";
 
-/// The account that everything belongs to.
+/// The account that owns all roles and users.
 const ACCOUNT: &str = "123456789012";
 
-/// Which of AWS's endpoints.
+/// One of AWS's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AwsService {
@@ -42,57 +42,58 @@ pub enum AwsService {
     Metadata,
 }
 
-/// How an endpoint answers.
+/// How an endpoint responds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AwsBehaviour {
-    /// Rightly and at once.
+    /// Correctly and without delay.
     #[default]
     Normal,
-    /// Rightly, so much later.
+    /// Correctly, after this delay.
     Slow(Duration),
-    /// With an error of its own (500).
+    /// With an internal error (500).
     Failing,
-    /// With the error that asks for fewer calls.
+    /// With the error by which AWS throttles its callers.
     Throttled,
-    /// With the right answer, backwards.
+    /// With the correct body, reversed.
     Garbled,
 }
 
-/// One call of an endpoint. It never holds a secret.
+/// One call of an endpoint. It never contains a secret.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AwsCall {
-    /// Which endpoint was called.
+    /// The endpoint.
     pub service: AwsService,
     /// The action of STS, or the path.
     pub action: String,
     /// The parameters of STS, such as `RoleArn` and `ExternalId`, without tokens.
     pub parameters: HashMap<String, String>,
-    /// The HTTP status that was answered.
+    /// The HTTP status of the response.
     pub status: u16,
 }
 
-/// AWS's endpoints on loopback, over HTTP. Whatever credentials they hand out, the emulator accepts
-/// until they expire.
+/// AWS's endpoints on loopback, over HTTP. The emulator accepts the credentials that they return until these
+/// expire.
 pub struct AwsEndpoints {
     address: SocketAddr,
     state: Arc<State>,
 }
 
-/// What the endpoints share.
+/// The state that the endpoints share.
 pub(crate) struct State {
     clock: Arc<Clock>,
     keyring: Arc<Keyring>,
     region: String,
     behaviours: Mutex<HashMap<AwsService, AwsBehaviour>>,
     calls: Mutex<Calls>,
-    /// Zero: what the caller asks for, or the service's default.
+    /// The lifetime of credentials. Zero means what the caller requests, or the service's default.
     lifetime: Millis,
-    /// Role ARN to the external id that its trust policy asks for; empty: every role may be assumed.
+    /// The external id that each role's trust policy requires, by role ARN. If empty, every role can be
+    /// assumed.
     roles: Mutex<HashMap<String, Option<String>>>,
     issued: AtomicU64,
-    /// Makes the secrets of two emulators different.
+    /// Makes the secrets of two emulators differ.
     seed: String,
 }
 
@@ -103,7 +104,7 @@ struct Calls {
 }
 
 impl AwsEndpoints {
-    /// Starts to listen on a free port; must be called inside the runtime.
+    /// Listens on a free port. Must be called inside the runtime.
     pub(crate) fn start(
         clock: Arc<Clock>,
         keyring: Arc<Keyring>,
@@ -126,7 +127,7 @@ impl AwsEndpoints {
         Ok(AwsEndpoints { address, state })
     }
 
-    /// The URL of STS, for `AWS_ENDPOINT_URL_STS` or an `endpoint_url`.
+    /// The URL of STS, for `AWS_ENDPOINT_URL_STS` or a profile's `endpoint_url`.
     pub fn sts_url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -136,12 +137,12 @@ impl AwsEndpoints {
         format!("http://{}{}", self.address, metadata::CONTAINER_PATH)
     }
 
-    /// What the container endpoint expects: for `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+    /// The authorization token that the container endpoint requires, for `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
     pub fn container_authorization_token(&self) -> String {
         self.state.container_authorization_token()
     }
 
-    /// What a program's environment says where it is to have the credentials of a container: for
+    /// The environment variables of a program that fetches the credentials of a container, for
     /// [`Command::envs`](std::process::Command::envs).
     pub fn container_environment(&self) -> [(&'static str, String); 2] {
         [
@@ -161,30 +162,30 @@ impl AwsEndpoints {
         format!("http://{}", self.address)
     }
 
-    /// How long credentials that are handed out from now on live. Default: as long as the caller
-    /// asks for, else an hour. Cut to whole seconds, since that is how AWS tells their end.
+    /// Sets the lifetime of credentials that are issued from now on. Default: what the caller requests, or else
+    /// an hour. Truncated to whole seconds, the resolution in which AWS returns their expiry.
     pub fn set_credential_lifetime(&self, lifetime: Duration) {
         self.state.lifetime.set(lifetime);
     }
 
-    /// How an endpoint answers from now on. Default: [`AwsBehaviour::Normal`].
+    /// Sets how an endpoint responds from now on. Default: [`AwsBehaviour::Normal`].
     pub fn set_behaviour(&self, service: AwsService, behaviour: AwsBehaviour) {
         lock(&self.state.behaviours).insert(service, behaviour);
     }
 
-    /// Lets a role be assumed, and only those that were named so; `external_id` is what its trust
-    /// policy asks for. Default: every role may be assumed.
+    /// Allows a role to be assumed, and rejects all roles that were not allowed this way. Its trust policy
+    /// requires `external_id`. Default: every role can be assumed.
     pub fn trust_role(&self, role_arn: impl Into<String>, external_id: Option<&str>) {
         lock(&self.state.roles).insert(role_arn.into(), external_id.map(str::to_owned));
     }
 
-    /// How many requests an endpoint has had, whatever it answered.
+    /// The number of requests that an endpoint has received, whatever the response.
     pub fn requests(&self, service: AwsService) -> usize {
         let calls = lock(&self.state.calls);
         calls.count.get(&service).copied().unwrap_or(0)
     }
 
-    /// The requests so far, the oldest first; the latest 10,000 if there were more.
+    /// The requests so far, oldest first. The latest 10,000 are kept.
     pub fn calls(&self) -> Vec<AwsCall> {
         lock(&self.state.calls).latest.iter().cloned().collect()
     }
@@ -215,7 +216,7 @@ impl State {
         calls.latest.push_back(call);
     }
 
-    /// Makes temporary credentials of `principal`, which are accepted from now until their end.
+    /// Issues temporary credentials of `principal`, which are accepted until they expire.
     fn issue(&self, principal: &str, asked: Option<Duration>) -> Issued {
         let number = self.issued.fetch_add(1, Ordering::Relaxed);
         let secret =
@@ -229,7 +230,7 @@ impl State {
         };
         let end = OffsetDateTime::from(self.clock.now() + lifetime);
         let end = end.replace_nanosecond(0).unwrap_or(end);
-        // Characters that must be encoded in a URL are in it, as in real ones, and its length is theirs.
+        // As long as a real one, and with characters that must be encoded in a URL.
         let session_token = format!(
             "IQoJb3JpZ2luX2VjE//{}+/{}==",
             secret("a").repeat(4),
@@ -258,26 +259,26 @@ impl State {
         sigv4::hash(format!("{}/metadata", self.seed).as_bytes())
     }
 
-    /// Says nothing to anybody, but differs from request to request.
+    /// A value without a meaning that differs in each response.
     fn request_id(&self) -> String {
         let count = lock(&self.calls).count.values().sum::<usize>();
         format!("00000000-0000-4000-8000-{count:012}")
     }
 }
 
-/// Credentials as they are handed out.
+/// Credentials as an endpoint returns them.
 struct Issued {
     credentials: Credentials,
     session_token: String,
     expiration: String,
 }
 
-/// What is answered.
+/// The response to a request.
 struct Reply {
     status: u16,
     content_type: &'static str,
     body: String,
-    /// How many seconds a token of the metadata service lives.
+    /// The lifetime in seconds of a token of the metadata service.
     token_ttl: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! The Security Token Service, in its query protocol.
+//! The Security Token Service, with its query protocol.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Refused {
     }
 }
 
-/// What a request asks for, without secrets.
+/// The parameters of a request, without secrets.
 pub(super) fn describe(request: &Request) -> (String, HashMap<String, String>) {
     let mut parameters = parameters(request);
     parameters.retain(|name, _| !SECRET_PARAMETERS.contains(&name.as_str()));
@@ -87,12 +87,12 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
     }
 }
 
-/// The answer of a service that is down.
+/// The response of a service that is down.
 pub(super) fn failing(state: &State) -> Reply {
     Refused::new(500, "InternalFailure", "An internal error occurred").reply(state)
 }
 
-/// The answer of a service that is asked too often.
+/// The response of a service that throttles its callers.
 pub(super) fn throttled(state: &State) -> Reply {
     Refused::new(400, "Throttling", "Rate exceeded").reply(state)
 }
@@ -144,7 +144,7 @@ fn caller_identity(signer: &Credentials) -> String {
     )
 }
 
-/// The role that a caller wants to take.
+/// The role that a caller wants to assume.
 struct Role<'a> {
     arn: &'a str,
     name: &'a str,
@@ -213,7 +213,7 @@ fn required<'a>(parameters: &'a HashMap<String, String>, name: &str) -> Result<&
     }
 }
 
-/// Parameters come in the body of a POST, or in the query.
+/// Parameters are in the body of a POST, or in the query.
 fn parameters(request: &Request) -> HashMap<String, String> {
     form_urlencoded::parse(request.query.as_bytes())
         .chain(form_urlencoded::parse(&request.body))

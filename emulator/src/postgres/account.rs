@@ -1,4 +1,4 @@
-//! Which account PostgreSQL runs under: it refuses to be root.
+//! The account that PostgreSQL runs under. It refuses to run as root.
 
 use std::io;
 use std::os::unix::fs::chown;
@@ -8,15 +8,15 @@ use std::process::Command;
 
 use crate::error::{Error, ErrorKind};
 
-/// Accounts to drop to, the one with the least to lose first.
+/// Accounts to use instead of root, the one with the fewest rights first.
 const UNPRIVILEGED: [&str; 2] = ["nobody", "postgres"];
 
 /// The account of PostgreSQL's processes and files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Account {
-    /// The one that this process runs under.
+    /// The account of this process.
     Own,
-    /// Another one, because this process runs as root.
+    /// Another account, because this process runs as root.
     Other {
         /// Its user id.
         uid: u32,
@@ -47,14 +47,14 @@ impl Account {
             })
     }
 
-    /// A command that will run under this account.
+    /// Returns a command that runs under this account.
     pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         if let Account::Other { uid, gid } = self {
             command.uid(uid).gid(gid);
         }
-        // The caller's folder may be closed to this account, and settings of libpq or of PostgreSQL
-        // in the environment are meant for others.
+        // This account may not be able to read the caller's folder. The environment's settings of libpq or
+        // PostgreSQL are not meant for the emulator.
         command.current_dir("/");
         for variable in ["PGDATA", "PGHOST", "PGPORT", "PGUSER", "PGOPTIONS", "PGTZ"] {
             command.env_remove(variable);
@@ -62,7 +62,7 @@ impl Account {
         command
     }
 
-    /// Makes `path` this account's.
+    /// Makes this account the owner of `path`.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         match self {
             Account::Own => Ok(()),

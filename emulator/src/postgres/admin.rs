@@ -9,9 +9,9 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::template::SUPERUSER;
 
-/// Whether a role is a member of `rds_iam`, directly or through others. `pg_has_role` would not do:
-/// it says yes to every superuser, and `pg_hba.conf` does not. The name is
-/// compared by its bytes: PostgreSQL reads the bytes of a start-up packet in no encoding either.
+/// Whether a role is a member of `rds_iam`, directly or through other roles. `pg_has_role` returns true for
+/// every superuser, unlike `pg_hba.conf`. The name is compared by its bytes, since PostgreSQL reads start-up
+/// packets without an encoding as well.
 const MEMBERSHIP: &str = "\
 WITH RECURSIVE held (oid) AS (
     SELECT oid FROM pg_roles WHERE namesend(rolname) = $1
@@ -21,17 +21,17 @@ WITH RECURSIVE held (oid) AS (
 SELECT EXISTS (SELECT FROM held), \
     EXISTS (SELECT FROM held JOIN pg_roles USING (oid) WHERE rolname = 'rds_iam')";
 
-/// One connection, opened when it is first needed and again after it was lost.
+/// One connection, opened on first use and again after it was lost.
 pub(crate) struct Admin {
     state: Mutex<State>,
 }
 
-/// What a user is to RDS.
+/// How RDS treats a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccountStatus {
-    /// There is no such role.
+    /// The role does not exist.
     Unknown,
-    /// A role that logs in by password, if at all.
+    /// A role that can log in by password only.
     Other,
     /// A member of `rds_iam`, which logs in with a token.
     IamMember,
@@ -57,14 +57,14 @@ impl Admin {
         }
     }
 
-    /// Talks to another server from now on.
+    /// Uses another server from now on.
     pub(crate) async fn switch_to(&self, socket_folder: &Path) {
         let mut state = self.state.lock().await;
         state.config = config(socket_folder);
         state.session = None;
     }
 
-    /// How `user` logs in.
+    /// Returns how `user` logs in.
     pub(crate) async fn status(&self, user: &[u8]) -> Result<AccountStatus, Error> {
         let failed = |error| sql_error("the members of rds_iam could not be looked up", &error);
         let session = self.session().await?;
@@ -91,7 +91,7 @@ impl Admin {
             .map_err(|error| sql_error("PostgreSQL refused the statement", &error))
     }
 
-    /// Runs `statement` with its `%I` and `%L` filled in by PostgreSQL, which quotes them.
+    /// Runs `statement`. PostgreSQL fills in `%I` and `%L` and quotes them.
     pub(crate) async fn execute_format(
         &self,
         statement: &str,
@@ -125,7 +125,7 @@ impl Admin {
         }
         let failed = |error| sql_error("the emulator could not log in to its PostgreSQL", &error);
         let (client, connection) = state.config.connect(NoTls).await.map_err(failed)?;
-        // It ends with the client, or with the server.
+        // The task ends with the client, or with the server.
         tokio::spawn(connection);
         let membership = client.prepare(MEMBERSHIP).await.map_err(failed)?;
         let session = Arc::new(Session { client, membership });

@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are.
+//! Finds PostgreSQL's programs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::error::{Error, ErrorKind};
 
-/// Names the folder that holds `postgres` and `initdb`, before any other place is searched.
+/// The folder that contains `postgres` and `initdb`. It takes precedence over all other places.
 const VARIABLE: &str = "RDS_IAM_EMULATOR_PG_BIN";
 
 /// Folders of installations that are not on the PATH; `*` stands for a version.
@@ -24,7 +24,7 @@ const PLACES: [&str; 7] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
     folder: PathBuf,
-    /// As the server tells it: `postgres (PostgreSQL) 15.18`.
+    /// As the server prints it: `postgres (PostgreSQL) 15.18`.
     pub(crate) version: String,
 }
 
@@ -88,7 +88,7 @@ fn told_by_pg_config() -> Option<PathBuf> {
     Some(PathBuf::from(folder.trim()))
 }
 
-/// The folders that a pattern with one `*` stands for, the highest version first.
+/// The folders that match a pattern with one `*`, the highest version first.
 fn newest_first(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else {
         return Vec::new();

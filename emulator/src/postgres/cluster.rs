@@ -1,4 +1,4 @@
-//! One PostgreSQL, or two after a failover.
+//! One PostgreSQL server, or two after a failover.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::postgres::account::Account;
 use crate::postgres::binaries::Binaries;
 use crate::postgres::template::{self, SUPERUSER};
 
-/// A writer and, after a failover, the reader that was the writer before.
+/// A writer and, after a failover, a reader that was the writer before.
 pub(crate) struct Cluster {
     root: PathBuf,
     binaries: Binaries,
@@ -26,7 +26,7 @@ struct Nodes {
 }
 
 impl Cluster {
-    /// Starts a server below `root`, which is removed when the cluster goes. `hba` replaces the
+    /// Starts a server below `root`, which is removed when the cluster is dropped. `hba` replaces the
     /// template's `pg_hba.conf`.
     pub(crate) fn start(
         root: &Path,
@@ -36,7 +36,7 @@ impl Cluster {
         settings: Vec<(String, String)>,
     ) -> Result<Cluster, Error> {
         let folder = make_folder(root, "1", account)?;
-        // First of all, so that its supervisor sees to the folder from now on.
+        // Created first, so that its supervisor removes the folder from here on.
         let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
         template::copy_to(&writer.data(), &binaries, account)?;
         if let Some(hba) = hba {
@@ -81,8 +81,8 @@ impl Cluster {
         nodes.reader.as_ref().map_or(Ok(()), Postgres::start)
     }
 
-    /// Makes another server the writer, with all data of the one before, which comes back as its
-    /// standby: it answers, and takes no writes.
+    /// Makes another server the writer, with all data of the previous one. The previous one returns as its
+    /// read-only standby.
     pub(crate) fn fail_over(&self) -> Result<(), Error> {
         let mut nodes = self.nodes();
         nodes.writer.stop()?;
@@ -102,7 +102,7 @@ impl Cluster {
                 )?
             }
         };
-        // The old writer was stopped in order, so a copy of its files is the whole truth.
+        // The previous writer was shut down cleanly, so a copy of its files is complete.
         let failed = |cause| {
             Error::io(
                 "the writer's data could not be copied for a failover",
@@ -128,7 +128,7 @@ impl Cluster {
         let signal = data.join("standby.signal");
         fs::write(&signal, "")?;
         self.account.own(&signal)?;
-        // The last of several lines wins.
+        // PostgreSQL uses the last line of several.
         let mut settings = OpenOptions::new()
             .append(true)
             .open(data.join("postgresql.auto.conf"))?;
@@ -147,7 +147,7 @@ impl Cluster {
 fn make_folder(root: &Path, name: &str, account: Account) -> Result<PathBuf, Error> {
     let folder = root.join(name);
     let made = match fs::create_dir(&folder) {
-        // Left by a failover that failed.
+        // Left over from a failed failover.
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     };

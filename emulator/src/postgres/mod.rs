@@ -1,4 +1,4 @@
-//! A real PostgreSQL behind the emulator: on a Unix socket only, in a temporary folder.
+//! A real PostgreSQL behind the emulator, on a Unix socket in a temporary folder.
 
 pub(crate) mod account;
 pub(crate) mod admin;
@@ -19,10 +19,10 @@ use crate::postgres::account::Account;
 use crate::postgres::binaries::Binaries;
 use crate::postgres::supervisor::Supervisor;
 
-/// How long a server may take to start: a recovery on a busy machine included.
+/// How long a server may take to start, including a recovery on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a starting server is looked at.
+/// The interval at which a starting server is checked.
 const START_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One PostgreSQL server.
@@ -32,8 +32,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Prepares a server in `folder`, which exists; its cluster must be in `data` before it starts.
-    /// `root` is removed with all that is in it when the server goes.
+    /// Prepares a server in the existing folder `folder`. Its cluster must be in `data` before it starts.
+    /// `root` and its content are removed when the server is dropped.
     pub(crate) fn new(
         root: &Path,
         folder: &Path,
@@ -68,7 +68,7 @@ impl Postgres {
         })
     }
 
-    /// The folder of its socket, as libpq takes it for `host`.
+    /// The folder of its socket, for libpq's `host`.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -77,9 +77,9 @@ impl Postgres {
         self.folder.join("data")
     }
 
-    /// Starts it and waits until it takes connections.
+    /// Starts the server and waits until it accepts connections.
     pub(crate) fn start(&self) -> Result<(), Error> {
-        // What an earlier run wrote says nothing about this one.
+        // The log of an earlier run says nothing about this one.
         let log_start = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
         self.supervisor
             .lock()
@@ -121,7 +121,7 @@ impl Postgres {
         }
     }
 
-    /// Stops it in order, sessions cut off, and waits until it is gone.
+    /// Stops the server cleanly, which ends its sessions, and waits until it has ended.
     pub(crate) fn stop(&self) -> Result<(), Error> {
         self.supervisor
             .lock()
@@ -133,7 +133,7 @@ impl Postgres {
         self.folder.join("log")
     }
 
-    /// Whether the server says so itself, in the last line of its lock file.
+    /// Whether the server reports that it is ready, in the last line of its lock file.
     fn is_ready(&self) -> bool {
         fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| {
             text.lines()
@@ -143,7 +143,7 @@ impl Postgres {
     }
 }
 
-/// Nothing survives the emulator, so nothing is made durable.
+/// The data does not outlive the emulator, so nothing is made durable.
 const SETTINGS: [(&str, &str); 11] = [
     ("listen_addresses", ""),
     ("fsync", "off"),

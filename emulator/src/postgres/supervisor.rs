@@ -1,4 +1,4 @@
-//! The process that runs a server and outlives this one for as long as cleaning up takes.
+//! The process that runs a PostgreSQL server and cleans up after this process has ended.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -9,10 +9,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::account::Account;
 
-/// A shell that starts and stops one server on order, and stops it and removes its folder when the
-/// orders end, because this process dropped it or is gone.
+/// A shell that starts and stops one server on command. When its standard input ends, because this process
+/// dropped it or has ended, it stops the server and removes its folder.
 pub(crate) struct Supervisor {
-    /// The process that gives the orders.
+    /// The process that sends the commands.
     owner: u32,
     child: Child,
     orders: ChildStdin,
@@ -32,8 +32,8 @@ impl Supervisor {
             .args(["-c", include_str!("supervisor.sh"), "supervisor"])
             .args([root, log])
             .args(server)
-            // A group of its own: Ctrl-C in a terminal is for the program in front, and the supervisor
-            // then hears of its end through the pipe.
+            // A process group of its own: Ctrl-C in a terminal ends only the program in front. The supervisor
+            // then sees the end of its pipe.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -55,7 +55,7 @@ impl Supervisor {
         }
     }
 
-    /// Has the server started, if it is not running.
+    /// Starts the server, if it is not running.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         if !self.running {
             self.order("start")?;
@@ -64,7 +64,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Stops the server, if it is running, and returns when it is gone.
+    /// Stops the server, if it is running, and waits until it has ended.
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
         if !self.running {
             return Ok(());
@@ -92,12 +92,11 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // A process that was forked off from the owner has a copy of this, and no say.
+        // A forked child has a copy of this and must not stop the server.
         if std::process::id() != self.owner {
             return;
         }
-        // Said rather than left to the closing pipe: a process that was forked off from this one
-        // may hold the pipe open.
+        // An explicit command, because a forked child may keep the pipe open.
         let _ = self.order("quit");
         let _ = self.child.wait();
     }

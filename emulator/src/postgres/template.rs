@@ -1,4 +1,4 @@
-//! A cluster that is made once per machine, user and PostgreSQL, and copied for each emulator.
+//! A cluster that is created once per machine, account and PostgreSQL version, and copied for each emulator.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,11 +11,11 @@ use crate::postgres::account::Account;
 use crate::postgres::binaries::Binaries;
 use crate::sigv4;
 
-/// The superuser that owns the cluster, named as on RDS, where customers do not get it either.
+/// The superuser that owns the cluster, named as on RDS, where customers cannot use it either.
 pub(crate) const SUPERUSER: &str = "rdsadmin";
 
-/// How the cluster is made. Small WAL segments, because the one that a new cluster has is otherwise
-/// nearly half of all that is copied.
+/// The options of `initdb`. WAL segments are small, because the first one would otherwise be nearly half of
+/// what is copied.
 const INITDB: [&str; 6] = [
     "--auth=trust",
     "--encoding=UTF8",
@@ -25,9 +25,9 @@ const INITDB: [&str; 6] = [
     "--no-instructions",
 ];
 
-/// Who is let in how. The emulator has verified the members of `rds_iam` before it opens a
-/// connection for them, and lets nobody in as the superuser; all others PostgreSQL asks for their
-/// password itself (`md5` means SCRAM where the password is stored that way).
+/// The `pg_hba.conf`. The emulator has verified members of `rds_iam` before it opens a connection for them, and
+/// admits no client as the superuser. PostgreSQL itself asks all other users for a password (`md5` means SCRAM
+/// if the password is stored that way).
 const HBA: &str = "\
 local all rdsadmin trust
 local replication rdsadmin trust
@@ -35,20 +35,20 @@ local all +rds_iam trust
 local all all md5
 ";
 
-/// The same where everyone logs in with a token.
+/// The same for a service whose users all log in with a token.
 pub(crate) const HBA_WITHOUT_PASSWORDS: &str = "\
 local all all trust
 local replication rdsadmin trust
 ";
 
-/// Roles that RDS has in every new database.
+/// Roles that exist in every new RDS database.
 const ROLES: &str = "\
 CREATE ROLE rds_superuser;
 CREATE ROLE rds_iam;
 CREATE ROLE rds_replication;
 ";
 
-/// Copies the template to `target`, which must not exist; makes it first if there is none yet.
+/// Copies the template to `target`, which must not exist. Creates the template first if there is none.
 pub(crate) fn copy_to(target: &Path, binaries: &Binaries, account: Account) -> Result<(), Error> {
     let failed = |cause| Error::io("the cluster could not be copied from its template", cause);
     match cache_folder() {
@@ -56,23 +56,23 @@ pub(crate) fn copy_to(target: &Path, binaries: &Binaries, account: Account) -> R
             let template = ready(&cache, binaries, account)?;
             copy(&template, target, account).map_err(failed)
         }
-        // Someone else's folder stands where ours should be: do without.
+        // The folder belongs to another user, so no template is kept.
         None => make(target, binaries, account),
     }
 }
 
-/// The folder of the templates, if it is this user's.
+/// The folder of the templates, if this user owns it.
 fn cache_folder() -> Option<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let folder = std::env::temp_dir().join(format!("rds-iam-emulator-{uid}"));
-    // Others may pass through, for the account that PostgreSQL runs under, but not look or write.
+    // The account of PostgreSQL must be able to pass through, and other users must not read or write.
     let _ = fs::DirBuilder::new().mode(0o711).create(&folder);
     let metadata = fs::symlink_metadata(&folder).ok()?;
     let ours = metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0;
     ours.then_some(folder)
 }
 
-/// The template in `cache`, made by whoever comes first.
+/// Returns the template in `cache`. The first process that needs it creates it.
 fn ready(cache: &Path, binaries: &Binaries, account: Account) -> Result<PathBuf, Error> {
     let failed = |cause| {
         Error::io(
@@ -80,7 +80,7 @@ fn ready(cache: &Path, binaries: &Binaries, account: Account) -> Result<PathBuf,
             cause,
         )
     };
-    // All that goes into a template is part of its name: a change of any makes another one.
+    // The name contains everything that the template is made from, so that a change creates another one.
     let contents = format!(
         "{}\n{account:?}\n{INITDB:?}\n{HBA}{ROLES}",
         binaries.version
@@ -95,7 +95,7 @@ fn ready(cache: &Path, binaries: &Binaries, account: Account) -> Result<PathBuf,
     if template.is_dir() {
         return Ok(template);
     }
-    // Made beside its place and then renamed, so that a half-made one is never copied.
+    // Created under another name and then renamed, so that an incomplete one is never copied.
     let making = cache.join(format!("{name}.new"));
     match fs::remove_dir_all(&making) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -106,7 +106,7 @@ fn ready(cache: &Path, binaries: &Binaries, account: Account) -> Result<PathBuf,
     Ok(template)
 }
 
-/// Makes a cluster in `target`.
+/// Creates a cluster in `target`.
 fn make(target: &Path, binaries: &Binaries, account: Account) -> Result<(), Error> {
     let failed = |cause| Error::io(format!("no cluster could be made in {target:?}"), cause);
     fs::DirBuilder::new()
@@ -147,7 +147,7 @@ fn run(command: &mut std::process::Command, input: &str, name: &str) -> Result<(
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that has died says more on its standard error than a broken pipe does.
+        // If the program has ended, its standard error says more than a broken pipe.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child
@@ -160,7 +160,7 @@ fn run(command: &mut std::process::Command, input: &str, name: &str) -> Result<(
     Err(failed(format!("{}: {}", output.status, messages.trim())))
 }
 
-/// Copies a folder and all that is in it.
+/// Copies a folder and its content.
 pub(crate) fn copy(source: &Path, target: &Path, account: Account) -> io::Result<()> {
     let metadata = fs::symlink_metadata(source)?;
     if metadata.is_dir() {
