@@ -1,8 +1,8 @@
 //! The only reader of time.
 //!
-//! A token's end is a date, so it is judged by the wall clock; but wall clocks step, and a monotonic
-//! clock stands still while a machine sleeps. Everything here therefore reads both, and what is
-//! judged with them ends when *either* says so.
+//! A token's expiry is a date, so the wall clock decides. But wall clocks step, and a monotonic clock stands
+//! still while a machine is suspended. So everything here reads both, and a deadline has passed as soon as
+//! *either* clock has passed it.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -72,14 +72,14 @@ impl fmt::Debug for Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Moment {
-    /// The date, which is what is signed and what AWS looks at. It may jump either way.
+    /// The wall clock, whose date is signed and checked by AWS. It may jump in either direction.
     pub wall: SystemTime,
-    /// Time that only goes forward, but may stand still while the machine sleeps.
+    /// The monotonic clock, which may stand still while the machine is suspended.
     pub monotonic: Instant,
 }
 
 impl Moment {
-    /// Whether either clock has come to `end`.
+    /// Returns whether either clock has reached `end`.
     #[inline]
     pub fn has_reached(&self, end: &Moment) -> bool {
         self.monotonic >= end.monotonic || self.wall >= end.wall
@@ -161,7 +161,7 @@ impl ManualClock {
         ManualClock(Arc::new(Mutex::new(Moment { wall, monotonic })))
     }
 
-    /// The clock to hand to what is tested; it follows this one.
+    /// Returns the clock to use in the code under test. It follows this one.
     pub fn clock(&self) -> Clock {
         Clock(Source::Manual(self.0.clone()))
     }

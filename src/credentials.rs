@@ -34,7 +34,7 @@ use crate::token;
 /// The session name of an assumed role for which none is configured. CloudTrail shows it.
 const DEFAULT_SESSION_NAME: &str = "diesel-rds-iam";
 
-/// A source that hands out credentials that end within a token's life is not asked more often.
+/// The minimum interval between requests to a source whose credentials expire within a token's lifetime.
 const LEAST_TIME_BETWEEN_FETCHES: Duration = Duration::from_secs(10);
 
 /// A role to assume by STS before tokens are signed.
@@ -118,7 +118,7 @@ impl Identity {
     }
 
     async fn ask(&self, region: Option<&str>) -> Result<Credentials, Error> {
-        // The guard must be gone before the await.
+        // The guard must be dropped before the await.
         let held = self.provider.lock().clone();
         let provider = match held {
             Some(provider) => provider,

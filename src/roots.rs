@@ -52,7 +52,7 @@ impl Roots {
     /// proxy, `iam_host` has to name the proxy, or `sslrootcert` the roots.
     pub(crate) fn carried(endpoint: &Endpoint) -> Result<Roots, Error> {
         let name = endpoint.host_name();
-        // Where the database is decides; the region in its name comes before one that was set.
+        // The database's location decides, so the region in its name takes precedence over a configured one.
         let Some(region) = name.region.or(endpoint.region()) else {
             return Ok(Roots::Carried(RDS));
         };
@@ -145,8 +145,8 @@ fn corrupt() -> Error {
     )
 }
 
-/// Whether `der` is a sequence as long as it says. A certificate that was cut short is not; what it
-/// says is for the TLS library to judge.
+/// Whether `der` is a sequence of the length that it states. A truncated certificate is not. The TLS library
+/// checks its content.
 fn is_one_sequence(der: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     match der {

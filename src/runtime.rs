@@ -93,7 +93,7 @@ impl Runtime {
     pub(crate) fn probe(&self) -> Probe {
         let (sender, answer) = mpsc::sync_channel(1);
         self.spawn(async move {
-            // An error says that the caller no longer waits.
+            // An error means that the caller no longer waits.
             let _ = sender.send(());
         });
         Probe(answer)

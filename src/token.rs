@@ -52,7 +52,7 @@ impl Schedule {
         refresh_after: 1000,
     };
 
-    /// Ahead of the end, or only at it.
+    /// Starts a refresh ahead of the expiry, or only at it.
     pub(crate) fn new(refresh_ahead: bool) -> Schedule {
         match refresh_ahead {
             true => Schedule::ahead(),

@@ -17,7 +17,7 @@ use crate::runtime::{self, InPoll};
 use crate::sign;
 use crate::token::{Schedule, Token};
 
-/// After a new token was refused, credentials are fetched anew no sooner than this after the last time. The
+/// After a new token was refused, credentials are fetched again no sooner than this after the last time. The
 /// interval doubles each time, since most refusals have another cause.
 const SHORTEST_RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -46,11 +46,11 @@ struct Fetching {
     in_poll: InPoll,
 }
 
-/// When credentials were fetched anew because new tokens were refused.
+/// When credentials were fetched again because new tokens were refused.
 #[derive(Default)]
 struct Recheckings {
     last: Option<Moment>,
-    /// Since a login worked that had been refused.
+    /// How many times in a row, without a login that succeeded in between.
     consecutive: u32,
 }
 
@@ -91,7 +91,7 @@ impl Signer {
         let now = self.clock.now();
         let token = self.presign(endpoint, &region, &held, &now)?;
         match (failure, current) {
-            // Signed with the credentials of before, it ends no later than the one there is.
+            // Signed with the earlier credentials, a new token would expire no later than the current one.
             (Some(failure), Some(current)) if token.usable_until() <= current.usable_until() => {
                 Err(failure)
             }
@@ -163,8 +163,8 @@ impl Signer {
         })
     }
 
-    /// Credentials to sign with. Those of before, which end within a token's life, where no others
-    /// can be had; then with the reason why.
+    /// Returns credentials to sign with. If no others are available, these are the held ones, which expire
+    /// within a token's lifetime; then with the reason.
     async fn credentials(
         &self,
         region: &str,
@@ -292,13 +292,13 @@ impl Signer {
             fetching.thread.store(thread, Ordering::Relaxed);
             let fetched = fetch.await;
             if let Err(error) = &fetched {
-                tracing::debug!(%error, "credentials could not be fetched anew after a refused login");
+                tracing::debug!(%error, "credentials could not be fetched again after a refused login");
             }
             refresh.complete(fetched, &clock.now());
         }))
     }
 
-    /// A login worked that had been refused before.
+    /// Called when a login succeeds that was refused before.
     fn recovered(&self) {
         self.recheck.lock().consecutive = 0;
     }

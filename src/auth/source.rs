@@ -72,7 +72,7 @@ pub(crate) type Recheck = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What a token is signed with, for messages.
 #[derive(Debug)]
 pub(crate) struct Provenance {
-    /// `None` before the first token, where it comes from the AWS configuration.
+    /// `None` before the first token, if the region comes from the AWS configuration.
     pub(crate) region: Option<String>,
     /// Where the credentials come from, as configured and, after the first token, as found.
     pub(crate) credentials: String,
@@ -324,7 +324,7 @@ impl TokenSource {
                 self.0.cache.discard(&refused.token);
             }
             if let Some(recheck) = self.0.fetch.refused() {
-                // Without a thread there is no check, and the next refusal asks for another.
+                // Without a thread there is no check, and the next refusal requests another.
                 if let Ok(runtime) = self.0.shared.runtime() {
                     runtime.spawn(recheck);
                 }

@@ -25,7 +25,7 @@ impl Classification {
         self.kind
     }
 
-    /// The error for a login that failed in this way.
+    /// Returns the error for a login that failed in this way.
     pub(super) fn error(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         Error::with_cause(self.kind, self.message, cause)
     }
@@ -132,7 +132,7 @@ const REFUSED_WORDS: &[&str] = &[
     "is wrong",
 ];
 
-/// `words` is what the server said, without its severity.
+/// Classifies a server's message, without its severity.
 pub(super) fn from_message(words: &str) -> Classification {
     let words = without_names(words);
     let says = |list: &[&str]| list.iter().any(|it| words.contains(it));
@@ -153,7 +153,8 @@ pub(super) fn from_message(words: &str) -> Classification {
     }
 }
 
-/// `state` is the SQLSTATE; `words` tell what RDS Proxy and `pg_hba.conf` mean, which have one for all.
+/// Classifies an SQLSTATE. RDS Proxy and `pg_hba.conf` use one state for several causes, which their messages
+/// distinguish.
 #[cfg(feature = "postgres")]
 pub(super) fn from_sqlstate(state: &str, words: &str) -> Classification {
     let by_words = from_message(words);
@@ -161,18 +162,18 @@ pub(super) fn from_sqlstate(state: &str, words: &str) -> Classification {
         return by_words;
     }
     match (state.get(..2), state) {
-        // Connection exceptions; too few resources; stopping, starting, too slow.
+        // Connection exceptions; insufficient resources; stopping, starting, too slow.
         (Some("08"), _) => NETWORK,
         (Some("53" | "57"), _) => UNAVAILABLE,
         (Some("3D"), _) => NO_DATABASE,
-        // Nothing that RDS Proxy can do; a parameter's value; no such parameter.
+        // Unsupported by RDS Proxy; invalid value of a parameter; unknown parameter.
         (Some("0A" | "22"), _) | (_, "42704") => SETTING,
         (Some("28"), _) => REFUSED,
         _ => by_words,
     }
 }
 
-/// For a connection of a writer's pool.
+/// The server is read-only, and the pool needs a writer.
 pub(super) fn read_only() -> Error {
     Error::new(
         ErrorKind::ServerUnavailable,
@@ -180,7 +181,7 @@ pub(super) fn read_only() -> Error {
     )
 }
 
-/// For a keyword that must not be repeated: it may be a piece of a password that was not quoted.
+/// The keyword is not quoted, since it may be a part of a password that was not quoted.
 pub(super) fn unknown_keyword() -> Error {
     Error::configuration(
         "the connection string has a keyword that libpq does not know; correct it, or put single \
@@ -188,7 +189,7 @@ pub(super) fn unknown_keyword() -> Error {
     )
 }
 
-/// What stands in quotes is the name of a user or a database, and may be any words.
+/// Removes quoted names of users and databases, which may contain any words.
 fn without_names(words: &str) -> String {
     words.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
@@ -290,7 +291,8 @@ mod tests {
         }
     }
 
-    /// The words of a server with `lc_messages` other than English, and of one that has a SQLSTATE for all.
+    /// Messages of servers whose `lc_messages` is not English, and of one with a single SQLSTATE for all
+    /// errors.
     #[cfg(feature = "postgres")]
     #[test]
     fn a_sqlstate_decides_in_any_language() {
@@ -339,7 +341,7 @@ mod tests {
                 "Feature not supported: RDS Proxy currently doesn't support command-line options.",
                 SETTING,
             ),
-            // One state for all of RDS Proxy's refusals, and for those of `pg_hba.conf`.
+            // RDS Proxy uses one state for all refusals, and `pg_hba.conf` another.
             (
                 "28000",
                 "The IAM authentication failed because of too many competing requests.",
@@ -351,13 +353,13 @@ mod tests {
                  \"db\", no encryption",
                 NOT_ENCRYPTED,
             ),
-            // A name is no answer here either.
+            // Words in a quoted name must not decide.
             (
                 "28000",
                 "PAM authentication failed for user \"no encryption\"",
                 REFUSED,
             ),
-            // Where the state says nothing, the words do, if they are known.
+            // If the state is not specific, a recognised message decides.
             ("42501", "permission denied for database \"db\"", REFUSED),
             ("XX000", "the database system is starting up", UNAVAILABLE),
             ("XX000", "что-то пошло не так", IN_DOUBT),

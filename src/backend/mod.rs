@@ -50,16 +50,16 @@ pub(crate) mod sealed {
     use super::*;
 
     pub trait Backend: Sized + 'static {
-        /// What is opened, and held by a pool.
+        /// The connection that is opened, and held by a pool.
         type Connection: Send + 'static;
 
-        /// What r2d2 is told.
+        /// The error type for r2d2.
         type Error: std::error::Error + From<Error> + 'static;
 
-        /// Everything about a login but its password, made once.
+        /// All settings of a login but the password, computed once.
         type Connector: Send + Sync + fmt::Debug + 'static;
 
-        /// Checks what can be checked before anything is dialled.
+        /// Checks what can be checked before dialling.
         fn prepare(
             target: &ConnectionString,
             roots: Option<&Roots>,
@@ -72,13 +72,13 @@ pub(crate) mod sealed {
             timeout: Duration,
         ) -> Result<Self::Connection, Error>;
 
-        /// Fails if the server does not answer.
+        /// Fails if the server does not respond.
         fn ping(connection: &mut Self::Connection) -> Result<(), Self::Error>;
 
-        /// The same, which fails too if the server takes no writes.
+        /// Fails as well if the server does not accept writes.
         fn ping_writer(connection: &mut Self::Connection) -> Result<(), Self::Error>;
 
-        /// Whether it is known, without a round trip, that the connection is of no more use.
+        /// Whether the connection is known to be unusable, without a round trip.
         fn is_broken(connection: &mut Self::Connection) -> bool;
     }
 }

@@ -1,13 +1,13 @@
-//! What PostgreSQL takes as a password.
+//! PostgreSQL's limits for a password.
 
 use crate::error::Error;
 
-/// PostgreSQL hangs up without a word on a longer one.
+/// PostgreSQL closes the connection without a message if a password is longer.
 const LONGEST: usize = 65_530;
 
 /// # Errors
 ///
-/// If PostgreSQL could not take the password.
+/// If PostgreSQL cannot accept the password.
 pub(super) fn check(password: &str) -> Result<(), Error> {
     if password.len() > LONGEST {
         return Err(Error::configuration(format!(

@@ -10,13 +10,13 @@ use aws_credential_types::credential_feature::AwsCredentialFeature;
 #[non_exhaustive]
 pub struct CredentialsInfo {
     /// Where they came from, such as `environment variables`, or `a profile, then an assumed role`;
-    /// `a provider` where the source does not say.
+    /// `a provider` if the source has no name.
     pub source: String,
     /// The id of their access key, which is no secret.
     pub access_key_id: String,
     /// The account that they belong to, where their source said so.
     pub account_id: Option<String>,
-    /// When they end; `None` for long-lived keys.
+    /// Their expiry; `None` for long-lived keys.
     pub expires_at: Option<SystemTime>,
 }
 

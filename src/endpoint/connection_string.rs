@@ -1,4 +1,4 @@
-//! What a connection string says: what is dialled and how, what to sign for, and how to log in.
+//! A parsed connection string: the address to dial, the endpoint to sign for, and how to log in.
 
 #[cfg(test)]
 mod tests;
@@ -14,31 +14,31 @@ use super::keyword::is_keyword_of_libpq;
 use super::ssl_mode::SslMode;
 use crate::error::Error;
 
-/// PostgreSQL's port, which libpq dials when none is given.
+/// PostgreSQL's default port.
 const DEFAULT_PORT: &str = "5432";
 
-/// libpq's, for what kind of server will do.
+/// libpq's parameter for the kind of server to accept.
 const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
 
-/// A connection string, taken apart and decoded once.
+/// A connection string, parsed and decoded.
 ///
-/// Settings made on a builder are written over what was parsed; [`check`](ConnectionString::check)
-/// therefore comes after them, and parsing refuses only what no setting could mend.
+/// Settings of a builder overwrite parsed ones. [`check`](ConnectionString::check) therefore runs after them,
+/// and parsing rejects only what no setting can correct.
 #[derive(Clone)]
 pub(crate) struct ConnectionString {
-    /// What is libpq's, in the order of the string, each keyword once.
+    /// libpq's parameters, in the order of the string, each keyword once.
     parameters: Vec<(String, String)>,
     password: Option<GivenPassword>,
     sslmode: Option<SslMode>,
     sslrootcert: Option<String>,
-    /// The builder has one.
+    /// Whether the builder has a password.
     has_supplied_password: bool,
-    /// `iam=on`, `iam=off`, or nothing about it.
+    /// `iam=on`, `iam=off`, or `None` without the parameter.
     use_iam: Option<bool>,
     pub(crate) iam: IamSettings,
 }
 
-/// The `iam_*` parameters, which never reach libpq. None of them is empty.
+/// The `iam_*` parameters, which are not passed to libpq. None of them is empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IamSettings {
     pub(crate) region: Option<String>,
@@ -46,12 +46,12 @@ pub(crate) struct IamSettings {
     pub(crate) role_arn: Option<String>,
     pub(crate) external_id: Option<String>,
     pub(crate) session_name: Option<String>,
-    /// What to sign for when it is not what is dialled.
+    /// The host to sign for, if it is not the host to dial.
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
 }
 
-/// How to log in.
+/// The kind of login.
 #[derive(Debug)]
 pub(crate) enum Login<'a> {
     Iam,
@@ -59,13 +59,13 @@ pub(crate) enum Login<'a> {
     Supplied,
     /// The password in the string.
     Password(&'a GivenPassword),
-    /// `iam=off` and no password: whatever the server asks for, libpq finds or does without.
+    /// `iam=off` without a password: libpq finds a password by its own rules, or sends none.
     None,
 }
 
 impl Login<'_> {
-    /// Whether this crate answers for all of the login, so that nothing of it is left to the
-    /// environment's variables and files. Logins that are for development only are libpq's.
+    /// Whether this crate controls the whole login, so that libpq's environment variables and files do not
+    /// affect it. Other logins, for development, follow libpq's rules.
     pub(crate) fn is_guarded(&self) -> bool {
         matches!(self, Login::Iam | Login::Supplied)
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for GivenPassword {
 }
 
 impl ConnectionString {
-    /// Takes `input`, a URL or pairs of keyword and value, apart.
+    /// Parses `input`, a URL or pairs of keyword and value.
     pub(crate) fn parse(input: &str) -> Result<ConnectionString, Error> {
         let mut parsed = ConnectionString {
             parameters: Vec::new(),
@@ -103,10 +103,10 @@ impl ConnectionString {
         Ok(parsed)
     }
 
-    /// Takes one parameter. As in libpq, the last one of a name counts.
+    /// Stores one parameter. As in libpq, the last one of a name wins.
     fn assign(&mut self, keyword: &str, value: Value) -> Result<(), Error> {
         match keyword {
-            // An empty password is none, for libpq too.
+            // An empty password counts as none, as in libpq.
             "password" => self.password = (!value.is_empty()).then_some(GivenPassword(value)),
             "sslmode" => {
                 self.sslmode = Some(SslMode::from_name(&value).ok_or_else(|| {
@@ -142,7 +142,7 @@ impl ConnectionString {
             "iam_host" => self.iam.host = Some(not_empty(keyword, value)?),
             "iam_port" => self.iam.port = Some(port_number(keyword, &value)?),
             _ if keyword.starts_with("iam_") => {
-                // Not quoted: behind a stray `?` or `&` of a password stands a piece of it.
+                // Not quoted: after a stray `?` or `&` in a password, a part of that password is in this place.
                 return Err(Error::configuration(
                     "a parameter that begins with iam_ is not known: there are iam, iam_region, \
                      iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host and \
@@ -168,7 +168,7 @@ impl ConnectionString {
         }
     }
 
-    /// The value of one of libpq's parameters; an empty one is none, as it is for libpq.
+    /// Returns the value of a libpq parameter. An empty value counts as none, as in libpq.
     pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
         self.parameters
             .iter()
@@ -177,12 +177,12 @@ impl ConnectionString {
             .filter(|value| !value.is_empty())
     }
 
-    /// What libpq is to be told, decoded, in the order of the string: all but the password,
-    /// `sslmode` and `sslrootcert`, which others decide on, and the `iam` parameters.
+    /// Returns the decoded parameters for libpq in the order of the string, without the password, `sslmode`,
+    /// `sslrootcert` and the `iam` parameters.
     ///
-    /// In a login that is ours the port is always among them, since PGPORT must not lead elsewhere
-    /// than to the port that is signed for; and the host has no dot at its end, since libpq compares
-    /// it with the certificate's names letter by letter.
+    /// In a login that this crate controls, the port is always included, since PGPORT must not change the port
+    /// that is signed. The host has no trailing dot, since libpq compares it with the certificate's names
+    /// character by character.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let is_guarded = self.login().is_guarded();
         let port = (is_guarded && self.get("port").is_none()).then_some(("port", DEFAULT_PORT));
@@ -197,7 +197,7 @@ impl ConnectionString {
             .chain(port)
     }
 
-    /// The user's own limit of a connect; none if it is missing or 0, which is without limit.
+    /// Returns the string's time limit of a connect; `None` if it is missing or 0, which means no limit.
     pub(crate) fn connect_timeout(&self) -> Result<Option<Duration>, Error> {
         let Some(seconds) = self.get("connect_timeout") else {
             return Ok(None);
@@ -213,7 +213,7 @@ impl ConnectionString {
         self.sslrootcert.as_deref()
     }
 
-    /// IAM, unless the builder or the string has a password, or the string says `iam=off`.
+    /// IAM, unless the builder or the string has a password, or the string contains `iam=off`.
     pub(crate) fn login(&self) -> Login<'_> {
         match (self.use_iam, &self.password) {
             (Some(true), _) => Login::Iam,
@@ -224,7 +224,7 @@ impl ConnectionString {
         }
     }
 
-    /// What to sign for: `iam_host` and `iam_port` where they are given, else what is dialled.
+    /// Returns the endpoint to sign for: `iam_host` and `iam_port` if they are set, or else the dialled one.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Error> {
         let user = self.get("user").ok_or_else(|| {
             Error::configuration("login needs a database user: set user in the connection string")
@@ -257,7 +257,7 @@ impl ConnectionString {
         self.get("host").is_some_and(is_socket)
     }
 
-    /// The `sslmode` to connect with. None leaves it to libpq, and is never the answer with IAM.
+    /// Returns the `sslmode` to connect with. `None` leaves it to libpq, and is never returned with IAM.
     pub(crate) fn sslmode(&self) -> Result<Option<SslMode>, Error> {
         match (self.login(), self.sslmode) {
             (Login::Iam, None) => Ok(Some(SslMode::VerifyFull)),
@@ -271,7 +271,7 @@ impl ConnectionString {
         }
     }
 
-    /// Whether all of it can work together. To be asked once, after the builder's settings.
+    /// Checks the combination of all settings. Must be called once, after the builder's settings.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let sslmode = self.sslmode()?;
         if self.sslrootcert() == Some("system")
@@ -288,8 +288,8 @@ impl ConnectionString {
                  password or the builder sets one; remove one of the two",
             ));
         }
-        // A part of a password in the place of a keyword would get into libpq's connection string, which
-        // diesel passes to every instrumentation.
+        // A part of a password that is taken for a keyword would reach libpq's connection string, which diesel
+        // passes to every instrumentation.
         let is_unknown = |(keyword, _): &(String, String)| !is_keyword_of_libpq(keyword);
         if self.password.is_some() && self.parameters.iter().any(is_unknown) {
             return Err(Error::configuration(
@@ -304,8 +304,8 @@ impl ConnectionString {
         if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
             self.endpoint()?;
         }
-        // The first would replace the token or the password. The others could bring in a host, a user or an
-        // sslmode that was not checked.
+        // `passfile` would replace the token or the password. The others could set a host, a user or an sslmode
+        // that was not checked.
         for keyword in ["passfile", "service", "servicefile"] {
             if self.get(keyword).is_some() {
                 return Err(Error::configuration(format!(
@@ -317,12 +317,12 @@ impl ConnectionString {
         Ok(())
     }
 
-    /// As `iam=on`: a password is an error, and not another way to log in.
+    /// Same as `iam=on`: a password is then an error, and not another way to log in.
     pub(crate) fn require_iam(&mut self) {
         self.use_iam = Some(true);
     }
 
-    /// Whether only a server that takes writes will do.
+    /// Returns whether the server must accept writes.
     pub(crate) fn wants_writer(&self) -> bool {
         matches!(
             self.get(TARGET_SESSION_ATTRS),
@@ -330,13 +330,13 @@ impl ConnectionString {
         )
     }
 
-    /// As `target_session_attrs=read-write`. It is what a connection is judged by later too, so that
-    /// what may be opened may also be taken.
+    /// Same as `target_session_attrs=read-write`. The checkout test checks the same, so that a connection that
+    /// could be opened also passes it.
     pub(crate) fn require_writer(&mut self) {
         self.put(TARGET_SESSION_ATTRS, "read-write");
     }
 
-    /// The password is the builder's, and one in the string is not looked at.
+    /// The builder has the password, and one in the string is ignored.
     pub(crate) fn supply_password(&mut self) {
         self.has_supplied_password = true;
     }
@@ -349,13 +349,13 @@ impl ConnectionString {
         self.sslmode = Some(mode);
     }
 
-    /// A file, or `system`, as in libpq.
+    /// Returns the value of `sslrootcert`: a file, or `system`, as in libpq.
     pub(crate) fn set_sslrootcert(&mut self, sslrootcert: &str) {
         self.sslrootcert = Some(sslrootcert.to_owned());
     }
 }
 
-/// Says little: what stands in a parameter may be a piece of a password that was not encoded.
+/// The error for a value. It does not quote the value, which may be a part of a password that was not encoded.
 impl fmt::Debug for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionString")
@@ -365,7 +365,7 @@ impl fmt::Debug for ConnectionString {
     }
 }
 
-/// libpq's two forms of a Unix socket, over which it speaks no TLS.
+/// The two forms in which libpq accepts a Unix socket. libpq does not use TLS on sockets.
 fn is_socket(host: &str) -> bool {
     host.starts_with(['/', '@'])
 }

@@ -1,19 +1,19 @@
 //! The syntax of libpq's connection strings: URLs and `keyword=value` pairs.
 //!
-//! Written after `conninfo_uri_parse_options` and `conninfo_parse` in libpq's `fe-connect.c`, so that
-//! a string means here what it means there. A general URL parser does not do: libpq's hosts may be
-//! percent-encoded socket directories or lists, its user name ends before the first `@`, a `+` is
-//! no space, and nothing is normalised.
+//! It follows `conninfo_uri_parse_options` and `conninfo_parse` in libpq's `fe-connect.c`, so that a string
+//! means the same here and there. A general URL parser does not fit: libpq's hosts can be percent-encoded
+//! socket directories or lists, its user name ends before the first `@`, a `+` is not a space, and nothing is
+//! normalised.
 //!
-//! No error here quotes the input, not even a keyword: a password with a stray `@`, `/` or space
-//! may end up in the place of any part.
+//! No error here quotes the input, not even a keyword. A stray `@`, `/` or space in a password can move a part
+//! of it to any place.
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 
-/// A decoded value. Any of them may be the password, so each is wiped when it is dropped.
+/// A decoded value. It may be the password, so it is wiped when it is dropped.
 pub(super) type Value = Zeroizing<String>;
 
 /// Calls `put` with every keyword and its value, in the order of `input`.
@@ -40,7 +40,7 @@ fn parse_url(
     rest: &str,
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // An empty part of a URL is a part that is not there.
+    // An empty part of a URL counts as missing.
     let mut put_part = |keyword: &str, raw: &str| {
         if raw.is_empty() {
             return Ok(());
@@ -88,7 +88,7 @@ fn parse_url(
     parse_query(query, put)
 }
 
-/// What follows `[`: the address and what is behind its `]`.
+/// Splits the text after `[` into the address and the text after `]`.
 fn split_ipv6(rest: &str) -> Result<(&str, &str), Error> {
     rest.split_once(']')
         .filter(|(address, rest)| {
@@ -105,7 +105,7 @@ fn parse_query(
     query: &str,
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // As for libpq, a URL may end with `?`, and its last parameter with `&`.
+    // As in libpq, a URL may end with `?`, and its last parameter with `&`.
     if query.is_empty() {
         return Ok(());
     }
@@ -143,7 +143,7 @@ fn decode(raw: &str) -> Result<Value, Error> {
             ));
         }
     }
-    // As long as the input, so that no half-decoded password is left behind by growing.
+    // As long as the input, so that no half-decoded password is left behind by a reallocation.
     let mut bytes = Zeroizing::new(Vec::with_capacity(raw.len()));
     bytes.extend(percent_decode_str(raw));
     match std::str::from_utf8(&bytes) {
@@ -154,7 +154,7 @@ fn decode(raw: &str) -> Result<Value, Error> {
     }
 }
 
-/// `keyword = value` pairs between spaces; a value with spaces stands between quotes.
+/// Parses `keyword = value` pairs separated by spaces. A value with spaces is quoted.
 fn parse_pairs(
     input: &str,
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
@@ -180,7 +180,7 @@ fn parse_pairs(
     Ok(())
 }
 
-/// The value at the start of `text`, and what follows it.
+/// Splits `text` into the value at its start and the rest.
 fn read_value(text: &str) -> Result<(Value, &str), Error> {
     let quoted = text.strip_prefix('\'');
     let text = quoted.unwrap_or(text);
@@ -202,8 +202,8 @@ fn read_value(text: &str) -> Result<(Value, &str), Error> {
     Ok((value, ""))
 }
 
-/// libpq's keywords are all of this form. It matters because libpq's errors quote unknown ones, and
-/// what stands in the place of a keyword may be a piece of a password.
+/// Whether `text` has the form of all libpq keywords. libpq's errors quote unknown keywords, and a part of a
+/// password may be in the place of one.
 fn check_keyword(keyword: &str) -> Result<(), Error> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if keyword.is_empty() || !keyword.bytes().all(fits) {
@@ -222,12 +222,12 @@ pub(super) fn several_hosts() -> Error {
     )
 }
 
-/// `text` before the first of `ends`, and from there on.
+/// Splits `text` before the first of `ends`.
 fn cut<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-/// C's `isspace`, by which libpq splits.
+/// C's `isspace`, which libpq uses to split pairs.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
 }

@@ -1,20 +1,19 @@
-//! What a host name says about itself: which service it is of, and in which region.
+//! Derives the service and the region from a host name.
 //!
-//! Judged by syntax alone. A list of regions would be out of date with the next one that AWS opens;
-//! the domains at the end of a name are one a partition, and partitions are few. The forms are
-//! those of the RDS, Aurora and Aurora DSQL user guides and of the patterns in AWS's own drivers:
+//! By syntax alone: a list of regions would be incomplete as soon as AWS opens another one. Each partition has
+//! one domain, and partitions are few. The forms are those of the RDS, Aurora and Aurora DSQL user guides and
+//! of the patterns in AWS's own drivers:
 //!
-//! * `NAME.ID.REGION.rds.DOMAIN`, nearly everywhere;
+//! * `NAME.ID.REGION.rds.DOMAIN`, in most partitions;
 //! * `NAME.ID.rds.REGION.DOMAIN` in China and in the isolated partitions;
-//! * `NAME.global-ID.global.rds.DOMAIN`, which moves between regions and so names none;
+//! * `NAME.global-ID.global.rds.DOMAIN`, which moves between regions and contains none;
 //! * `CLUSTER.dsql.REGION.on.aws`, and `CLUSTER.dsql-SERVICE.REGION.on.aws` through PrivateLink.
 //!
-//! ID is the account's and, but for an instance, begins with the kind: `cluster-ro-c9akciq32rqv`. A
-//! database reachable over IPv4 and IPv6 has one name for both.
+//! ID identifies the account and begins with the kind, except for an instance: `cluster-ro-c9akciq32rqv`. A
+//! database that is reachable over IPv4 and IPv6 has one name for both.
 
-/// The domains that AWS's partitions keep their endpoints under, as the SDKs' endpoint rules and
-/// AWS's drivers have them. What is beneath them belongs to AWS, so that a longer name which only
-/// contains one of them is not recognised.
+/// The domains of the endpoints of AWS's partitions, from the SDKs' endpoint rules and AWS's drivers. All names
+/// below them belong to AWS. A longer name that only contains one of them is not recognised.
 const DOMAINS: [&str; 12] = [
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -30,27 +29,27 @@ const DOMAINS: [&str; 12] = [
     "on.amazonwebservices.eu",
 ];
 
-/// What a host name is the name of.
+/// The kind of endpoint that a host name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostKind {
     Instance,
     ClusterWriter,
     ClusterReader,
     ClusterCustom,
-    /// RDS Proxy, its default endpoint or one of its others.
+    /// RDS Proxy, its default endpoint or an additional one.
     Proxy,
     /// A shard group of Aurora Limitless.
     ShardGroup,
-    /// The writer of an Aurora global database, wherever it is at the moment.
+    /// The writer of an Aurora global database, in whichever region it is at present.
     Global,
-    /// RDS, of a kind that this crate does not know.
+    /// RDS, of a kind that this crate does not recognise.
     OtherRds,
     Dsql,
-    /// Not a name of AWS's: an alias, an address, a tunnel.
+    /// Not a name of AWS: an alias, an address, a tunnel.
     Unknown,
 }
 
-/// What could be read from a host name.
+/// The information in a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostName<'a> {
     pub(crate) kind: HostKind,
@@ -63,7 +62,7 @@ const UNKNOWN: HostName<'static> = HostName {
 };
 
 impl<'a> HostName<'a> {
-    /// Reads `host`, which is in lower case and without a trailing dot.
+    /// Parses `host`, which is in lower case and without a trailing dot.
     pub(crate) fn read(host: &'a str) -> HostName<'a> {
         let Some((name, domain)) = split_domain(host) else {
             return UNKNOWN;
@@ -94,7 +93,7 @@ fn rds<'a>(name: &[&str], id: &str, region: &'a str) -> HostName<'a> {
     let kind = rds_kind(id);
     let name_fits = match name {
         [_] => true,
-        // The endpoints that are added to a proxy have one label more.
+        // Additional endpoints of a proxy have one label more.
         [_, "endpoint"] => kind == HostKind::Proxy,
         _ => false,
     };
@@ -109,7 +108,7 @@ fn rds<'a>(name: &[&str], id: &str, region: &'a str) -> HostName<'a> {
 }
 
 fn rds_kind(id: &str) -> HostKind {
-    // The longer prefixes first: `cluster-` begins them too.
+    // The longer prefixes first, since they begin with `cluster-` as well.
     const PREFIXES: [(&str, HostKind); 6] = [
         ("cluster-ro-", HostKind::ClusterReader),
         ("cluster-custom-", HostKind::ClusterCustom),
@@ -129,7 +128,7 @@ fn rds_kind(id: &str) -> HostKind {
         })
 }
 
-/// `name` and the domain of AWS's that it is in.
+/// Splits off the domain of AWS that `name` is in.
 fn split_domain(host: &str) -> Option<(&str, &'static str)> {
     DOMAINS.iter().find_map(|domain| {
         let name = host.strip_suffix(domain)?.strip_suffix('.')?;
@@ -141,8 +140,8 @@ fn is_dsql(service: &str) -> bool {
     service == "dsql" || service.starts_with("dsql-")
 }
 
-/// Whether `label` is of the form of `eu-west-1`, `us-gov-west-1` and `eusc-de-east-1`: words of
-/// letters, and a number at the end.
+/// Whether `label` has the form of `eu-west-1`, `us-gov-west-1` and `eusc-de-east-1`: words of letters, and a
+/// number at the end.
 fn is_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let is_word =
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
     use crate::endpoint::{Endpoint, Engine};
 
-    /// What `hosts.tsv` calls a kind, from the front of its column.
+    /// The name of a kind in the first column of `hosts.tsv`.
     const KINDS: [(&str, HostKind); 10] = [
         ("instance", HostKind::Instance),
         ("cluster writer", HostKind::ClusterWriter),

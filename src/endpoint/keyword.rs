@@ -1,6 +1,6 @@
 //! libpq's keywords.
 
-/// Those of libpq 9.5 to 18. [PQconninfoOptions in fe-connect.c]
+/// The keywords of libpq 9.5 to 18. [PQconninfoOptions in fe-connect.c]
 const KEYWORDS: &[&str] = &[
     "application_name",
     "authtype",
@@ -58,7 +58,7 @@ const KEYWORDS: &[&str] = &[
     "user",
 ];
 
-/// Whether some libpq knows `keyword`, so that it is no piece of a password.
+/// Whether any version of libpq knows `keyword`, so that it cannot be a part of a password.
 pub(crate) fn is_keyword_of_libpq(keyword: &str) -> bool {
     KEYWORDS.contains(&keyword)
 }

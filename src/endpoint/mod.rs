@@ -26,19 +26,19 @@ pub enum Engine {
     Dsql,
 }
 
-/// Where a region was found.
+/// Where a region comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RegionSource {
-    /// It was set: [`Endpoint::with_region`], `iam_region`, or a builder's setter.
+    /// From the configuration: [`Endpoint::with_region`], `iam_region`, or a builder's setter.
     Set,
-    /// The host name contains it.
+    /// From the host name.
     HostName,
-    /// The AWS configuration names it: `AWS_REGION`, a profile, or the instance's metadata.
+    /// From the AWS configuration: `AWS_REGION`, a profile, or the instance's metadata.
     AwsConfiguration,
 }
 
-/// What a token is signed for: host, port and user of a database, and its region.
+/// The database that a token is signed for: host, port, user and region.
 ///
 /// RDS compares host and port with its own, so they must be those of the database's endpoint, also if another
 /// host is dialled. For aliases and tunnels, see `iam_host` and `iam_port`. Cheap to clone.
@@ -79,7 +79,7 @@ impl Endpoint {
                 "the host to sign for is empty: set host, or iam_host where another is dialled",
             ));
         }
-        // What is signed is a URL: a host must not be able to carry a path or a query into it.
+        // The host becomes part of a URL that is signed. It must not contain a path or a query.
         if !host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
@@ -153,7 +153,7 @@ impl Endpoint {
         self.engine
     }
 
-    /// Where the region was found that this endpoint has, if it has one.
+    /// Returns where this endpoint's region comes from, if it has one.
     pub(crate) fn region_source(&self) -> RegionSource {
         match self.host_name().region == self.region() {
             true => RegionSource::HostName,
@@ -161,7 +161,7 @@ impl Endpoint {
         }
     }
 
-    /// What the host name itself says, apart from any region that was set.
+    /// Returns the information in the host name, independent of any configured region.
     pub(crate) fn host_name(&self) -> HostName<'_> {
         HostName::read(&self.host)
     }

@@ -1,6 +1,6 @@
 //! libpq's `sslmode`.
 
-/// How far a server is verified before a secret is sent to it; libpq's `sslmode`.
+/// How the server is verified before a secret is sent to it: libpq's `sslmode`.
 ///
 /// The default with IAM is [`VerifyFull`](SslMode::VerifyFull). [`VerifyCa`](SslMode::VerifyCa) and
 /// [`Require`](SslMode::Require) must be set explicitly. The others are rejected with IAM: without TLS the token
@@ -49,12 +49,12 @@ impl SslMode {
         SslMode::ALL.into_iter().find(|mode| mode.as_str() == name)
     }
 
-    /// Whether the server's certificate is checked against trusted roots.
+    /// Returns whether the server's certificate is checked against trusted roots.
     pub(crate) fn verifies(&self) -> bool {
         matches!(self, SslMode::VerifyCa | SslMode::VerifyFull)
     }
 
-    /// Whether nothing is sent unless the connection is encrypted.
+    /// Returns whether nothing is sent without TLS.
     pub(super) fn encrypts(&self) -> bool {
         matches!(self, SslMode::Require) || self.verifies()
     }

@@ -1,5 +1,4 @@
-//! libpq's keyword/value form of a connection string, and what is said in it where the user says
-//! nothing.
+//! Writes libpq's keyword/value connection strings, with the values that are set where the user sets none.
 
 use std::env;
 use std::fmt::Write;
@@ -10,17 +9,17 @@ use super::libpq;
 use crate::endpoint::{ConnectionString, Login};
 use crate::error::Error;
 
-/// A path that no file can have. libpq goes on without what it would have read there; with none it
-/// would look into the user's home, and stop where it may not look.
+/// A path at which no file can exist. libpq continues without the file. Without a path it would search the
+/// user's home folder, and fail if it may not read that.
 pub(super) const NO_FILE: &str = "/dev/null/none";
 
-/// What to say to libpq in a login that is ours, where the user says nothing. A value that is given
-/// wins over its variable; these are the defaults that libpq has without one.
+/// The values in a login that this crate controls, where the user sets none. They override environment
+/// variables, and equal the defaults that libpq has without them.
 const GUARDS: &[(&str, &str)] = &[
     ("channel_binding", "prefer"),
-    // diesel reads nothing else.
+    // diesel supports no other encoding.
     ("client_encoding", "UTF8"),
-    // The token needs TLS, which GSS encryption would take the place of.
+    // The token requires TLS, which GSS encryption would replace.
     ("gssencmode", "disable"),
     ("hostaddr", ""),
     ("options", ""),
@@ -34,14 +33,14 @@ const GUARDS: &[(&str, &str)] = &[
     ("target_session_attrs", "any"),
 ];
 
-/// The same for variables that came with libpq 16 to 18. Older ones know neither these nor the
-/// keywords, so that it takes a look before they are given; at the variable first, since diesel's
-/// instrumentation is told of the other look.
+/// The same for the variables of libpq 16 to 18. Earlier versions know neither these nor their keywords, so
+/// support is checked before a keyword is used. The variable is checked first, since diesel's instrumentation
+/// sees the other check.
 const NEWER_GUARDS: &[(&str, &str, &str)] = &[
     ("PGLOADBALANCEHOSTS", "load_balance_hosts", "disable"),
     ("PGMAXPROTOCOLVERSION", "max_protocol_version", "3.0"),
     ("PGMINPROTOCOLVERSION", "min_protocol_version", "3.0"),
-    // An empty one allows no method at all.
+    // An empty value would allow no method.
     (
         "PGREQUIREAUTH",
         "require_auth",
@@ -51,15 +50,14 @@ const NEWER_GUARDS: &[(&str, &str, &str)] = &[
     ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
 ];
 
-/// Before version 14 libpq cut the lines of its password file at 320 bytes, so it would send a piece
-/// of the token. Such a libpq does not know this keyword, says so, and sends nothing.
+/// A keyword that libpq before version 14 does not know. Such a libpq truncates lines of its password file at
+/// 320 bytes, and would send a part of the token. With this keyword it returns an error and sends nothing.
 const KEYWORD_OF_LIBPQ_14: (&str, &str) = ("sslsni", "1");
 
-/// A password of this length and its line of the file fit into those 320 bytes, even if each of its
-/// characters is escaped.
+/// The maximum length of a password whose line fits into those 320 bytes even if every character is escaped.
 const LONGEST_FOR_ANY_LIBPQ: usize = 150;
 
-/// What would be shown to every instrumentation, and can be had without the connection string.
+/// Secrets that every instrumentation would see, and that can be set outside the connection string.
 const SECRETS: &[&str] = &[
     "oauth_client_secret",
     "scram_client_key",
@@ -67,13 +65,13 @@ const SECRETS: &[&str] = &[
     "sslpassword",
 ];
 
-/// A connection string that is being written. In this form nothing in a value can be mistaken for
-/// something else.
+/// Writes a connection string. In this form no value can be mistaken for another keyword.
 #[derive(Clone, Debug)]
 pub(super) struct Conninfo(String);
 
 impl Conninfo {
-    /// All that `target` says, but for the password and the roots, and what has to be said besides.
+    /// Writes the settings of `target`, without the password and the roots, and the values that must be set in
+    /// addition.
     pub(super) fn new(target: &ConnectionString) -> Result<Conninfo, Error> {
         refuse_secrets(target)?;
         let mut conninfo = Conninfo(String::new());
@@ -105,7 +103,7 @@ impl Conninfo {
         &self.0
     }
 
-    /// Keeps variables and files of the user's from deciding what he did not configure.
+    /// Keeps the user's environment variables and files from affecting what was not configured.
     fn guard(&mut self, target: &ConnectionString) {
         for (keyword, value) in GUARDS {
             if target.get(keyword).is_none() {
@@ -118,7 +116,7 @@ impl Conninfo {
                 self.push(keyword, value);
             }
         }
-        // Or PGDATABASE would say which.
+        // Otherwise PGDATABASE would decide.
         if let (None, Some(user)) = (target.get("dbname"), target.get("user")) {
             self.push("dbname", user);
         }
@@ -136,8 +134,8 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
     }
 }
 
-/// Whether libpq knows `keyword`. Nothing is dialled: it refuses a keyword that it does not know, or
-/// else the empty value or the port, which is none.
+/// Whether libpq knows `keyword`. Nothing is dialled: libpq reports an unknown keyword, or else the invalid
+/// port.
 fn libpq_knows(keyword: &str) -> bool {
     match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
         Err(ConnectionError::BadConnection(text)) => !libpq::is_unknown_keyword(&text),

@@ -1,14 +1,14 @@
-//! What a failed connect means, from the text that libpq gives: there is no SQLSTATE for it.
+//! Classifies a failed connect by the text that libpq returns, since it returns no SQLSTATE.
 //!
-//! libpq's own words are English, since a Rust program does not call `setlocale`; the server's are
-//! in the server's language. Which of the two it is shows in any language: libpq puts the severity,
-//! a colon and two spaces before what the server said, and has nothing of that form itself.
+//! libpq's own messages are English, since a Rust program does not call `setlocale`. A server's message is in
+//! the server's language. libpq puts the severity, a colon and two spaces before it, and has no message of that
+//! form itself. So the two can be distinguished in any language.
 
 use crate::backend::classify::{self as server, Classification};
 use crate::endpoint;
 use crate::error::{Error, ErrorKind};
 
-/// What libpq says when the network failed, before or after TLS began. [fe-connect.c, fe-misc.c,
+/// libpq's messages for a failure of the network, before or after TLS began. [fe-connect.c, fe-misc.c,
 /// fe-secure.c, fe-secure-openssl.c of libpq 14 to 18]
 const NETWORK: &[&str] = &[
     "SSL SYSCALL error",
@@ -17,7 +17,7 @@ const NETWORK: &[&str] = &[
     "Connection refused",
     "Connection reset",
     "Connection timed out",
-    // After whatever the system said of a connect.
+    // Follows the system's message for a failed connect.
     "Is the server running on",
     "No route to host",
     "Network is unreachable",
@@ -30,13 +30,13 @@ const NETWORK: &[&str] = &[
     "could not parse network address",
     "server closed the connection unexpectedly",
     "timeout expired",
-    // Something else than PostgreSQL answers.
+    // The other end does not speak PostgreSQL's protocol.
     "received invalid response to SSL negotiation",
     "expected authentication request from server",
     "lost synchronization with server",
 ];
 
-/// What libpq says when TLS was not acceptable. [fe-secure-openssl.c, fe-secure-common.c]
+/// libpq's messages for a failure of TLS. [fe-secure-openssl.c, fe-secure-common.c]
 const TLS: &[&str] = &[
     "SSL error",
     "root certificate file",
@@ -50,7 +50,7 @@ const TLS: &[&str] = &[
     "ALPN protocol",
 ];
 
-/// What libpq says of a server that `target_session_attrs` does not want. [fe-connect.c]
+/// libpq's messages for a server that `target_session_attrs` rejects. [fe-connect.c]
 const NOT_WANTED: &[&str] = &[
     "session is read-only",
     "session is not read-only",
@@ -58,8 +58,8 @@ const NOT_WANTED: &[&str] = &[
     "server is not in hot standby mode",
 ];
 
-/// What libpq says of settings that it cannot use, where that quotes no more than the value of a
-/// keyword that it knows. [fe-connect.c, fe-auth.c]
+/// libpq's messages for invalid settings, as far as they quote no more than the value of a known keyword.
+/// [fe-connect.c, fe-auth.c]
 const CONFIGURATION: &[&str] = &[
     "invalid sslmode value",
     "invalid integer value",
@@ -74,16 +74,16 @@ const CONFIGURATION: &[&str] = &[
     "value: \"",
 ];
 
-/// What libpq says of PGSERVICE, the one variable that cannot be overruled. [fe-connect.c]
+/// libpq's message about PGSERVICE, the one variable that cannot be overridden. [fe-connect.c]
 const SERVICE: &[&str] = &["definition of service", "service file"];
 
-/// What libpq says of a keyword that it does not know, before it quotes that. [fe-connect.c]
+/// libpq's message about an unknown keyword, before the quoted keyword. [fe-connect.c]
 const UNKNOWN_KEYWORD: &str = "invalid connection option \"";
 
-/// What libpq says when the server wants a password and there is none. [fe-auth.c]
+/// libpq's message if the server requests a password and there is none. [fe-auth.c]
 const NO_PASSWORD: &str = "no password supplied";
 
-/// What libpq before 14 makes of a long token where the server asks for a password. [fe-auth-scram.c]
+/// The message of libpq before 14 for a long token if the server requests a password. [fe-auth-scram.c]
 const OUT_OF_MEMORY: &str = "out of memory";
 
 const UNREADABLE_SERVICE: Classification = Classification::new(
@@ -102,7 +102,7 @@ const TOO_OLD: Classification = Classification::new(
      rds_iam to the user, and use libpq 14 or later",
 );
 
-/// The error for what libpq said of a failed connect.
+/// Returns the error for libpq's text about a failed connect.
 pub(super) fn classify(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
@@ -111,7 +111,7 @@ pub(super) fn classify(text: &str) -> Error {
     let mut decisive: Option<(usize, Classification)> = None;
     for (at, attempt) in attempts.iter().enumerate() {
         let classification = classify_attempt(attempt);
-        // Of two that got equally far, the later one counts.
+        // Of two that got equally far, the later one decides.
         if decisive
             .as_ref()
             .is_none_or(|(_, best)| progress(classification.kind()) >= progress(best.kind()))
@@ -153,7 +153,7 @@ fn attempts(text: &str) -> Vec<&str> {
     attempts
 }
 
-/// How far an attempt got that failed with `kind`.
+/// Ranks how far an attempt got that failed with `kind`.
 fn progress(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::LoginRefused => 5,
@@ -172,13 +172,13 @@ fn classify_attempt(text: &str) -> Classification {
     }
 }
 
-/// What the server said last, if it said anything: behind a severity in whatever language.
+/// Returns the server's last message, if there is one: the text after a severity in any language.
 /// [pqBuildErrorMessage3 of fe-protocol3.c]
 fn server_message(text: &str) -> Option<&str> {
     let starts = text.match_indices(":  ").filter(|(at, _)| {
         let line = text[..*at].lines().next_back().unwrap_or_default();
         let severity = line.rsplit("failed: ").next().unwrap_or_default();
-        // No line that follows a message, and nothing within one.
+        // Not a DETAIL or HINT line, and no text within a message.
         let is_detail = matches!(severity, "DETAIL" | "HINT" | "CONTEXT" | "QUERY");
         !severity.is_empty() && !is_detail && !severity.contains(['"', '(', ':', '\t'])
     });
@@ -202,7 +202,7 @@ fn classify_libpq_message(text: &str) -> Classification {
     } else if text.contains(OUT_OF_MEMORY) {
         TOO_OLD
     } else {
-        // A server that cannot even start a process for the connection gives no severity.
+        // A server that cannot start a process for the connection sends no severity.
         server::from_message(text)
     }
 }
@@ -212,8 +212,7 @@ pub(super) fn is_unknown_keyword(text: &str) -> bool {
     text.contains(UNKNOWN_KEYWORD)
 }
 
-/// Only a name that is libpq's is repeated: anything else may be a piece of a password that was not
-/// quoted.
+/// Quotes only a name that is a keyword of libpq. Any other may be a part of a password that was not quoted.
 fn unknown_keyword(keyword: &str) -> Error {
     if endpoint::is_keyword_of_libpq(keyword) {
         return Error::configuration(format!(
@@ -230,7 +229,7 @@ mod tests {
 
     const PREFIX: &str = "connection to server at \"h\" (1.2.3.4), port 5432 failed: ";
 
-    /// Refusals as PostgreSQL's message catalogs have them.
+    /// Refused logins, as worded in PostgreSQL's message catalogs.
     const REFUSALS: [&str; 12] = [
         "FATAL:  PAM-Authentifizierung für Benutzer »app« fehlgeschlagen",
         "FATAL:  la autentificación PAM falló para el usuario «app»",
@@ -323,7 +322,7 @@ mod tests {
         }
     }
 
-    /// FAULTS.md row 27: what the server says is told from what libpq says in any language.
+    /// FAULTS.md row 27: messages of the server and of libpq are distinguished in any language.
     #[test]
     fn server_messages_are_recognised_in_any_language() {
         for refusal in REFUSALS {

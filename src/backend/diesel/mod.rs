@@ -1,7 +1,7 @@
-//! diesel's `PgConnection`, over libpq. Nothing but this folder writes a connection string.
+//! diesel's `PgConnection`, over libpq. Only this folder writes connection strings.
 //!
-//! The password is never in that string: diesel shows it to every instrumentation. libpq reads it
-//! from a file instead, a memory file where there is one, made for one login and gone after it.
+//! The password is never part of the string, since diesel shows it to every instrumentation. libpq reads the
+//! password from a file instead: a memory file if possible, created for one login and removed after it.
 
 mod conninfo;
 mod libpq;
@@ -21,17 +21,17 @@ use crate::error::{Error, ErrorKind};
 use crate::private_file::PrivateFile;
 use crate::roots::Roots;
 
-/// libpq counts the seconds of its timeout from two.
+/// libpq's minimum for `connect_timeout`, in seconds.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// libpq reads its timeout into an `int`.
+/// libpq reads `connect_timeout` into an `int`.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64);
 
-/// A libpq connection string but for the password, and the file of roots that it names.
+/// A libpq connection string without the password, and the file of root certificates that it names.
 #[derive(Debug)]
 pub struct Connector {
     conninfo: Conninfo,
-    /// The user's, if it is to be shorter than ours.
+    /// The string's own limit, if it is shorter than this crate's.
     connect_timeout: Option<Duration>,
     _roots: Option<PrivateFile>,
 }
@@ -48,9 +48,9 @@ impl sealed::Backend for PgConnection {
     type Connector = Connector;
 
     fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
-        // libpq would initialize OpenSSL with an exit handler that frees what a pool's threads may
-        // be using when `main` returns: such programs crashed. Who comes first decides, so we do.
-        // Where we are not the first, `exit` waits for connects at least.
+        // libpq would initialize OpenSSL with an exit handler that frees memory which a pool's threads may be
+        // using when `main` returns. Such programs crashed. The first initialization wins, so it is done here.
+        // If another library was first, `exit` at least waits for connects.
         openssl::init();
 
         let mut conninfo = Conninfo::new(target)?;
@@ -63,8 +63,8 @@ impl sealed::Backend for PgConnection {
             }
             Some(Roots::File(path)) => conninfo.push("sslrootcert", path),
             Some(Roots::System) => conninfo.push("sslrootcert", "system"),
-            // With `require` libpq verifies the certificate after all if it finds roots, of whatever
-            // origin. That was not asked for.
+            // With `require`, libpq would verify the certificate if it found roots in any place, which was not
+            // configured.
             None if target.login().is_guarded() => conninfo.push("sslrootcert", NO_FILE),
             None => {}
         }
@@ -94,7 +94,7 @@ impl sealed::Backend for PgConnection {
         };
         if let Some(file) = &passfile {
             conninfo.push("passfile", file.path());
-            // Or PGPASSWORD would be used instead.
+            // Otherwise PGPASSWORD would be used.
             conninfo.push("password", "");
         }
         let _under_way = shutdown::ConnectGuard::begin()?;
@@ -113,8 +113,8 @@ impl sealed::Backend for PgConnection {
     }
 
     fn ping_writer(connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
-        // What libpq itself asks for `target_session_attrs=read-write`: on for a standby, and where
-        // `default_transaction_read_only` is.
+        // The setting that libpq queries for `target_session_attrs=read-write`. It is on for a standby, and
+        // with `default_transaction_read_only`.
         let query = diesel::select(current_setting("transaction_read_only"));
         match query.get_result::<String>(connection)?.as_str() {
             "off" => Ok(()),

@@ -1,15 +1,15 @@
-//! The password's way to libpq: a line of a file, as libpq's `.pgpass` has them.
+//! Passes the password to libpq as a line of a password file (`.pgpass`).
 
 use zeroize::Zeroizing;
 
 use crate::backend::password;
 use crate::error::Error;
 
-/// One line that holds for every host, port, database and user.
+/// Returns one line that applies to every host, port, database and user.
 ///
 /// # Errors
 ///
-/// If libpq or PostgreSQL could not take the password.
+/// If libpq or PostgreSQL cannot read the password.
 pub(super) fn line(secret: &str) -> Result<Zeroizing<String>, Error> {
     password::check(secret)?;
     if secret.contains(['\n', '\r']) {

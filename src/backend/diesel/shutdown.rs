@@ -1,10 +1,10 @@
-//! The exit of the process, which must not happen while libpq opens a connection.
+//! Keeps the process from exiting while libpq opens a connection.
 //!
-//! When `main` returns, another thread may be inside libpq. The C libraries under it free their memory all
-//! the same: OpenSSL, if another library initialized it first or it is linked twice, and Kerberos, which
-//! libpq asks for credentials before most logins without IAM. The thread then reads freed memory, and the
-//! process dies of a signal after all its work was done. So the exit waits for connects that are under way,
-//! for at most [`LONGEST_WAIT`], and no connect begins after that.
+//! When `main` returns, another thread may be inside libpq. The C libraries below it free their memory anyway:
+//! OpenSSL, if another library initialized it first or it is linked twice, and Kerberos, which libpq asks for
+//! credentials before most logins without IAM. The thread then reads freed memory, and the process dies of a
+//! signal although its work is done. So the exit waits for connects that are under way, for at most
+//! [`LONGEST_WAIT`], and no connect begins after that.
 
 use std::cell::Cell;
 use std::process;
@@ -15,16 +15,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind};
 
-/// How long the exit waits. A connect takes hundredths of a second if the server answers, and a second or
-/// two if the server or this machine is overloaded. The exit must not wait for a server that is silent.
+/// How long the exit waits. A connect takes hundredths of a second if the server responds, and a second or two
+/// if the server or this machine is overloaded. The exit must not wait for a silent server.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// The wait is divided into steps, so that a process that is suspended for seconds loses one of them and
 /// not all.
 const STEPS: u32 = 30;
 
-/// How long a thread is kept away from libpq while the process exits. The process is gone before that,
-/// unless an exit handler of the application's waits for the thread.
+/// How long a thread is kept from entering libpq while the process exits. The process ends earlier, unless an
+/// exit handler of the application waits for the thread.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
 static STATE: Mutex<State> = Mutex::new(State {
@@ -35,13 +35,13 @@ static STATE: Mutex<State> = Mutex::new(State {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The connects of this thread. `exit` may be called inside one, by an instrumentation of diesel's for
-    /// instance, and must not wait for its own thread.
+    /// The connects of this thread. `exit` may be called inside one, for instance by an instrumentation of
+    /// diesel's, and must not wait for its own thread.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
 struct State {
-    /// The process that this state belongs to: a forked child has none of its parent's threads.
+    /// The process that this state belongs to. A forked child has none of its parent's threads.
     process: u32,
     under_way: usize,
     ending: bool,
@@ -83,20 +83,20 @@ impl Drop for ConnectGuard {
         OWN.set(OWN.get().saturating_sub(1));
         CHANGED.notify_all();
         if state.ending {
-            // The connection may have to be closed at once, since the pool is gone.
+            // The connection may be closed at once, since the pool may have been dropped.
             hold(state);
         }
     }
 }
 
 impl State {
-    /// Whether another thread than this one is connecting.
+    /// Whether a thread other than this one is connecting.
     fn has_others(&self) -> bool {
         self.under_way > OWN.get()
     }
 }
 
-/// The state of this process, and not of the one that it was forked from.
+/// Returns the state of this process, and not that of the process it was forked from.
 fn own_state() -> MutexGuard<'static, State> {
     let mut state = STATE.lock();
     let process = process::id();
@@ -116,13 +116,13 @@ fn hold(mut state: MutexGuard<'static, State>) {
 }
 
 fn wait_at_exit() {
-    // It fails where there is no memory left, and then there is nothing to be done.
+    // Registration fails only if memory is exhausted, and nothing can be done then.
     let _ = shutdown_hooks::add_shutdown_hook(wait_for_connects);
 }
 
 extern "C" fn wait_for_connects() {
-    // Not for ever: `exit` may have been called in a signal handler, or the process forked, while
-    // another thread had the lock.
+    // With a time limit, since `exit` may be called in a signal handler or a forked child while another thread
+    // holds the lock.
     let Some(mut state) = STATE.try_lock_for(LONGEST_WAIT) else {
         return;
     };

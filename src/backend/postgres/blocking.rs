@@ -1,21 +1,20 @@
-//! The crate `postgres` in asynchronous code, where it panics.
+//! Detects that the crate `postgres` panicked because it was used in asynchronous code.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::error::{Error, ErrorKind};
 
-/// What every panic of that kind says. There is no way to ask beforehand that does not also turn down
-/// threads on which blocking is allowed.
+/// The text of every such panic. Any check beforehand would also reject threads on which blocking is allowed.
 const SIGN: &str = "within a runtime";
 
-/// Runs `work`, which blocks by means of the crate `postgres`.
+/// Runs `work`, which blocks through the crate `postgres`.
 ///
 /// # Errors
 ///
 /// If this thread drives asynchronous code.
 pub(super) fn run<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-    // Nothing has been touched when the runtime refuses to start.
+    // The runtime refuses to start before anything has been changed.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         if !says(&*payload, SIGN) {
             panic::resume_unwind(payload);

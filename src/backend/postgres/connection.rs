@@ -1,4 +1,4 @@
-//! A client that can be dropped anywhere, asynchronous code included.
+//! A client that can be dropped in any context, including asynchronous code.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -13,14 +13,14 @@ const THREAD_NAME: &str = "rds-iam-closer";
 
 const NOT_GONE: &str = "taken only at the end";
 
-/// A connection of a [`PostgresConnectionManager`](crate::PostgresConnectionManager): the crate
-/// `postgres`'s [`Client`], as which it is used.
+/// A connection of a [`PostgresConnectionManager`](crate::PostgresConnectionManager), which dereferences to the
+/// crate `postgres`'s [`Client`].
 ///
-/// A `Client` that is dropped in asynchronous code panics, and several of them, such as those of a pool,
-/// end the process. This one can be dropped anywhere. Where there is a tokio runtime, on the threads of
-/// `spawn_blocking` too, it is closed on another thread, without waiting for that.
+/// A `Client` that is dropped in asynchronous code panics, and several of them, such as those of a pool, end
+/// the process. This one can be dropped in any context. On a thread with a tokio runtime, including the threads
+/// of `spawn_blocking`, it is closed on another thread, and the drop does not wait for that.
 pub struct PostgresConnection {
-    /// None only while the connection is dropped or taken apart.
+    /// `None` only during a drop or `into_inner`.
     client: Option<Client>,
 }
 
@@ -31,7 +31,7 @@ impl PostgresConnection {
         }
     }
 
-    /// The client itself, which panics if it is dropped in asynchronous code.
+    /// Returns the client, which panics if it is dropped in asynchronous code.
     #[expect(
         clippy::expect_used,
         reason = "only `into_inner` and drop take it, and nothing comes after them"
@@ -80,7 +80,7 @@ impl fmt::Debug for PostgresConnection {
 }
 
 fn close_elsewhere(client: Client) {
-    // Without a thread the closure is dropped here, where the client must not be.
+    // If no thread can be started, the closure is dropped here, where the client must not be dropped.
     let client = ManuallyDrop::new(client);
     let closing = thread::Builder::new()
         .name(THREAD_NAME.to_owned())

@@ -1,5 +1,5 @@
-//! A TCP connection that gives up when its login takes too long. The crate `postgres` is made of
-//! tokio, so this file and `runtime` are the two that name it.
+//! A TCP connection that fails when its login takes too long. The crate `postgres` is built on tokio, so only
+//! this file and `runtime` name it.
 
 use std::io;
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use postgres_native_tls::TlsStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-/// The length of this packet, and its code. [protocol-message-formats of PostgreSQL's manual]
+/// An SSLRequest: its length, and its code. [protocol-message-formats of PostgreSQL's manual]
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// What is known of a line by who waits for its login.
+/// The state that the waiting thread shares with the stream.
 #[derive(Debug, Default)]
 pub(super) struct LoginDeadline {
     is_over: AtomicBool,
@@ -25,18 +25,18 @@ pub(super) struct LoginDeadline {
 }
 
 impl LoginDeadline {
-    /// The login is over, and nothing is limited any more.
+    /// Marks the end of the login, after which there is no limit.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the line failed, or ran out of time, during the login.
+    /// Whether the stream failed, or reached its deadline, during the login.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
 }
 
-/// The connection.
+/// The stream.
 #[derive(Debug)]
 pub struct DeadlineStream {
     socket: Socket,
@@ -57,7 +57,7 @@ impl DeadlineStream {
         }
     }
 
-    /// Asks whether the server has TLS: `S` if it has, `N` if not.
+    /// Requests TLS. The server answers `S` if it supports it, and `N` if not.
     pub(super) async fn ask_for_tls(&mut self) -> io::Result<u8> {
         self.write_all(&SSL_REQUEST).await?;
         self.read_u8().await
@@ -98,7 +98,7 @@ impl AsyncRead for DeadlineStream {
         let filled = buffer.filled().len();
         ready!(line.poll(cx, |socket, cx| socket.poll_read(cx, buffer)))?;
         if line.timer.is_some() && buffer.filled().len() == filled {
-            // It hung up, which TLS may call by another name.
+            // The server closed the connection, which TLS may report as another error.
             line.watch.is_broken.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
@@ -125,7 +125,7 @@ impl AsyncWrite for DeadlineStream {
     }
 }
 
-/// The line with TLS around it, or without.
+/// The stream, with or without TLS.
 #[expect(
     missing_debug_implementations,
     reason = "that of postgres-native-tls has none"

@@ -1,8 +1,8 @@
 //! The crate `postgres`'s `Client`, over native-tls.
 //!
-//! Its own limit of a connect ends with the TCP connection, and it tries the next address also where
-//! the one before refused the login. So TLS is negotiated here, on a line that knows when to give up,
-//! and addresses are tried here one by one.
+//! The crate's own time limit of a connect ends with the TCP connection, and it tries the next address even
+//! after a refused login. So TLS is negotiated here, on a stream with a deadline, and addresses are tried here
+//! one by one.
 
 mod blocking;
 mod connect_error;
@@ -26,7 +26,7 @@ use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 use crate::roots::Roots;
 
-/// Everything about a login but its password.
+/// All settings of a login but the password.
 #[derive(Debug)]
 pub struct Connector {
     settings: Settings,
@@ -65,7 +65,7 @@ impl sealed::Backend for Client {
         let mut config = config.clone();
         if let Some(password) = password {
             password::check(password)?;
-            // Kept in plain memory, of which the last copy goes when the login is over.
+            // The crate keeps it in plain memory. The last copy is dropped when the login is done.
             config.password(password);
         }
         let timeout = connect_timeout.map_or(timeout, |wanted| wanted.min(timeout));
@@ -86,7 +86,7 @@ impl sealed::Backend for Client {
         let deadline = clock.now().monotonic + timeout;
         let mut failure = classify::NETWORK.error("the host has no address");
         for (at, address) in addresses.iter().enumerate() {
-            // What comes after the TCP connection may take all of it.
+            // The steps after the TCP connection may take all of it.
             let left = deadline.saturating_duration_since(clock.now().monotonic);
             let share = left / u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
             let mut config = config.clone();

@@ -1,4 +1,4 @@
-//! What shows whether an open connection is of use.
+//! Tests an open connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use super::blocking;
 use crate::backend::classify;
 use crate::error::{Error, ErrorKind};
 
-/// How long an open connection may take to show that it lives.
+/// The time limit of the test.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Fails if the server does not answer.
+/// Fails if the server does not respond.
 pub(super) fn ping(client: &mut Client) -> Result<(), Error> {
     checked(blocking::run(|| client.is_valid(PING_LIMIT)))
 }
 
-/// The same, which fails too if the server takes no writes.
+/// Fails as well if the server does not accept writes.
 pub(super) fn ping_writer(client: &mut Client) -> Result<(), Error> {
-    // A round trip more, since no query has a limit: of a writer that is gone nothing may ever come.
+    // A second round trip, since a query has no time limit. A writer that is unreachable may never respond.
     ping(client)?;
     let asked = blocking::run(|| client.simple_query("SHOW transaction_read_only"));
     let is_off = |message: &SimpleQueryMessage| match message {
@@ -32,7 +32,7 @@ pub(super) fn ping_writer(client: &mut Client) -> Result<(), Error> {
     }
 }
 
-/// What is said of a connection that was tried, or could not be.
+/// Maps the result of a test, or the panic in asynchronous code.
 fn checked(tried: Result<Result<(), postgres::Error>, Error>) -> Result<(), Error> {
     static SAID: AtomicBool = AtomicBool::new(false);
     match tried {
@@ -44,7 +44,7 @@ fn checked(tried: Result<Result<(), postgres::Error>, Error>) -> Result<(), Erro
             if !SAID.swap(true, Ordering::Relaxed) {
                 tracing::error!(%error, "a connection was taken from a pool in asynchronous code");
             }
-            // To fail would have the pool open another, over and over.
+            // A failure would make the pool open one connection after the other.
             Ok(())
         }
     }

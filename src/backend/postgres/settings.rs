@@ -1,5 +1,5 @@
-//! What a connection string says, in the words of the crate `postgres`. What that cannot do is refused
-//! by name. It reads none of libpq's environment variables, so none has to be overruled.
+//! Translates a connection string into settings of the crate `postgres`. Unsupported parameters are rejected by
+//! name. The crate reads none of libpq's environment variables, so none has to be overridden.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::backend::classify;
 use crate::endpoint::{self, ConnectionString};
 use crate::error::Error;
 
-/// Keywords of libpq whose values say no more than what is done here anyway.
+/// Keywords of libpq whose given values request only what is done here anyway.
 const AS_IT_IS: &[(&str, &[&str])] = &[
     ("client_encoding", &["UTF8", "utf8", "UTF-8", "utf-8"]),
     ("gssencmode", &["disable", "prefer"]),
@@ -26,25 +26,25 @@ const AS_IT_IS: &[(&str, &[&str])] = &[
     ("sslsni", &["1"]),
 ];
 
-/// What is said at a login, and where.
+/// The settings of a login, and the server's address.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) place: Place,
-    /// The user's own limit.
+    /// The string's own limit.
     pub(super) connect_timeout: Option<Duration>,
 }
 
-/// Where the server is.
+/// The server's address.
 #[derive(Debug)]
 pub(super) enum Place {
     /// The folder of a Unix socket.
     Socket(PathBuf),
     Server {
-        /// The name in the certificate.
+        /// The name to verify in the certificate.
         host: String,
         port: u16,
-        /// The same, or the address that is dialled in its place.
+        /// The same, or the address that is dialled instead.
         dialled: String,
     },
 }
@@ -52,13 +52,13 @@ pub(super) enum Place {
 impl Settings {
     /// # Errors
     ///
-    /// If the crate `postgres` cannot do what `target` says.
+    /// If the crate `postgres` does not support a setting of `target`.
     pub(super) fn new(target: &ConnectionString) -> Result<Settings, Error> {
         let place = place(target)?;
         let mut config = Config::new();
         match place {
             Place::Socket(_) => config.ssl_mode(SslMode::Disable),
-            // Has `postgres` leave to us, from the first byte on, whether there is to be TLS.
+            // With direct TLS, `postgres` passes us the socket before the first byte.
             Place::Server { .. } => config
                 .ssl_mode(SslMode::Require)
                 .ssl_negotiation(SslNegotiation::Direct),
@@ -85,7 +85,7 @@ impl Settings {
 }
 
 fn place(target: &ConnectionString) -> Result<Place, Error> {
-    // Without the dot at its end that a name may have.
+    // Without the trailing dot that a name may have.
     let host = target.parameters().find(|(keyword, _)| *keyword == "host");
     let host = host.map(|(_, host)| host).filter(|host| !host.is_empty());
     let address = target.get("hostaddr");
@@ -124,7 +124,7 @@ fn port(target: &ConnectionString) -> Result<Option<u16>, Error> {
 fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
     let seconds = || number(keyword, value).map(Duration::from_secs);
     match keyword {
-        // Taken by others.
+        // Handled elsewhere.
         "host" | "hostaddr" | "port" | "connect_timeout" | "fallback_application_name" => {}
         "user" => {
             config.user(value);
@@ -138,7 +138,7 @@ fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
         "options" => {
             config.options(value);
         }
-        // The system's default, by libpq's manual; the system itself would not take it.
+        // libpq's manual calls this the system's default. The system itself rejects the value.
         "keepalives_idle" | "keepalives_interval" | "keepalives_count" | "tcp_user_timeout"
             if number::<u64>(keyword, value)? == 0 => {}
         "keepalives" => {

@@ -1,4 +1,4 @@
-//! TLS as a connection string asks for it, by native-tls.
+//! TLS for a connection string, by native-tls.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,20 +16,20 @@ use crate::endpoint::{ConnectionString, SslMode};
 use crate::error::{Error, ErrorKind};
 use crate::roots::Roots;
 
-/// How long a request to cancel may take.
+/// The time limit of a cancel request.
 const CANCEL_LIMIT: Duration = Duration::from_secs(9);
 
-/// TLS with the roots and the `sslmode` of a manager, to cancel queries with.
+/// TLS with the roots and the `sslmode` of a manager, for cancelling queries.
 ///
-/// A request to cancel travels in a connection of its own, for which
-/// [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) has to be given a TLS
-/// implementation. Connections of this crate's need this one, from
-/// [`RdsConnectionManager::tls`](crate::RdsConnectionManager::tls): another would begin with TLS
-/// where the server expects to be asked for it.
+/// A cancel request uses a connection of its own.
+/// [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query) therefore takes a TLS implementation.
+/// Connections of this crate need this one, from
+/// [`RdsConnectionManager::tls`](crate::RdsConnectionManager::tls): any other would begin with TLS, and the
+/// server expects a request for it first.
 #[derive(Clone)]
 pub struct PostgresTls {
     mode: SslMode,
-    /// None without TLS.
+    /// `None` without TLS.
     connector: Option<TlsConnector>,
     watch: Arc<LoginDeadline>,
     deadline: Option<Instant>,
@@ -41,7 +41,7 @@ impl PostgresTls {
         roots: Option<&Roots>,
     ) -> Result<PostgresTls, Error> {
         let mode = target.sslmode()?.unwrap_or(match roots {
-            // The defaults of libpq.
+            // libpq's defaults.
             Some(Roots::System) => SslMode::VerifyFull,
             _ => SslMode::Prefer,
         });
@@ -69,7 +69,7 @@ impl PostgresTls {
         })
     }
 
-    /// For one login, which has to be over by then.
+    /// For one login with a deadline.
     pub(super) fn until(&self, deadline: Instant) -> PostgresTls {
         PostgresTls {
             watch: Arc::default(),
@@ -91,8 +91,8 @@ impl fmt::Debug for PostgresTls {
     }
 }
 
-/// As libpq has it: a certificate is verified if that is asked for or roots are given, and its name
-/// with `verify-full` only.
+/// As in libpq, the certificate is verified if that is requested or roots are given, and its name only with
+/// `verify-full`.
 fn connector(mode: SslMode, roots: Option<&Roots>) -> Result<TlsConnector, Error> {
     let failed = |cause| {
         let message = "TLS cannot be set up with these roots; check sslrootcert";
@@ -127,7 +127,7 @@ impl MakeTlsConnect<Socket> for PostgresTls {
     }
 }
 
-/// TLS that is about to be negotiated, with a server of this name.
+/// TLS before its negotiation with a server of this name.
 #[derive(Debug)]
 pub struct Handshake {
     host: String,
@@ -160,7 +160,7 @@ impl Handshake {
             b'S' => {
                 let handshake = postgres_native_tls::TlsConnector::new(connector, &self.host);
                 let stream = handshake.connect(line).await.map_err(|cause| {
-                    // Whatever TLS makes of that.
+                    // Any other error of TLS.
                     let classification = if watch.is_broken() {
                         classify::NETWORK
                     } else {

@@ -14,7 +14,7 @@ fn parse(input: &str) -> ConnectionString {
     ConnectionString::parse(input).unwrap_or_else(|error| panic!("{input}: {error}"))
 }
 
-/// The refusal of `input`, at parsing or at the check that follows.
+/// The error for `input`, from parsing or from the check that follows.
 fn refusal(input: &str) -> Error {
     let error = ConnectionString::parse(input)
         .and_then(|parsed| parsed.check())
@@ -179,7 +179,7 @@ fn a_password_cannot_be_printed() {
     );
 }
 
-/// FAULTS.md row 31: a password's own `?` or `&`, which nobody has encoded.
+/// FAULTS.md row 31: a password that contains `?` or `&`, unencoded.
 #[test]
 fn a_part_of_a_password_is_never_quoted_as_a_keyword() {
     for input in [
@@ -193,7 +193,7 @@ fn a_part_of_a_password_is_never_quoted_as_a_keyword() {
     }
 }
 
-/// What libpq's URLs need escaped, wherever it stands, and no more.
+/// Escapes exactly the characters that libpq's URLs require to be escaped in any part.
 const NEEDED: &AsciiSet = &CONTROLS
     .add(b'%')
     .add(b'@')
@@ -209,9 +209,9 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
-/// Any text that libpq can be told, which ends strings with a zero byte.
+/// Any text that can be passed to libpq, whose strings end at a zero byte.
 fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
-    // What has a meaning in one of the grammars more often than chance has it.
+    // Characters with a meaning in one of the grammars occur more often than by chance.
     let special = select(" \t\n'\\%@:/?#&=+,[]\"25é€".chars().collect::<Vec<_>>());
     vec(prop_oneof![special, any::<char>()], length)
         .prop_map(|chars| chars.into_iter().filter(|c| *c != '\0').collect())
