@@ -1,7 +1,6 @@
-//! How pools replace their connections under load, in figures: `cargo bench --bench lifetimes`.
+//! Measures how pools replace their connections under load: `cargo bench --bench lifetimes`.
 //!
-//! It takes two minutes. The rate of connects means something only on a machine that does nothing
-//! else.
+//! It takes two minutes. The rate of connects is meaningful only on an idle machine.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -27,7 +26,7 @@ const MAX_SIZE: u32 = 10;
 const THREADS_PER_POOL: usize = 14;
 
 fn main() {
-    // Test runners ask every target for its tests: this one has none.
+    // Test runners ask every target for its tests. This one has none.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -41,7 +40,7 @@ fn main() {
     }
 }
 
-/// Keeps so many pools under load for three lives.
+/// Keeps this many pools under load for three lifetimes.
 fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
     let (key, secret) = (emulator.access_key(), emulator.secret_key());
     let credentials = Credentials::new(key, secret, None, None, "bench");
@@ -68,7 +67,7 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
             )
         })
         .collect();
-    // From here on, whatever is opened is a replacement.
+    // From here on, every new connection is a replacement.
     for (pool, _) in &all {
         let held: Vec<_> = (0..MAX_SIZE).map(|_| pool.get().unwrap()).collect();
         drop(held);
@@ -120,7 +119,7 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
     );
 }
 
-/// The most of `times` that lie within one second.
+/// The largest number of `times` within one second.
 fn peak(times: &[Instant]) -> usize {
     let mut recent = VecDeque::new();
     let mut most = 0;
@@ -134,14 +133,14 @@ fn peak(times: &[Instant]) -> usize {
     most
 }
 
-/// Of all pools.
+/// The results of all pools.
 #[derive(Debug, Default)]
 struct Process {
     opened: Mutex<Vec<Instant>>,
     retired: Mutex<Vec<Duration>>,
 }
 
-/// How many connections of a pool are away now, and the most that were.
+/// How many connections of a pool are being replaced, and the maximum so far.
 #[derive(Debug, Default)]
 struct Away(Mutex<(usize, usize)>);
 

@@ -1,4 +1,4 @@
-//! What an application's build pays for this library, and for AWS's own client of RDS in its place.
+//! The cost of this library in an application's build, compared with AWS's own RDS client.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -73,7 +73,7 @@ fn cold_build(target: &Path, application: &str) -> Build {
     }
 }
 
-/// What cargo says for the peers, which are no members of the workspace.
+/// cargo's output for the peers, which are not members of the workspace.
 fn cargo(command: &str, arguments: &[&str], target: Option<&PathBuf>) -> String {
     let mut cargo = Command::new("cargo");
     cargo

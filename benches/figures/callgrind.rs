@@ -1,17 +1,17 @@
-//! Instructions, counted by valgrind. They do not mind what else the machine does.
+//! Counts instructions with valgrind, which other load on the machine does not affect.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::database::Database;
 
-/// Names what a child of this program shall do.
+/// The variable that names the probe a child runs.
 const PROBE: &str = "--probe";
 
-/// Hands the database to a child, in its own environment.
+/// The variable that passes the database to a child.
 const DATABASE: &str = "RDS_IAM_BENCH_DATABASE";
 
-/// Whether there is a valgrind.
+/// Whether valgrind is installed.
 pub(crate) fn is_installed() -> bool {
     let version = Command::new("valgrind")
         .arg("--version")
@@ -26,7 +26,7 @@ pub(crate) fn child(name: &str, times: u64, database: Option<&Database>) -> Comm
     arm(Command::new(program()), name, times, database)
 }
 
-/// What a child is to do, if this process is one: the name of its probe, how many times, and where.
+/// If this process is a child: the name of its probe, the number of runs, and the database.
 pub(crate) fn probe() -> Option<(String, u64, Option<Database>)> {
     let mut arguments = std::env::args().skip_while(|argument| argument != PROBE);
     arguments.next()?;
@@ -36,8 +36,8 @@ pub(crate) fn probe() -> Option<(String, u64, Option<Database>)> {
     Some((name, times, database))
 }
 
-/// The instructions that the function whose name has `within` in it executes when the probe `name`
-/// runs, per time; without such a function those of the whole process, less its start and end.
+/// The instructions per run of the probe `name` in the function whose name contains `within`. Without such a
+/// function, those of the whole process without its start and end.
 pub(crate) fn instructions(
     name: &str,
     times: u64,

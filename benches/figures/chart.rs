@@ -1,5 +1,4 @@
-//! Lines over time, as an SVG that is readable on a light and on a dark page: it has a ground of its
-//! own.
+//! Draws lines over time as an SVG. It has a background of its own, so it is readable on light and dark pages.
 
 use std::fmt::Write;
 use std::fs;
@@ -19,7 +18,7 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// A span of time that something is said of.
+/// A span of time with a label.
 pub(crate) struct Band {
     pub(crate) label: &'static str,
     pub(crate) from: f64,
@@ -142,7 +141,7 @@ fn label(svg: &mut String, x: f64, y: f64, attributes: &str, text: &str) {
     );
 }
 
-/// The least of 1, 2, 5, 10, 20 and so on that is no less than `value`.
+/// The smallest of 1, 2, 5, 10, 20 and so on that is at least `value`.
 fn round_step(value: f64) -> f64 {
     let power = 10_f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 5.0].map(|step| step * power);

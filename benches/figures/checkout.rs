@@ -1,4 +1,4 @@
-//! What the manager and the pool's lifetimes add to a checkout.
+//! The cost that the manager and the pool's lifetimes add to a checkout.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::database::{Database, emulator};
 use crate::figure::Figure;
 use crate::{Bench, callgrind};
 
-/// Probes: a pool of this crate's or a stock one, whose connections are tried on checkout, as is the
-/// default of both, or are not.
+/// Probes: a pool of this crate or a stock one, with the checkout test, which is the default of both, or
+/// without.
 pub(crate) const PROBES: [&str; 4] = [
     "checkout_ours",
     "checkout_stock",
@@ -17,7 +17,7 @@ pub(crate) const PROBES: [&str; 4] = [
     "checkout_stock_untested",
 ];
 
-/// Part of the name of the function that callgrind counts in.
+/// Part of the name of the function in which callgrind counts.
 const COUNTED: &str = "check_out_and_in";
 
 pub(crate) fn run(bench: &Bench) {
@@ -50,7 +50,7 @@ pub(crate) fn probe(name: &str, times: u64, database: &Database) {
         let pool = database.manager(database.auth()).pool_builder();
         repeat(times, &pool.test_on_check_out(test).build().unwrap());
     } else {
-        // r2d2's settings are those of the other pool.
+        // With the same r2d2 settings as the other pool.
         let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
         let pool = Pool::builder()
             .test_on_check_out(test)
@@ -63,7 +63,7 @@ pub(crate) fn probe(name: &str, times: u64, database: &Database) {
 }
 
 fn repeat<M: ManageConnection>(times: u64, pool: &Pool<M>) {
-    // Open, and warm.
+    // Opens the connections and warms the caches.
     drop(pool.get().unwrap());
     for _ in 0..times {
         check_out_and_in(pool);

@@ -1,4 +1,4 @@
-//! What a new connection costs.
+//! The cost of a new connection.
 
 use std::fs;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use crate::database::{Database, emulator};
 use crate::figure::Figure;
 use crate::measure::{compare, seconds};
 
-/// Beside diesel's manager with the same roots.
+/// Compared with diesel's manager with the same roots.
 pub(crate) fn overhead(bench: &Bench) {
     let emulator = emulator();
     let database = Database::of(&emulator);
@@ -21,12 +21,12 @@ pub(crate) fn overhead(bench: &Bench) {
     bench.results.add(figure.ratio_at_most(1.03));
 }
 
-/// Beside diesel's manager with all roots of RDS.
+/// Compared with diesel's manager with all roots of RDS.
 pub(crate) fn bundle(bench: &Bench) {
     let emulator = emulator();
     let database = Database::of(&emulator);
     let folder = tempfile::tempdir().unwrap();
-    // The emulator's certificate goes back to a root of its own, which both are given as well.
+    // The emulator's certificate has a root of its own, which both get as well.
     let with_own_root = |name: &str, roots: String| {
         let path = folder.path().join(name);
         fs::write(&path, roots + "\n" + emulator.ca_pem()).unwrap();
@@ -50,7 +50,7 @@ fn beside_stock(
     let (ours, stock) = (ours.manager(ours.auth()), stock.stock());
     drop(ours.try_connect().unwrap());
     drop(stock.connect().unwrap());
-    // Few at a time, so that what else the machine does is the same for both.
+    // A few at a time, so that other load on the machine affects both alike.
     let count = 5;
     let measured = compare(
         bench.pick(15, 101),
@@ -65,8 +65,8 @@ fn milliseconds_each(count: u32, connect: impl Fn()) -> f64 {
     spent / f64::from(count) * 1e3
 }
 
-/// The roots that a manager gives to libpq for an instance in the emulator's region, as diesel's
-/// instrumentation sees them on their way.
+/// The roots that a manager passes to libpq for an instance in the emulator's region, as diesel's
+/// instrumentation sees them.
 fn chosen_roots(database: &Database) -> String {
     static SEEN: Mutex<Option<String>> = Mutex::new(None);
 

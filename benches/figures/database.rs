@@ -1,5 +1,5 @@
-//! The database that connections are opened to, and the managers that open them: this crate's, and
-//! diesel's as it is, with the same server, user and password.
+//! The database of the measurements, and the managers that connect to it: this crate's, and diesel's with the
+//! same server, user and password.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager};
 use rds_iam_emulator::Emulator;
 use serde::{Deserialize, Serialize};
 
-/// Where it is and how to log in, for this process or for a child.
+/// The address and the login, for this process or a child.
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Database {
     pub(crate) host: String,
@@ -39,7 +39,7 @@ impl Database {
         }
     }
 
-    /// The same with other roots to trust.
+    /// The same with other roots.
     pub(crate) fn trusting(mut self, roots: &Path) -> Database {
         self.roots = roots.to_str().unwrap().to_owned();
         self
@@ -64,8 +64,8 @@ impl Database {
         builder.build().unwrap()
     }
 
-    /// diesel's own manager, with a token of 15 minutes as its fixed password, so that the server's
-    /// work is the same.
+    /// diesel's own manager, with a token of 15 minutes as its fixed password, so that the server does the same
+    /// work.
     pub(crate) fn stock(&self) -> ConnectionManager<PgConnection> {
         ConnectionManager::new(self.conninfo_with_password())
     }

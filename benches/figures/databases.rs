@@ -1,4 +1,4 @@
-//! A thousand databases: one identity for all of them, and a pool for each.
+//! A thousand databases: one identity for all, and a pool for each.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +24,10 @@ use crate::token;
 const DATABASES: usize = 1_000;
 const ROTATIONS: usize = 3;
 
-/// So that all rotations fall into one life of the credentials.
+/// So that all rotations happen within one lifetime of the credentials.
 const CREDENTIALS_LIVE: Duration = Duration::from_secs(3600);
 
-/// A token's usable life.
+/// The usable lifetime of a token.
 const ROTATION: Duration = Duration::from_secs(14 * 60);
 
 const WORKERS: usize = 16;
@@ -45,7 +45,7 @@ fn endpoint(number: usize) -> Endpoint {
     Endpoint::new(&host, 5432, "app").unwrap()
 }
 
-/// What there is after all rotations, that was not there before.
+/// What the process uses after all rotations in addition to before.
 struct Cost {
     threads: usize,
     provider_calls: u64,
@@ -53,7 +53,7 @@ struct Cost {
 }
 
 fn cost<T>(source: &Source, work: impl FnOnce(Source) -> T) -> Cost {
-    // Those of what was measured before go away by and by.
+    // Threads of earlier measurements end within a short time.
     let is_signer = |name: &String| name == "rds-iam-signer";
     wait_until("earlier threads to end", || {
         !process::threads().iter().any(is_signer)
@@ -134,7 +134,7 @@ fn one_identity(bench: &Bench) {
     bench.results.add(figure);
 }
 
-/// Credentials for an hour from when they are asked for; counts how often that is.
+/// Credentials that are valid for an hour from each call; counts the calls.
 #[derive(Clone)]
 struct Source {
     clock: Clock,
@@ -170,8 +170,8 @@ impl ProvideCredentials for Source {
     }
 }
 
-/// What is written where each pool sees to its own tokens: a runtime to ask AWS with, credentials
-/// that are kept until they end, and aws-sigv4.
+/// The code of an application whose pools each manage their own tokens: a runtime for the requests to AWS,
+/// credentials that are cached until they expire, and aws-sigv4.
 struct SignerOfItsOwn {
     runtime: tokio::runtime::Runtime,
     source: Source,
@@ -232,7 +232,7 @@ fn shared_workers(bench: &Bench, database: &Database) {
             builder.build_unchecked(database.stock())
         })
         .collect();
-    // A thread has its name only when it runs.
+    // A thread gets its name only once it runs.
     thread::sleep(Duration::from_millis(500));
     let own_workers = named("r2d2-worker");
     drop(stock);
@@ -250,7 +250,7 @@ fn shared_workers(bench: &Bench, database: &Database) {
     let pools: Vec<_> = (0..DATABASES)
         .map(|_| pool(database.manager(auth.clone()), &workers, 1))
         .collect();
-    // That they serve has to be seen; a session each only costs time.
+    // The pools must be seen to work; more than one session each would only cost time.
     let served = bench.pick(100, DATABASES);
     for pool in pools.iter().take(served) {
         drop(pool.get().unwrap());
@@ -275,8 +275,8 @@ fn pool(
     builder.build_unchecked().unwrap()
 }
 
-/// How long others wait for a connection while a pool on the same threads wants more connections
-/// than there are threads, from a server that takes them and says nothing.
+/// How long others wait for a connection while a pool on the same threads needs more connections than there are
+/// threads, from a server that accepts and never responds.
 fn black_hole(bench: &Bench, database: &Database) {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(10);
@@ -332,7 +332,7 @@ fn black_hole(bench: &Bench, database: &Database) {
     bench.results.add(figure);
 }
 
-/// For `span`: the longest that the first `get` of a new pool takes, in seconds, or `longest`.
+/// For `span`: the longest duration of the first `get` of a new pool in seconds, or `longest`.
 fn slowest_first_get<M: ManageConnection>(
     span: Duration,
     longest: Duration,
@@ -351,12 +351,12 @@ fn slowest_first_get<M: ManageConnection>(
     slowest.as_secs_f64()
 }
 
-/// A server that takes connections and says nothing, until it is dropped.
+/// A server that accepts connections and never responds, until it is dropped.
 struct BlackHole(TcpListener);
 
 impl BlackHole {
     fn open() -> BlackHole {
-        // What nobody accepts is held by the kernel all the same.
+        // Connections that are not accepted are completed by the kernel anyway.
         BlackHole(TcpListener::bind("127.0.0.1:0").unwrap())
     }
 

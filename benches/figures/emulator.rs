@@ -1,4 +1,4 @@
-//! The emulator's own figures.
+//! Figures of the emulator itself.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -20,8 +20,8 @@ pub(crate) fn run(bench: &Bench) {
     if bench.is_quick {
         cargo.arg("--quick");
     }
-    // What this program was told of its package. Build scripts that look at it, such as ring's, would
-    // run again, and much be built anew in the midst of measuring.
+    // Removes cargo's variables about this package. Build scripts that depend on them, such as ring's, would
+    // run again and cause a rebuild during the measurement.
     for (name, _) in env::vars() {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
             cargo.env_remove(name);

@@ -1,4 +1,4 @@
-//! A figure, the file of results that it goes to, and the table that is made of that.
+//! One figure, the file of results, and the table made from it.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::measure::Comparison;
 
-/// Marks what is of a quick run.
+/// Marks the results of a quick run.
 const QUICK: &str = "quick";
 
 /// One line of the results.
@@ -26,7 +26,7 @@ impl Figure {
         Figure(figure)
     }
 
-    /// The figure of what was measured in turns with its baseline.
+    /// A figure that was measured in turns with its baseline.
     pub(crate) fn compared(name: &str, what: &str, unit: &str, measured: &Comparison) -> Figure {
         Figure::new(name, what, unit, measured.ours)
             .with("baseline", rounded(measured.baseline))
@@ -35,7 +35,7 @@ impl Figure {
             .rounds(measured.dropped, measured.disturbed)
     }
 
-    /// One that another program measured.
+    /// A figure that another program measured.
     pub(crate) fn parse(line: &str) -> Figure {
         let mut figure = Figure(serde_json::from_str(line).unwrap());
         for key in ["ours", "baseline", "ratio"] {
@@ -52,13 +52,13 @@ impl Figure {
             .with("ratio", rounded(ratio))
     }
 
-    /// Something else that belongs to it.
+    /// Adds another value that belongs to it.
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Figure {
         self.0.insert(key.to_owned(), value.into());
         self
     }
 
-    /// How many rounds were left out, and how many should have been, if any.
+    /// How many rounds were discarded, and how many should have been, if any.
     pub(crate) fn rounds(mut self, dropped: usize, disturbed: usize) -> Figure {
         if dropped > 0 {
             self = self.with("rounds dropped", dropped);
@@ -69,7 +69,7 @@ impl Figure {
         self
     }
 
-    /// What is to be reached, and whether it is.
+    /// The target, and whether it is met.
     pub(crate) fn target(self, target: &str, met: bool) -> Figure {
         self.with("target", target).with("met", met)
     }
@@ -94,7 +94,7 @@ impl Figure {
         }
     }
 
-    /// What the table has no column for.
+    /// Values for which the table has no column.
     fn beside(&self) -> String {
         const COLUMNS: [&str; 9] = [
             "name", "ours", "baseline", "ratio", "unit", "what", "target", "met", QUICK,
@@ -112,7 +112,7 @@ impl Figure {
     }
 }
 
-/// The file of results: one figure a line, each name once.
+/// The file of results: one figure per line, each name once.
 pub(crate) struct Results {
     path: PathBuf,
     is_quick: bool,
@@ -131,14 +131,14 @@ impl Results {
         fs::write(&self.path, "").unwrap();
     }
 
-    /// Whether some are of a quick run.
+    /// Whether some results are of a quick run.
     pub(crate) fn are_partly_quick(&self) -> bool {
         self.read()
             .iter()
             .any(|figure| figure.0.contains_key(QUICK))
     }
 
-    /// Adds a figure, in the place of an earlier one of its name, and shows it.
+    /// Adds a figure, replaces an earlier one of its name, and prints it.
     pub(crate) fn add(&self, mut figure: Figure) {
         if self.is_quick {
             figure = figure.with(QUICK, true);
@@ -172,7 +172,7 @@ impl Results {
         fs::write(&self.path, lines).unwrap();
     }
 
-    /// As a table.
+    /// Formats the figures as a table.
     pub(crate) fn table(&self) -> String {
         let mut table = String::from(
             "| figure | what | ours | baseline | unit | ratio | target | reached | beside it |\n\
@@ -206,7 +206,7 @@ impl Results {
     }
 }
 
-/// To four digits: more of them would be noise.
+/// Rounds to four digits; more would be noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     if value == 0.0 || value.abs() >= 1000.0 {
         return value.round();
@@ -217,7 +217,7 @@ pub(crate) fn rounded(value: f64) -> f64 {
         .unwrap()
 }
 
-/// With a comma between thousands.
+/// Adds a comma between thousands.
 fn grouped(value: f64) -> String {
     if value.abs() < 10_000.0 {
         return value.to_string();

@@ -1,5 +1,5 @@
-//! A day of many instances that were started in the same second, played through: how many new
-//! connections per second their one database sees.
+//! Simulates a day of many instances that start in the same second: how many new connections per second their
+//! database receives.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ const KEPT_IDLE: u32 = 2;
 const DAY: u64 = 24 * 3600;
 const MAX_LIFETIME: Duration = Duration::from_secs(14 * 60);
 
-/// From when a connection is given up until there is another.
+/// From the retirement of a connection until its replacement is open.
 const REPLACED_WITHIN: Duration = Duration::from_millis(50);
 
 /// The first minute is that of the start itself.
 const START: u64 = 60;
 
-/// What AWS advises to stay below.
+/// AWS's advised limit.
 const ADVISED: f64 = 200.0;
 
 pub(crate) fn run(bench: &Bench) {
@@ -44,7 +44,7 @@ pub(crate) fn run(bench: &Bench) {
     bench.results.add(figure);
 }
 
-/// The connections that all instances open, second by second.
+/// The connections that all instances open, by second.
 fn day(instance: impl Fn(&mut fastrand::Rng, &mut [u32]) + Sync) -> Vec<u32> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let part = |worker: usize| {
@@ -72,8 +72,8 @@ fn day(instance: impl Fn(&mut fastrand::Rng, &mut [u32]) + Sync) -> Vec<u32> {
     })
 }
 
-/// A pool of this crate's: each connection is checked in once a second, and the library decides
-/// whether that was the last time.
+/// A pool of this crate: each connection is checked in once a second, and the library decides whether it is
+/// retired.
 fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
     let origin = some_instant();
     let start = Duration::from_secs_f64(random.f64());
@@ -96,7 +96,7 @@ fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
     for second in 1..DAY {
         for ((id, born), phase) in connections.iter_mut().zip(&phases) {
             let now = Duration::from_secs(second) + *phase;
-            // Nobody is given up in the first half of his life, and asking takes time.
+            // No connection is retired in the first half of its lifetime, and each decision takes time.
             if now < *born + MAX_LIFETIME / 2
                 || lifetimes.checked_in_at(*id, origin + now).is_none()
             {
@@ -110,8 +110,8 @@ fn busy(random: &mut fastrand::Rng, opened: &mut [u32]) {
     }
 }
 
-/// A pool that leaves it to r2d2, whose reaper looks every 30 s, and gives up at once all that are
-/// too old and idle.
+/// A pool that relies on r2d2, whose reaper runs every 30 s and drops all connections that are too old and idle
+/// at once.
 fn reaped(size: u32, random: &mut fastrand::Rng, opened: &mut [u32]) {
     const REAPER: Duration = Duration::from_secs(30);
     let start = Duration::from_secs_f64(random.f64());
@@ -127,7 +127,7 @@ fn reaped(size: u32, random: &mut fastrand::Rng, opened: &mut [u32]) {
     }
 }
 
-/// To count from; nothing waits for it.
+/// The start of the simulated time; nothing waits for it.
 fn some_instant() -> Instant {
     Instant::now()
 }

@@ -1,4 +1,4 @@
-//! Whether anything piles up over many rotations.
+//! Whether memory, threads or descriptors grow over many rotations.
 
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -14,10 +14,10 @@ use crate::measure::{process, wait_until};
 
 pub(crate) const PROBE: &str = "growth";
 
-/// Before anything is counted, so that what is made once is there.
+/// Rotations before the first count, so that one-time allocations are included in it.
 const WARM_UP: u64 = 500;
 
-/// In a process of its own: the emulator writes down every login.
+/// In a process of its own, since the emulator records every login.
 pub(crate) fn run(bench: &Bench) {
     let rotations = 10_000;
     let emulator = emulator();
@@ -38,7 +38,7 @@ pub(crate) fn run(bench: &Bench) {
             format!("{} → {}", before.descriptors, after.descriptors),
         );
     let no_more = after.threads <= before.threads && after.descriptors <= before.descriptors;
-    // The allocator hands pages back when it likes.
+    // The allocator returns pages at times of its own.
     bench
         .results
         .add(figure.target("none, within 1 MiB", no_more && grown <= 1024.0));
@@ -73,14 +73,14 @@ pub(crate) fn probe(rotations: u64, database: &Database) {
     let pool = pool.build().unwrap();
     let rotate = || {
         let connection = pool.get().unwrap();
-        // By the clock that does not show the date, or the server would not take the token.
+        // By the monotonic clock only; with another date the server would refuse the token.
         time.advance(Duration::from_secs(900));
         time.set_wall(SystemTime::now());
-        // Retired, and its successor needs a new token.
+        // Retires the connection, and its successor needs a new token.
         drop(connection);
     };
     let state = || {
-        // One that is being opened has files open that it closes again.
+        // A connection that is being opened has files open for a moment.
         wait_until("an idle pool", || pool.state().idle_connections == 1);
         State::now()
     };

@@ -1,8 +1,7 @@
 //! The figures of BENCHMARKS.md: `script/bench`.
 //!
-//! Each is a ratio against what a user would have otherwise, measured in the same process or in the
-//! same run, in turns, and uses what users can use. A line of JSON each goes to
-//! `target/bench/results.jsonl`.
+//! Each is a ratio to the alternative that a user has, measured in turns in the same process or run, through
+//! the public API. Each result is a line of JSON in `target/bench/results.jsonl`.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -20,14 +19,14 @@ mod connect;
 mod database;
 mod databases;
 mod emulator;
-/// What `lifetimes` imports from the library.
+/// The library's items that `lifetimes` imports.
 mod event {
     pub(crate) use diesel_rds_iam::RetireReason;
 }
 mod figure;
 mod fleet;
 mod growth;
-// The library's own: the simulation is of what it decides.
+// The library's own file, since the simulation is of its decisions.
 #[path = "../../src/lifetime/lifetimes.rs"]
 #[allow(
     dead_code,
@@ -48,13 +47,13 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use crate::database::Database;
 use crate::figure::Results;
 
-/// Counts what is allocated, ours and the baselines' alike.
+/// Counts all allocations, those of this crate and of the baselines.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The figures by name, and whether they are worth their time in a quick run.
+/// The figures by name, and whether a quick run includes them.
 const FIGURES: &[(&str, Measure, InQuickRun)] = &[
     ("token_hit", token::hit, InQuickRun::Yes),
     ("token_sign", token::signing, InQuickRun::Yes),
@@ -79,21 +78,21 @@ enum InQuickRun {
     No,
 }
 
-/// What a figure is told of the run that it is in.
+/// The settings of a run.
 struct Bench {
     is_quick: bool,
     results: Results,
-    /// A folder for what is made on the way.
+    /// A folder for temporary files.
     target: PathBuf,
 }
 
 impl Bench {
-    /// One for a quick run, another for a full one.
+    /// Chooses between the values of a quick and of a full run.
     fn pick<T>(&self, quick: T, full: T) -> T {
         if self.is_quick { quick } else { full }
     }
 
-    /// Where to write what is committed after a full run, and only looked at after a quick one.
+    /// The place of a file that a full run updates in the repository, and a quick run elsewhere.
     fn output(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         match self.is_quick {
@@ -102,7 +101,7 @@ impl Bench {
         }
     }
 
-    /// Says so where there is none.
+    /// Prints a message if there is none.
     fn has_valgrind(&self, name: &str) -> bool {
         let is_installed = callgrind::is_installed();
         if !is_installed {
@@ -117,7 +116,7 @@ fn main() {
         return run_probe(&name, times, database);
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Test runners ask every target for its tests: this one has none.
+    // Test runners ask every target for its tests. This one has none.
     let Some(end) = arguments.iter().position(|argument| argument == "--bench") else {
         return;
     };
@@ -149,7 +148,7 @@ fn main() {
     report::write(&bench);
 }
 
-/// What a child of this program is for.
+/// The task of a child of this program.
 fn run_probe(name: &str, times: u64, database: Option<Database>) {
     let database = || database.as_ref().unwrap();
     match name {

@@ -1,23 +1,23 @@
-//! Rounds, medians, and how much of the machine was somebody else's meanwhile.
+//! Rounds and medians, and how much of the machine other programs used meanwhile.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A round in which others had more than this part of the machine's time says nothing.
+/// A round is discarded if other programs used more than this part of the machine's time.
 const MOST_LOST: f64 = 0.05;
 
-/// Where rounds are disturbed again and again, no more than so many times as many are run.
+/// The maximum number of rounds, as a multiple of the wanted ones, if rounds are disturbed again and again.
 const MOST_TRIES: usize = 2;
 
-/// What rounds brought, and which of them were left out.
+/// The results of rounds, and how many were discarded.
 pub(crate) struct Rounds<T> {
     pub(crate) kept: Vec<T>,
     pub(crate) dropped: usize,
-    /// How many were kept although others had much of the machine, for want of better ones.
+    /// How many were kept although they were disturbed, because there were no better ones.
     pub(crate) disturbed: usize,
 }
 
-/// Runs `round` until it has `wanted` results that were not disturbed, or twice as many altogether.
+/// Runs `round` until it has `wanted` undisturbed results, or twice as many in all.
 pub(crate) fn rounds<T>(wanted: usize, mut round: impl FnMut() -> T) -> Rounds<T> {
     let mut results = Vec::new();
     let is_quiet = |lost: &f64| *lost <= MOST_LOST;
@@ -38,20 +38,20 @@ pub(crate) fn rounds<T>(wanted: usize, mut round: impl FnMut() -> T) -> Rounds<T
     }
 }
 
-/// One thing beside another, round by round.
+/// Two measurements side by side, round by round.
 pub(crate) struct Comparison {
     pub(crate) ours: f64,
     pub(crate) baseline: f64,
-    /// The median of the rounds' ratios, which is not that of the medians.
+    /// The median of the rounds' ratios, which is not the ratio of the medians.
     pub(crate) ratio: f64,
-    /// The same for the baseline against itself: what of a ratio is noise.
+    /// The same for the baseline against itself, which shows the noise of a ratio.
     pub(crate) null: f64,
     pub(crate) dropped: usize,
     pub(crate) disturbed: usize,
 }
 
-/// In each round the baseline, ours, and the baseline again, so that a machine that becomes slower or
-/// faster meanwhile does so for both.
+/// Measures the baseline, this crate, and the baseline again in each round, so that a machine that becomes
+/// slower or faster affects both alike.
 pub(crate) fn compare(
     wanted: usize,
     mut ours: impl FnMut() -> f64,
@@ -73,21 +73,21 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     quantile(&mut values.into_iter().collect::<Vec<_>>(), 0.5)
 }
 
-/// The value below which this part of all values are.
+/// The value below which this part of all values lies.
 pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len() - 1;
     values[(last as f64 * part).ceil() as usize]
 }
 
-/// How long `work` takes, in seconds.
+/// The duration of `work` in seconds.
 pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64()
 }
 
-/// Waits until `is_so`; panics if it takes longer than anything should.
+/// Waits until `is_so` returns true. Panics after a generous time limit.
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -96,10 +96,10 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The machine's processor time since it started, in ticks. All zeros where there is no `/proc`.
+/// The machine's processor time since its start, in ticks. All zeros without `/proc`.
 struct CpuTime {
     all: u64,
-    /// What the machine under this one gave to others, and what other programs used here.
+    /// The time that the hypervisor gave to other machines, and that other programs used here.
     others: u64,
 }
 
@@ -113,7 +113,7 @@ impl CpuTime {
             .split_whitespace()
             .filter_map(|ticks| ticks.parse().ok())
             .collect();
-        // Guests are in user already.
+        // The user time includes that of guests.
         let &[user, nice, system, idle, iowait, irq, softirq, steal, ..] = &ticks[..] else {
             return CpuTime { all: 0, others: 0 };
         };
@@ -124,7 +124,7 @@ impl CpuTime {
         }
     }
 
-    /// The part of all that others had since `earlier`; a tick or two are the kernel's rounding.
+    /// The part of all time that others used since `earlier`. The kernel's rounding accounts for a tick or two.
     fn lost_since(&self, earlier: &CpuTime) -> f64 {
         let all = self.all.saturating_sub(earlier.all).max(1);
         let others = self.others.saturating_sub(earlier.others + 2);
@@ -132,7 +132,7 @@ impl CpuTime {
     }
 }
 
-/// This process as the kernel sees it.
+/// This process in `/proc`.
 pub(crate) mod process {
     use std::collections::HashMap;
     use std::fs;
@@ -151,7 +151,7 @@ pub(crate) mod process {
         fs::read_dir("/proc/self/fd").unwrap().count()
     }
 
-    /// Its memory that is in RAM, in KiB.
+    /// Its resident memory in KiB.
     pub(crate) fn resident_memory() -> f64 {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -159,14 +159,13 @@ pub(crate) mod process {
         kib.parse().unwrap()
     }
 
-    /// The processor time of the children that have ended, and of theirs, in seconds, in steps of a
-    /// hundredth.
+    /// The processor time in seconds of all descendants that have ended, with a resolution of a hundredth.
     pub(crate) fn cpu_time_of_children() -> f64 {
         let own = Process::read("self").unwrap();
         own.ticks_of_children as f64 / 100.0
     }
 
-    /// The processor time of this process and of all that it started, in ticks.
+    /// The processor time of this process and its descendants, in ticks.
     pub(crate) fn ticks_of_family() -> u64 {
         let Ok(all) = fs::read_dir("/proc") else {
             return 0;
@@ -201,7 +200,7 @@ pub(crate) mod process {
     impl Process {
         fn read(id: &str) -> Option<Process> {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-            // After the name, which may have spaces and ends with a parenthesis, from field 3 on.
+            // After the name, which may contain spaces and ends with a parenthesis, from field 3 on.
             let (_, rest) = stat.rsplit_once(')')?;
             let field = |number: usize| -> Option<u64> {
                 rest.split_whitespace().nth(number - 3)?.parse().ok()

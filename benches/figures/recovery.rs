@@ -1,4 +1,4 @@
-//! How soon a pool serves again after its server was away.
+//! How soon a pool serves again after its server was unreachable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,8 +20,8 @@ const THREADS: usize = 8;
 const THINK: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(bench: &Bench) {
-    // Pauses grow to the longest within some 10 s, so that it makes little difference after that;
-    // where in such a pause the server comes back is chance, so there is more than one round.
+    // Pauses reach their maximum within about 10 s, so a longer outage makes little difference. The server
+    // returns at a random point in such a pause, so there is more than one round.
     let downs: &[f64] = bench.pick(&[11.0], &[28.0, 29.0, 30.0, 31.0, 32.0]);
     let emulator = emulator();
     let database = Database::of(&emulator);
@@ -84,7 +84,7 @@ fn one_round(emulator: &Emulator, database: &Database, down: Duration) -> (f64, 
     })
 }
 
-/// When a pool first served a query since this was asked for.
+/// The time at which a pool first served a query.
 #[derive(Default)]
 struct Served(Mutex<Option<Instant>>);
 

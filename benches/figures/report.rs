@@ -1,5 +1,5 @@
-//! The table of all figures and the machine that they were measured on, in the midst of what is
-//! written about them by hand.
+//! Inserts the table of all figures, and the machine they were measured on, into the text that is written by
+//! hand.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whether a pool whose connections and tokens are replaced under load is felt by those who use it.
+//! Whether callers notice that connections and tokens are replaced under load.
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -19,20 +19,20 @@ use crate::measure::{median, quantile, rounds, wait_until};
 const THREADS: usize = 16;
 const SIZE: u32 = 10;
 
-/// What a user of the pool does: holds a connection for this long, and then has no need of one.
+/// The behaviour of a caller: how long it holds a connection, and then needs none.
 const HOLD: Duration = Duration::from_millis(2);
 const THINK: Duration = Duration::from_millis(12);
 
-/// For how long connections live. The scale is 1 to 84: their ends are spread over a second, which
-/// are 84 s of 14 minutes.
+/// The lifetime of connections. The scale is 1 to 84: their retirements are spread over a second, which stands
+/// for 84 s of 14 minutes.
 const MAX_LIFETIME: Duration = Duration::from_secs(10);
 
-/// With this life, tokens are replaced as often as connections are.
+/// With this lifetime, tokens are replaced as often as connections.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(15);
 
-/// How much sooner than the others the pool that does it all at once comes to its end. Two cores
-/// cannot open ten connections at once without everyone's feeling it, the pools that never rotate
-/// among them, so nothing else is replaced meanwhile.
+/// How much earlier than the others the pool is due that replaces all connections at once. Two cores cannot
+/// open ten connections at once without an effect on all pools, including those that never rotate, so nothing
+/// else is replaced meanwhile.
 const AHEAD: Duration = Duration::from_secs(5);
 
 /// One `get`: when it began, and how long it took, in seconds.
@@ -42,7 +42,7 @@ struct Get {
     took: f64,
 }
 
-/// What the users of four pools saw in one round.
+/// The `get`s of the callers of four pools in one round.
 struct Round {
     rotating: Vec<Get>,
     lasting: Vec<Get>,
@@ -92,23 +92,23 @@ pub(crate) fn run(bench: &Bench) {
         .target("< 1 ×", to_second < 1.0);
     bench.results.add(figure);
 
-    // The one that was disturbed least.
+    // The least disturbed round.
     let round = rounds.kept.first().unwrap();
     draw(round, &bench.output("docs/rotation.svg"));
 }
 
-/// Whether a moment of the round is one in which the last pool's connections are all replaced.
+/// Whether the last pool's connections are all replaced at this moment of the round.
 fn is_while_all_end_at_once(at: f64) -> bool {
     let since_an_end = (at + AHEAD.as_secs_f64()) % MAX_LIFETIME.as_secs_f64();
     let until_the_next = MAX_LIFETIME.as_secs_f64() - since_an_end;
     since_an_end < 1.0 || until_the_next < 0.5
 }
 
-/// Until after so many rotations of the pools that have any.
+/// The time after this many rotations of the pools that rotate.
 fn one_round(database: &Database, rotations: u32) -> Round {
     let never = || lasting(database);
     let (lasting, null) = (never(), never());
-    // Last, so that all of their lives begin with the round.
+    // Created last, so that all of their lifetimes begin with the round.
     let at_once = filled(
         stock_builder()
             .build(Ageing::ahead(database.stock()))
@@ -138,7 +138,7 @@ fn one_round(database: &Database, rotations: u32) -> Round {
     })
 }
 
-/// A pool of this crate's. Its settings of r2d2 are those of the others but for the lifetime.
+/// A pool of this crate, with the r2d2 settings of the others except for the lifetime.
 fn rotating(database: &Database) -> PgPool {
     let manager = database.manager(database.auth_living(TOKEN_LIFETIME));
     let builder = manager.pool_builder().max_size(SIZE).min_idle(None);
@@ -174,7 +174,7 @@ fn spawn_users<'scope, 'env, M: ManageConnection>(
     let user = move |number: usize| {
         barrier.wait();
         let start = Instant::now();
-        // They do not come in step.
+        // So that callers do not run in step.
         thread::sleep(THINK * u32::try_from(number).unwrap() / THREADS as u32);
         let mut gets = Vec::with_capacity(4_000);
         while start.elapsed() < span {
@@ -195,7 +195,7 @@ fn spawn_users<'scope, 'env, M: ManageConnection>(
         .collect()
 }
 
-/// Gives up each connection at the first check-in after its end, which is the same for all.
+/// Retires each connection at its first check-in after a deadline that is the same for all.
 #[derive(Debug)]
 struct Ageing {
     manager: ConnectionManager<PgConnection>,
@@ -240,8 +240,8 @@ impl ManageConnection for Ageing {
     }
 }
 
-/// The slowest `get` of every twentieth of a second, from before the first rotation until after it, by
-/// the age of each pool's connections.
+/// The slowest `get` in each twentieth of a second, from before the first rotation until after it, by the age
+/// of each pool's connections.
 fn draw(round: &Round, path: &Path) {
     const BIN: f64 = 0.05;
     let begin = MAX_LIFETIME.as_secs_f64() * 0.9 - 1.0;

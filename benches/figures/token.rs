@@ -1,4 +1,4 @@
-//! What a token costs: one that is there, a new one, and one that many threads miss at once.
+//! The cost of a token: a cached one, a new one, and one that many threads wait for at once.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,12 +31,12 @@ fn credentials() -> Credentials {
     Credentials::new("AKIAIOSFODNN7EXAMPLE", secret, None, None, "bench")
 }
 
-/// `token()` while there is a fresh one, beside the least that such a call could do.
+/// `token()` with a fresh token in the cache, compared with the least work for such a call.
 pub(crate) fn hit(bench: &Bench) {
     let auth = IamAuth::builder().credentials_provider(credentials());
     let source = auth.build().unwrap().source(&endpoint());
     let bare = Bare(RwLock::new(source.token().unwrap()));
-    // Few at a time, so that what else the machine does is the same for both.
+    // A few at a time, so that other load on the machine affects both alike.
     let calls = 100_000;
 
     let region = Region::new(crate::ALLOCATOR);
@@ -65,7 +65,7 @@ pub(crate) fn hit(bench: &Bench) {
     }
 }
 
-/// A read lock, an `Arc` and both clocks.
+/// The least work: a read lock, an `Arc` and both clocks.
 struct Bare(RwLock<Arc<Token>>);
 
 impl Bare {
@@ -76,7 +76,7 @@ impl Bare {
     }
 }
 
-/// How long a call takes that `threads` make at the same time.
+/// The duration of a call that `threads` make at the same time.
 fn nanoseconds_each(threads: usize, calls: u32, call: impl Fn() + Sync) -> f64 {
     let barrier = Barrier::new(threads);
     let one = || {
@@ -99,7 +99,7 @@ fn nanoseconds_each(threads: usize, calls: u32, call: impl Fn() + Sync) -> f64 {
     spent / threads as f64 / f64::from(calls) * 1e9
 }
 
-/// A new token each time, with credentials at hand.
+/// A new token each time, with credentials in the cache.
 pub(crate) struct Signer {
     time: ManualClock,
     source: TokenSource,
@@ -122,8 +122,7 @@ impl Signer {
     }
 }
 
-/// What a program has to write at the least to have aws-sigv4 sign for RDS: the URL, and what has to
-/// be added to it to make it a token.
+/// The least code for signing with aws-sigv4 for RDS: the URL, and the parameters that make it a token.
 pub(crate) fn sign_bare(
     endpoint: &Endpoint,
     credentials: Credentials,
@@ -149,7 +148,7 @@ pub(crate) fn sign_bare(
     (url, instructions)
 }
 
-/// [`sign_bare`] for the same endpoint again and again.
+/// [`sign_bare`] repeatedly for the same endpoint.
 pub(crate) fn sign_bare_again(endpoint: &Endpoint) {
     drop(black_box(sign_bare(
         endpoint,
@@ -158,11 +157,11 @@ pub(crate) fn sign_bare_again(endpoint: &Endpoint) {
     )));
 }
 
-/// Probes of these names do what is measured, and nothing else, in a process of their own.
+/// Probes with these names run only the measured code, in a process of their own.
 pub(crate) const SIGN: &str = "sign";
 pub(crate) const SIGN_BARE: &str = "sign_bare";
 
-/// A new token, beside aws-sigv4 alone.
+/// A new token, compared with aws-sigv4 alone.
 pub(crate) fn signing(bench: &Bench) {
     let signer = Signer::new();
     let endpoint = endpoint();
@@ -190,7 +189,7 @@ pub(crate) fn signing(bench: &Bench) {
     bench.results.add(figure.ratio_at_most(1.2));
 }
 
-/// 64 threads that find no token, while credentials take 200 ms.
+/// 64 threads that find no token, while fetching credentials takes 200 ms.
 pub(crate) fn cold_storm(bench: &Bench) {
     const THREADS: usize = 64;
     let mut calls = 0;
