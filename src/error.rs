@@ -19,7 +19,7 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
-    cause: Option<Cause>,
+    cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The kind of an [`Error`].
@@ -74,12 +74,21 @@ impl Error {
         Error(Arc::new(Inner {
             kind,
             message: message.into(),
-            cause: Some(cause.into()),
+            cause: Some(Arc::from(cause.into())),
         }))
     }
 
     pub(crate) fn configuration(message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Configuration, message)
+    }
+
+    /// Adds a note in parentheses to the message, before the cause.
+    pub(crate) fn with_note(&self, note: &str) -> Error {
+        Error(Arc::new(Inner {
+            kind: self.0.kind,
+            message: format!("{} ({note})", self.0.message).into(),
+            cause: self.0.cause.clone(),
+        }))
     }
 
     /// Returns the kind of this error.

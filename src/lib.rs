@@ -27,6 +27,7 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod credentials;
+mod dial;
 #[cfg_attr(
     not(any(feature = "diesel", feature = "postgres")),
     allow(dead_code, reason = "some of it is for backends only")

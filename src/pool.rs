@@ -71,7 +71,7 @@ pub struct PoolBuilder<C: Backend> {
     test_on_check_out: bool,
     max_lifetime: Option<Duration>,
     idle_timeout: Option<Duration>,
-    connection_timeout: Duration,
+    connection_timeout: Option<Duration>,
     thread_pool: Option<Arc<ScheduledThreadPool>>,
     error_handler: Box<dyn HandleError<C::Error>>,
     event_handler: Box<dyn HandleEvent>,
@@ -87,7 +87,7 @@ impl<C: Backend> PoolBuilder<C> {
             test_on_check_out: true,
             max_lifetime: Some(DEFAULT_MAX_LIFETIME),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
-            connection_timeout: DEFAULT_CONNECTION_TIMEOUT,
+            connection_timeout: None,
             thread_pool: None,
             error_handler: Box::new(DebugErrorHandler),
             event_handler: Box::new(NopEventHandler),
@@ -138,7 +138,8 @@ impl<C: Backend> PoolBuilder<C> {
         self
     }
 
-    /// Sets how long `get` waits. Default: 10 s. [`get_timeout`](r2d2::Pool::get_timeout) is r2d2's own
+    /// Sets how long `get` waits. Default: 10 s, or a ninth more than the manager's `connect_timeout` if that is
+    /// longer. No connect takes longer than nine tenths of it. [`get_timeout`](r2d2::Pool::get_timeout) is r2d2's own
     /// and panics with a time-out near [`Duration::MAX`].
     ///
     /// r2d2 waits for up to half of this between two attempts of the same slot. While the server is
@@ -146,7 +147,7 @@ impl<C: Backend> PoolBuilder<C> {
     /// [shared](PoolBuilder::thread_pool). A pool of ten busy connections therefore reconnects within about a
     /// second of the server's return; a pool with one or two slots may take up to half of this time.
     pub fn connection_timeout(mut self, connection_timeout: Duration) -> Self {
-        self.connection_timeout = connection_timeout.min(FOREVER);
+        self.connection_timeout = Some(connection_timeout.min(FOREVER));
         self
     }
 
@@ -222,7 +223,7 @@ impl<C: Backend> PoolBuilder<C> {
         let is_zero = |time: Option<Duration>| time.is_some_and(|time| time.is_zero());
         let wrong = if self.max_size == 0 {
             "max_size"
-        } else if self.connection_timeout.is_zero() {
+        } else if is_zero(self.connection_timeout) {
             "connection_timeout"
         } else if is_zero(self.max_lifetime) {
             "max_lifetime"
@@ -249,6 +250,7 @@ impl<C: Backend> PoolBuilder<C> {
         workers: Arc<ScheduledThreadPool>,
     ) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
+        let longest_wait = self.longest_wait();
         let pooled = self.pooled(&workers);
         if let Some(connection) = first {
             pooled.dialer.handoff.put(Opened {
@@ -271,7 +273,7 @@ impl<C: Backend> PoolBuilder<C> {
             .test_on_check_out(self.test_on_check_out)
             .max_lifetime(max_lifetime)
             .idle_timeout(self.idle_timeout)
-            .connection_timeout(self.connection_timeout)
+            .connection_timeout(longest_wait)
             .error_handler(Box::new(GuardedErrorHandler(self.error_handler)))
             .event_handler(Box::new(handler))
             .connection_customizer(Box::new(GuardedCustomizer::new(
@@ -284,7 +286,18 @@ impl<C: Backend> PoolBuilder<C> {
 
     /// Shorter than `get` waits, so that it returns the reason of a failure.
     fn connect_timeout(&self) -> Duration {
-        self.connection_timeout * 9 / 10
+        let longest = self.longest_wait() * 9 / 10;
+        self.manager
+            .connect_timeout()
+            .map_or(longest, |limit| limit.min(longest))
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.connection_timeout.unwrap_or_else(|| {
+            let connect_timeout = self.manager.connect_timeout().unwrap_or_default();
+            let with_reserve = connect_timeout.saturating_mul(10) / 9;
+            with_reserve.clamp(DEFAULT_CONNECTION_TIMEOUT, FOREVER)
+        })
     }
 
     fn pooled(&self, workers: &Arc<ScheduledThreadPool>) -> Pooled<C> {
@@ -298,7 +311,7 @@ impl<C: Backend> PoolBuilder<C> {
             lifetimes: Arc::new(Lifetimes::new(
                 self.longest_life(),
                 self.max_size,
-                self.connection_timeout,
+                self.longest_wait(),
             )),
             process: process::id(),
         }

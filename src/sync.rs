@@ -19,6 +19,7 @@ pub(crate) use self::modelled::RwLock;
 pub(crate) use parking_lot::RwLock;
 
 /// A lock that a panic does not poison. What it protects is replaced whole or not at all.
+#[derive(Default)]
 pub(crate) struct Mutex<T>(locks::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -31,6 +32,7 @@ impl<T> Mutex<T> {
     }
 }
 
+#[derive(Default)]
 pub(crate) struct Condvar(locks::Condvar);
 
 impl Condvar {

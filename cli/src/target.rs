@@ -61,7 +61,7 @@ pub(crate) struct TokenLifetime {
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct ConnectTimeout {
     /// The time limit for opening a connection [default: connect_timeout of the connection string,
-    /// else 9s]. A smaller connect_timeout of the connection string takes precedence
+    /// else 9s]
     #[arg(long, value_name = "TIME", value_parser = positive)]
     connect_timeout: Option<humantime::Duration>,
 }
@@ -107,8 +107,7 @@ impl Target {
             (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
         });
         match (timeout.connect_timeout, given) {
-            (Some(option), Some(given)) => given.min(*option),
-            (Some(option), None) => *option,
+            (Some(option), _) => *option,
             (None, Some(given)) => given,
             (None, None) => DEFAULT_CONNECT_TIMEOUT,
         }

@@ -10,6 +10,7 @@ mod password;
 mod postgres;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 #[cfg(feature = "postgres")]
@@ -59,16 +60,22 @@ pub(crate) mod sealed {
         /// All settings of a login but the password, computed once.
         type Connector: Send + Sync + fmt::Debug + 'static;
 
-        /// Checks what can be checked before dialling.
+        /// Whether the driver itself resolves names and chooses among hosts, by libpq's rules, in a login
+        /// that this crate does not control.
+        const HAS_OWN_RULES: bool;
+
+        /// Checks what can be checked before dialling. `target` names one server, unless the driver
+        /// chooses.
         fn prepare(
             target: &ConnectionString,
             roots: Option<&Roots>,
         ) -> Result<Self::Connector, Error>;
 
-        /// Opens a connection within about `timeout`.
+        /// Opens a connection within about `timeout`. Without an `address` the driver finds the server.
         fn establish(
             connector: &Self::Connector,
             password: Option<&str>,
+            address: Option<SocketAddr>,
             timeout: Duration,
         ) -> Result<Self::Connection, Error>;
 

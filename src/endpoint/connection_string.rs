@@ -15,10 +15,10 @@ use super::ssl_mode::SslMode;
 use crate::error::Error;
 
 /// PostgreSQL's default port.
-const DEFAULT_PORT: &str = "5432";
+pub(super) const DEFAULT_PORT: &str = "5432";
 
 /// libpq's parameter for the kind of server to accept.
-const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
+pub(super) const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
 
 /// A connection string, parsed and decoded.
 ///
@@ -149,11 +149,11 @@ impl ConnectionString {
                      iam_port",
                 ));
             }
-            "host" | "hostaddr" | "port" if value.contains(',') => {
-                return Err(grammar::several_hosts());
-            }
-            "port" if !value.is_empty() => {
-                port_number(keyword, &value)?;
+            "port" => {
+                // One for each host, and the default where one is empty.
+                for port in value.split(',').filter(|port| !port.is_empty()) {
+                    port_number(keyword, port)?;
+                }
                 self.put(keyword, &value);
             }
             _ => self.put(keyword, &value),
@@ -161,11 +161,15 @@ impl ConnectionString {
         Ok(())
     }
 
-    fn put(&mut self, keyword: &str, value: &str) {
+    pub(super) fn put(&mut self, keyword: &str, value: &str) {
         match self.parameters.iter_mut().find(|(name, _)| name == keyword) {
             Some((_, old)) => *old = value.to_owned(),
             None => self.parameters.push((keyword.to_owned(), value.to_owned())),
         }
+    }
+
+    pub(super) fn remove(&mut self, keyword: &str) {
+        self.parameters.retain(|(name, _)| name != keyword);
     }
 
     /// Returns the value of a libpq parameter. An empty value counts as none, as in libpq.
@@ -251,6 +255,15 @@ impl ConnectionString {
             Some(region) => endpoint.with_region(region),
             None => Ok(endpoint),
         }
+    }
+
+    /// Returns the name in the server's certificate if another host is dialled, which is an alias or a tunnel:
+    /// that of the database, since the certificate does not contain the alias.
+    pub(crate) fn verified_host(&self) -> Result<Option<String>, Error> {
+        if self.iam.host.is_none() || self.dials_a_socket() || !self.login().is_guarded() {
+            return Ok(None);
+        }
+        Ok(Some(self.endpoint()?.host().to_owned()))
     }
 
     fn dials_a_socket(&self) -> bool {
@@ -349,13 +362,13 @@ impl ConnectionString {
         self.sslmode = Some(mode);
     }
 
-    /// Returns the value of `sslrootcert`: a file, or `system`, as in libpq.
+    /// Sets `sslrootcert`: a file, or `system`, as in libpq.
     pub(crate) fn set_sslrootcert(&mut self, sslrootcert: &str) {
         self.sslrootcert = Some(sslrootcert.to_owned());
     }
 }
 
-/// The error for a value. It does not quote the value, which may be a part of a password that was not encoded.
+/// Shows no parameter, since its value may be a part of a password that was not encoded.
 impl fmt::Debug for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionString")
@@ -366,7 +379,7 @@ impl fmt::Debug for ConnectionString {
 }
 
 /// The two forms in which libpq accepts a Unix socket. libpq does not use TLS on sockets.
-fn is_socket(host: &str) -> bool {
+pub(super) fn is_socket(host: &str) -> bool {
     host.starts_with(['/', '@'])
 }
 
@@ -379,7 +392,7 @@ fn not_empty(keyword: &str, value: Value) -> Result<String, Error> {
     Ok(value.to_string())
 }
 
-fn port_number(keyword: &str, value: &str) -> Result<u16, Error> {
+pub(super) fn port_number(keyword: &str, value: &str) -> Result<u16, Error> {
     match value.trim().parse() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(Error::configuration(format!(

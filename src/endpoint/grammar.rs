@@ -59,33 +59,46 @@ fn parse_url(
         None => rest,
     };
 
-    let (host, rest) = match rest.strip_prefix('[') {
-        Some(rest) => split_ipv6(rest)?,
-        None => cut(rest, &[':', '/', '?', ',']),
-    };
-    if host.contains('@') {
-        return Err(Error::configuration(
-            "the URL holds an `@` where its host should be: write %40 for an `@` in a user name or \
-             password",
-        ));
-    }
-    put_part("host", host)?;
-
-    let rest = match rest.strip_prefix(':') {
-        Some(rest) => {
-            let (port, rest) = cut(rest, &['/', '?', ',']);
-            put_part("port", port)?;
-            rest
-        }
-        None => rest,
-    };
-    if rest.starts_with(',') {
-        return Err(several_hosts());
-    }
+    let (hosts, ports, rest) = split_hosts(rest)?;
+    put_part("host", &hosts)?;
+    put_part("port", &ports)?;
 
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     put_part("dbname", path.strip_prefix('/').unwrap_or(path))?;
     parse_query(query, put)
+}
+
+/// Splits off `host[:port][,...]`, and returns the lists of hosts and of ports as libpq's keywords take them.
+fn split_hosts(mut rest: &str) -> Result<(String, String, &str), Error> {
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    loop {
+        let (host, after) = match rest.strip_prefix('[') {
+            Some(rest) => split_ipv6(rest)?,
+            None => cut(rest, &[':', '/', '?', ',']),
+        };
+        if host.contains('@') {
+            return Err(Error::configuration(
+                "the URL holds an `@` where its host should be: write %40 for an `@` in a user name \
+                 or password",
+            ));
+        }
+        let (port, after) = match after.strip_prefix(':') {
+            Some(after) => cut(after, &['/', '?', ',']),
+            None => ("", after),
+        };
+        hosts.push(host);
+        ports.push(port);
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => {
+                let ports = match ports.iter().all(|port| port.is_empty()) {
+                    true => String::new(),
+                    false => ports.join(","),
+                };
+                return Ok((hosts.join(","), ports, after));
+            }
+        }
+    }
 }
 
 /// Splits the text after `[` into the address and the text after `]`.
@@ -213,13 +226,6 @@ fn check_keyword(keyword: &str) -> Result<(), Error> {
         ));
     }
     Ok(())
-}
-
-pub(super) fn several_hosts() -> Error {
-    Error::configuration(
-        "the connection string names several hosts, which is not supported: name one in host, \
-         hostaddr and port, such as a cluster's own endpoint",
-    )
 }
 
 /// Splits `text` before the first of `ends`.

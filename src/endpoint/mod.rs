@@ -4,6 +4,7 @@ mod connection_string;
 mod grammar;
 mod host;
 mod keyword;
+mod servers;
 mod ssl_mode;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
 #[cfg(any(feature = "diesel", feature = "postgres"))]
 pub(crate) use keyword::is_keyword_of_libpq;
+pub(crate) use servers::Destination;
 pub use ssl_mode::SslMode;
 
 use crate::error::Error;

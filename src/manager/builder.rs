@@ -1,27 +1,23 @@
 //! The settings of a manager.
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::health::Health;
 use super::passwords::Passwords;
-use super::{Inner, RdsConnectionManager};
+use super::server::{Server, servers_of};
+use super::{DEFAULT_CONNECT_TIMEOUT, Inner, RdsConnectionManager};
 use crate::auth::{IamAuth, IamAuthBuilder, Password};
 use crate::backend::Backend;
 use crate::clock::FOREVER;
 use crate::credentials::AssumeRole;
+use crate::dial::Resolver;
 use crate::endpoint::{ConnectionString, Login, SslMode};
 use crate::error::Error;
-use crate::roots::Roots;
-use crate::token::Token;
-
-/// The time limit of one connect, including the token and a second attempt. Below the 10 s that a pool's
-/// callers wait, so that they get the cause.
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Builds an [`RdsConnectionManager`].
 #[must_use]
@@ -31,7 +27,8 @@ pub struct ManagerBuilder<C> {
     /// The settings of the identity if `auth` is not set.
     auth_settings: IamAuthBuilder,
     password: Option<Password>,
-    connect_timeout: Duration,
+    connect_timeout: Option<Duration>,
+    resolver: Resolver,
     connection: PhantomData<fn() -> C>,
 }
 
@@ -42,7 +39,8 @@ impl<C: Backend> ManagerBuilder<C> {
             auth: None,
             auth_settings: IamAuth::builder(),
             password: None,
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            connect_timeout: None,
+            resolver: Resolver::default(),
             connection: PhantomData,
         }
     }
@@ -123,10 +121,12 @@ impl<C: Backend> ManagerBuilder<C> {
         self.set(ConnectionString::require_writer)
     }
 
-    /// Sets the time limit of one connect, including the token and a second attempt. Default: 9 s. In a pool
-    /// it is at most nine tenths of `connection_timeout`. libpq counts whole seconds, and at least two.
+    /// Sets the time limit of one connect, including the token, the resolution of names, all hosts and
+    /// addresses, and a second attempt. Default: `connect_timeout` of the connection string, or else 9 s. In a
+    /// pool it is at most nine tenths of `connection_timeout`, and exactly that by default. libpq counts whole
+    /// seconds, and at least two.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout.min(FOREVER);
+        self.connect_timeout = Some(timeout.min(FOREVER));
         self
     }
 
@@ -140,7 +140,10 @@ impl<C: Backend> ManagerBuilder<C> {
         if target.wants_writer() {
             target.require_writer();
         }
-        target.check()?;
+        let targets = servers_of::<C>(&target)?;
+        for target in &targets {
+            target.check()?;
+        }
         if self.auth.is_some() && self.password.is_some() {
             return Err(Error::configuration(
                 "both auth and password are set on the builder; keep the one to log in with",
@@ -151,37 +154,20 @@ impl<C: Backend> ManagerBuilder<C> {
             None => auth_of(&target, self.auth_settings)?,
         };
         let (mut clock, mut events) = (auth.clock().clone(), auth.events().clone());
-        let passwords = match target.login() {
-            Login::Iam => {
-                let endpoint = target.endpoint()?;
-                Passwords::Iam {
-                    source: auth.source(&endpoint),
-                    auth,
-                    endpoint,
-                }
-            }
-            Login::Supplied => match &self.password {
-                Some(password) => {
-                    (clock, events) = (password.clock(), password.events());
-                    Passwords::from(password)
-                }
-                None => Passwords::Libpq,
-            },
-            Login::Password(password) => {
-                tracing::info!(
-                    user = target.get("user"),
-                    "the connection string has a password, so IAM is not used"
-                );
-                let password = Zeroizing::new(password.expose().to_owned());
-                Passwords::Fixed(Arc::new(Token::everlasting(password, clock.now())))
-            }
-            Login::None => Passwords::Libpq,
-        };
-        let roots = roots_for(&target)?;
-        let limiter = match passwords.source() {
-            Some(source) => source.limiter(&login_settings(&target)),
-            None => Arc::default(),
-        };
+        if let (Login::Supplied, Some(password)) = (target.login(), &self.password) {
+            (clock, events) = (password.clock(), password.events());
+        }
+        if let Login::Password(_) = target.login() {
+            tracing::info!(
+                user = target.get("user"),
+                "the connection string has a password, so IAM is not used"
+            );
+        }
+        let servers = targets.iter().map(|target| {
+            let passwords = Passwords::of(target, &auth, self.password.as_ref(), &clock)?;
+            Server::new(target, passwords, &self.resolver)
+        });
+        let servers = servers.collect::<Result<Vec<Server<C>>, Error>>()?;
         let mut parameters: Vec<_> = target
             .parameters()
             .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
@@ -191,19 +177,35 @@ impl<C: Backend> ManagerBuilder<C> {
         }
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
-                connector: C::prepare(&target, roots.as_ref())?,
+                servers,
+                is_load_balanced: target.is_load_balanced()?,
                 parameters,
-                roots,
-                passwords,
-                limiter,
                 health: Health::default(),
                 clock,
                 events,
-                connect_timeout: self.connect_timeout,
+                connect_timeout: self.connect_timeout.or(target.connect_timeout()?),
                 is_writer: target.wants_writer(),
             }),
             pooled: None,
         })
+    }
+
+    /// Sets how host names are resolved: a closure that gets the host and the port to dial, and returns the
+    /// addresses in the order in which they are tried. Default: the system's resolver.
+    ///
+    /// For tunnels, service discovery and tests: the addresses may have another port. Tokens and certificates
+    /// remain those of the host that the connection string names. An address in `host` or `hostaddr` needs no
+    /// resolver. The closure is called for each connect, one call at a time for each host, on a thread of its
+    /// own; a call that outlasts the connect serves the next one.
+    ///
+    /// With diesel's connections it applies to logins with IAM or [`password`](ManagerBuilder::password); in
+    /// all others libpq resolves names itself.
+    pub fn resolver(
+        mut self,
+        resolve: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolver = Resolver::new(resolve);
+        self
     }
 
     /// Changes the settings of the identity that the connection string names, such as
@@ -228,44 +230,11 @@ impl<C> fmt::Debug for ManagerBuilder<C> {
             .field("target", &self.target)
             .field("auth", &self.auth)
             .field("password", &self.password)
-            .field("connect_timeout", &self.connect_timeout)
+            .field(
+                "connect_timeout",
+                &self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            )
             .finish_non_exhaustive()
-    }
-}
-
-/// The parameters that cannot change the server's answer to a login.
-const NO_LOGIN_SETTINGS: &[&str] = &[
-    "application_name",
-    "connect_timeout",
-    "fallback_application_name",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "tcp_user_timeout",
-];
-
-/// What the server's answer to a login can depend on: with other settings, a login may be accepted.
-fn login_settings(target: &ConnectionString) -> String {
-    let mut settings: Vec<_> = target
-        .parameters()
-        .filter(|(keyword, _)| !NO_LOGIN_SETTINGS.contains(keyword))
-        .map(|(keyword, value)| format!("{keyword}={value:?}"))
-        .collect();
-    settings.sort();
-    settings.join("\n")
-}
-
-/// The root certificates that the server's certificate must chain to. `None` leaves that to the TLS library,
-/// for `sslmode=require` and logins without IAM.
-fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
-    let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
-    match (target.sslrootcert(), target.login()) {
-        (Some(given), _) => Roots::given(given).map(Some),
-        (None, Login::Iam | Login::Supplied) if verifies => {
-            Roots::carried(&target.endpoint()?).map(Some)
-        }
-        _ => Ok(None),
     }
 }
 

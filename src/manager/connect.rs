@@ -1,14 +1,18 @@
-//! Opens one connection: with a password that is good now, and with another one where that was a
-//! cached token that the server refused.
+//! Opens one connection: at the first server and address that can be had, with a current password, and with
+//! another one if the server refuses a cached token.
 
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::Inner;
 use super::health::Failed;
+use super::passwords::Passwords;
+use super::server::Server;
 use crate::auth::IssuedPassword;
 use crate::backend::Backend;
 use crate::clock::Moment;
+use crate::dial::{self, Attempts};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectFailed, ConnectionOpened, LoginRefused, LoginRetried};
 
@@ -31,13 +35,48 @@ impl<C: Backend> Inner<C> {
     }
 
     fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
-        let permit = self.limiter.admit_at(started);
+        let servers = self.in_order();
+        let mut attempts = Attempts::default();
+        for (at, server) in servers.iter().enumerate() {
+            let left = self.left_of(limit, started);
+            if left.is_zero() {
+                break;
+            }
+            let share = dial::share_of(left, servers.len() - at);
+            match self.connect_to(server, share, started) {
+                Err(Failed::Login(error)) => attempts.failed(error).map_err(Failed::Login)?,
+                done => return done,
+            }
+        }
+        Err(Failed::Login(attempts.furthest()))
+    }
+
+    /// The servers in the order in which this connect tries them.
+    fn in_order(&self) -> Vec<&Server<C>> {
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        if self.is_load_balanced {
+            fastrand::shuffle(&mut servers);
+            // Where a standby is preferred, all servers are first asked whether they are one.
+            servers.sort_by_key(|server| server.pass);
+        }
+        servers
+    }
+
+    fn connect_to(
+        &self,
+        server: &Server<C>,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<C::Connection, Failed> {
+        let begun = self.clock.now();
+        let permit = server.limiter.admit_at(&begun);
         let permit = permit.map_err(Failed::RateLimited)?;
-        let issued = self.passwords.issue_within(limit);
+        let issued = server.passwords.issue_within(limit);
         let issued = issued.map_err(Failed::Password)?;
-        match self.log_in(issued, limit, started) {
-            Ok(connection) => {
+        match self.log_in(server, issued, limit, &begun) {
+            Ok((connection, issued)) => {
                 permit.succeeded();
+                self.note_success(server, issued.as_ref(), started);
                 Ok(connection)
             }
             Err(error) => {
@@ -51,15 +90,47 @@ impl<C: Backend> Inner<C> {
         limit.saturating_sub(self.clock.now().since(started))
     }
 
+    /// Tries the addresses of one server. Returns the connection, and the password that it was opened with.
     fn log_in(
         &self,
+        server: &Server<C>,
         mut issued: Option<IssuedPassword>,
         limit: Duration,
-        started: &Moment,
+        begun: &Moment,
+    ) -> Result<(C::Connection, Option<IssuedPassword>), Error> {
+        let mut addresses = server.addresses.find(self.left_of(limit, begun))?;
+        if self.is_load_balanced {
+            fastrand::shuffle(&mut addresses);
+        }
+        let mut attempts = Attempts::default();
+        for (at, address) in addresses.iter().enumerate() {
+            let left = self.left_of(limit, begun);
+            if left.is_zero() {
+                break;
+            }
+            let share = dial::share_of(left, addresses.len() - at);
+            match self.log_in_at(server, *address, &mut issued, share) {
+                Ok(connection) => return Ok((connection, issued)),
+                Err(error) => attempts.failed(error)?,
+            }
+        }
+        Err(attempts.furthest())
+    }
+
+    /// Logs in at one address, and once more if the server refuses a cached token.
+    fn log_in_at(
+        &self,
+        server: &Server<C>,
+        address: Option<SocketAddr>,
+        issued: &mut Option<IssuedPassword>,
+        limit: Duration,
     ) -> Result<C::Connection, Error> {
-        let endpoint = self.passwords.endpoint();
+        let begun = self.clock.now();
+        let endpoint = server.passwords.endpoint();
         loop {
-            let error = match self.attempt(issued.as_ref(), limit, started) {
+            let left = self.left_of(limit, &begun);
+            let password = issued.as_ref().map(|issued| issued.token.expose_secret());
+            let error = match C::establish(&server.connector, password, address, left) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -76,44 +147,35 @@ impl<C: Backend> Inner<C> {
                 error: &error,
                 endpoint,
             });
-            let (Some(source), Some(refused)) = (self.passwords.source(), &issued) else {
+            let (Some(source), Some(refused)) = (server.passwords.source(), &issued) else {
                 return Err(error);
             };
-            let left = self.left_of(limit, started);
+            let left = self.left_of(limit, &begun);
             // A replacement counts as new, so there are two attempts at most.
             match source.replace(refused, left)? {
                 Some(_) if left < limit.mul_f64(LEFT_FOR_A_RETRY) => return Err(no_time(error)),
                 Some(replacement) => {
                     let token = &replacement.token;
                     self.events.login_retried(&LoginRetried { token, endpoint });
-                    issued = Some(replacement);
+                    *issued = Some(replacement);
                 }
-                None => return Err(self.passwords.refused_for_good(error)),
+                None => return Err(server.passwords.refused_for_good(error)),
             }
         }
     }
 
-    fn attempt(
-        &self,
-        issued: Option<&IssuedPassword>,
-        limit: Duration,
-        started: &Moment,
-    ) -> Result<C::Connection, Error> {
-        let left = self.left_of(limit, started);
-        let password = issued.map(|issued| issued.token.expose_secret());
-        let connection = C::establish(&self.connector, password, left)?;
+    fn note_success(&self, server: &Server<C>, issued: Option<&IssuedPassword>, started: &Moment) {
         let now = self.clock.now();
-        if let Some(source) = self.passwords.source() {
+        if let Some(source) = server.passwords.source() {
             source.accepted();
         }
         let event = ConnectionOpened {
             token: issued.map(|issued| &*issued.token),
             took: now.since(started),
-            endpoint: self.passwords.endpoint(),
+            endpoint: server.passwords.endpoint(),
         };
         self.events
             .connection_opened(&event, self.health.succeeded_at(&now));
-        Ok(connection)
     }
 
     fn note_failure(&self, failed: Failed, started: &Moment) -> Error {
@@ -122,7 +184,7 @@ impl<C: Backend> Inner<C> {
             error: failed.error(),
             took: now.since(started),
             was_rate_limited: matches!(failed, Failed::RateLimited(_)),
-            endpoint: self.passwords.endpoint(),
+            endpoint: self.passwords().and_then(Passwords::endpoint),
         };
         self.events
             .connect_failed(&event, self.health.failed_at(&now, &failed));

@@ -124,7 +124,7 @@ impl<C: Backend> Pooled<C> {
         }
         loop {
             let generation = self.lifetimes.generation();
-            let connection = inner.open(self.connect_timeout.min(inner.connect_timeout))?;
+            let connection = inner.open(self.connect_timeout)?;
             let opened = Opened {
                 connection,
                 generation,
@@ -172,7 +172,7 @@ impl<C: Backend> Dial<C> {
     fn run(mut self) {
         while let Some(pooled) = self.pooled.upgrade() {
             let generation = pooled.lifetimes.generation();
-            let limit = pooled.connect_timeout.min(self.inner.connect_timeout);
+            let limit = pooled.connect_timeout;
             drop(pooled);
             let result = self.inner.open(limit);
             let Some(pooled) = self.pooled.upgrade() else {

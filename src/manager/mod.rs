@@ -7,6 +7,7 @@ mod dialer;
 mod handoff;
 mod health;
 mod passwords;
+mod server;
 
 use std::fmt;
 use std::process;
@@ -18,7 +19,8 @@ pub use self::builder::ManagerBuilder;
 pub(crate) use self::dialer::{Dialer, Opened, Workers};
 use self::health::Health;
 use self::passwords::Passwords;
-use crate::auth::{IamAuth, LoginLimiter, Provenance};
+use self::server::Server;
+use crate::auth::{IamAuth, Provenance};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
@@ -27,6 +29,10 @@ use crate::event::{Events, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::roots::Roots;
 use crate::token::Token;
+
+/// The time limit of one connect, including the token and a second attempt: nine tenths of what a pool's callers
+/// wait by default, so that they get the cause.
+pub(crate) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// An [`r2d2::ManageConnection`] that logs in with IAM tokens.
 ///
@@ -47,17 +53,16 @@ pub struct RdsConnectionManager<C: Backend> {
 }
 
 struct Inner<C: Backend> {
-    connector: C::Connector,
+    /// In the order in which they are tried.
+    servers: Vec<Server<C>>,
+    is_load_balanced: bool,
     /// What is dialled, for `parameters()`.
     parameters: Vec<(String, String)>,
-    roots: Option<Roots>,
-    passwords: Passwords,
-    /// Shared with all managers that log in with the same settings and the same source of passwords.
-    limiter: Arc<LoginLimiter>,
     health: Health,
     clock: Clock,
     events: Events,
-    connect_timeout: Duration,
+    /// `None` for the default, which depends on the pool.
+    connect_timeout: Option<Duration>,
     is_writer: bool,
 }
 
@@ -94,8 +99,14 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// Opens one connection, inside or outside a pool, and returns the typed error.
     ///
     /// It takes at most [`connect_timeout`](ManagerBuilder::connect_timeout), which includes the wait for a
-    /// token, and the time of the system's name lookup. libpq counts whole seconds, for each address of the
-    /// name.
+    /// token, the resolution of names, and all hosts and addresses. Each of these gets an equal share of the
+    /// time that is left, and one that fails at once leaves its share to the others. libpq counts whole seconds,
+    /// so that the limit can be exceeded by up to two of them.
+    ///
+    /// Hosts are tried in the order of the connection string, and each with a token of its own. The next address
+    /// or host is tried if one cannot be reached, has no acceptable certificate, accepts no logins at present, or
+    /// is not what `target_session_attrs` asks for. The error is that of the attempt that got furthest, with the
+    /// others as a note.
     ///
     /// If the server refuses or throttles logins repeatedly, most calls fail at once with the last refusal.
     /// All threads and pools of this process that log in with the same settings share the limit: six logins
@@ -111,12 +122,18 @@ impl<C: Backend> RdsConnectionManager<C> {
     ///
     /// Every [`ErrorKind`] is possible.
     pub fn try_connect(&self) -> Result<C::Connection, Error> {
-        let limit = self.pooled.as_ref().map(|pooled| pooled.connect_timeout);
-        self.open_within(limit.unwrap_or(Duration::MAX))
+        let pooled = self.pooled.as_ref().map(|pooled| pooled.connect_timeout);
+        let limit = pooled.or(self.connect_timeout());
+        self.open_within(limit.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
     }
 
     pub(crate) fn open_within(&self, limit: Duration) -> Result<C::Connection, Error> {
-        self.inner.open(limit.min(self.inner.connect_timeout))
+        self.inner.open(limit)
+    }
+
+    /// Returns the configured time limit of a connect, if there is one.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.inner.connect_timeout
     }
 
     /// Returns the error of the last failed connect, if none has succeeded since, over all clones and pools
@@ -138,12 +155,12 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// [`ErrorKind::Configuration`] if this manager does not log in with IAM, and those of
     /// [`TokenSource::token`](crate::TokenSource::token).
     pub fn token(&self) -> Result<(Endpoint, Arc<Token>), Error> {
-        match &self.inner.passwords {
-            Passwords::Iam {
+        match self.inner.passwords() {
+            Some(Passwords::Iam {
                 auth,
                 source,
                 endpoint,
-            } => {
+            }) => {
                 let token = source.token()?;
                 if endpoint.region().is_some() {
                     return Ok((endpoint.clone(), token));
@@ -157,15 +174,16 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
-    /// Returns the endpoint that tokens are signed for, or `None` if this manager uses no tokens.
+    /// Returns the endpoint that tokens are signed for, or `None` if this manager uses no tokens. With several
+    /// hosts it is that of the first; the others have tokens of their own.
     pub fn endpoint(&self) -> Option<&Endpoint> {
-        self.inner.passwords.endpoint()
+        self.inner.passwords().and_then(Passwords::endpoint)
     }
 
     /// Returns the identity that signs this manager's tokens, or `None` if it uses no tokens.
     pub fn auth(&self) -> Option<&IamAuth> {
-        match &self.inner.passwords {
-            Passwords::Iam { auth, .. } => Some(auth),
+        match self.inner.passwords() {
+            Some(Passwords::Iam { auth, .. }) => Some(auth),
             _ => None,
         }
     }
@@ -187,7 +205,7 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// Returns the root certificates that the server's certificate must chain to. `None` if `sslmode` does not
     /// verify it, or leaves that to the TLS library.
     pub fn roots(&self) -> Option<&Roots> {
-        self.inner.roots.as_ref()
+        self.inner.servers.first()?.roots.as_ref()
     }
 
     /// Returns the event counters of this manager's identity, over all its managers.
@@ -209,7 +227,7 @@ impl<C: Backend> RdsConnectionManager<C> {
 
     /// What tokens are signed with; `None` if no token is used.
     pub(crate) fn provenance(&self) -> Option<Provenance> {
-        self.inner.passwords.source()?.provenance()
+        self.inner.passwords()?.source()?.provenance()
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -229,8 +247,15 @@ impl<C: Backend> RdsConnectionManager<C> {
 impl RdsConnectionManager<postgres::Client> {
     /// Returns the TLS connector for [`CancelToken::cancel_query`](postgres::CancelToken::cancel_query), which
     /// opens a connection of its own.
+    ///
+    /// With several hosts, whose root certificates may differ, it is that of the first.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a connection string names at least one server"
+    )]
     pub fn tls(&self) -> crate::backend::PostgresTls {
-        self.inner.connector.tls()
+        let server = &self.inner.servers[0];
+        server.connector.tls()
     }
 }
 
@@ -275,6 +300,11 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
 }
 
 impl<C: Backend> Inner<C> {
+    /// The passwords of the first server.
+    fn passwords(&self) -> Option<&Passwords> {
+        self.servers.first().map(|server| &server.passwords)
+    }
+
     /// The test at checkout.
     fn ping(&self, connection: &mut C::Connection) -> Result<(), C::Error> {
         if self.is_writer {
@@ -297,13 +327,13 @@ impl<C: Backend> Clone for RdsConnectionManager<C> {
 impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RdsConnectionManager");
-        match &self.inner.passwords {
-            Passwords::Iam { endpoint, .. } => {
+        match self.inner.passwords() {
+            Some(Passwords::Iam { endpoint, .. }) => {
                 debug.field("login", &"iam").field("endpoint", endpoint)
             }
-            Passwords::Fixed(_) => debug.field("login", &"password"),
-            Passwords::Rotating(_) => debug.field("login", &"rotating password"),
-            Passwords::Libpq => debug.field("login", &"libpq"),
+            Some(Passwords::Fixed(_)) => debug.field("login", &"password"),
+            Some(Passwords::Rotating(_)) => debug.field("login", &"rotating password"),
+            Some(Passwords::Libpq) | None => debug.field("login", &"libpq"),
         };
         debug.finish_non_exhaustive()
     }

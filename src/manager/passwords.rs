@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::auth::{IamAuth, IssuedPassword, Password, PasswordKind, Provenance, TokenSource};
-use crate::endpoint::{Endpoint, Engine};
+use crate::clock::Clock;
+use crate::endpoint::{ConnectionString, Endpoint, Engine, Login};
 use crate::error::{Error, ErrorKind};
 use crate::token::Token;
 
@@ -21,6 +24,35 @@ pub(super) enum Passwords {
 }
 
 impl Passwords {
+    /// The passwords for a login at the server that `target` names. `supplied` is the builder's.
+    pub(super) fn of(
+        target: &ConnectionString,
+        auth: &IamAuth,
+        supplied: Option<&Password>,
+        clock: &Clock,
+    ) -> Result<Passwords, Error> {
+        Ok(match target.login() {
+            Login::Iam => {
+                let endpoint = target.endpoint()?;
+                Passwords::Iam {
+                    source: auth.source(&endpoint),
+                    auth: auth.clone(),
+                    endpoint,
+                }
+            }
+            Login::Supplied => match supplied.map(Password::kind) {
+                Some(PasswordKind::Fixed(token)) => Passwords::Fixed(token.clone()),
+                Some(PasswordKind::Rotating(source)) => Passwords::Rotating(source.clone()),
+                None => Passwords::Libpq,
+            },
+            Login::Password(password) => {
+                let password = Zeroizing::new(password.expose().to_owned());
+                Passwords::Fixed(Arc::new(Token::everlasting(password, clock.now())))
+            }
+            Login::None => Passwords::Libpq,
+        })
+    }
+
     /// A password, for which the caller waits for at most `limit`.
     pub(super) fn issue_within(&self, limit: Duration) -> Result<Option<IssuedPassword>, Error> {
         match self {
@@ -103,14 +135,4 @@ fn refused_token(endpoint: &Endpoint, provenance: Option<Provenance>, said: &str
          that host and region are the database's own and no alias's (sign_for, iam_region), and \
          this machine's clock"
     )
-}
-
-/// What a user set on the builder.
-impl From<&Password> for Passwords {
-    fn from(password: &Password) -> Passwords {
-        match password.kind() {
-            PasswordKind::Fixed(token) => Passwords::Fixed(token.clone()),
-            PasswordKind::Rotating(source) => Passwords::Rotating(source.clone()),
-        }
-    }
 }

@@ -19,6 +19,7 @@ mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+mod dial;
 mod dropped_pool;
 mod endurance;
 mod environment;

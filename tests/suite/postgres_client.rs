@@ -227,7 +227,7 @@ fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
         ("gssencmode", "require"),
         ("gsslib", "gssapi"),
         ("krbsrvname", "postgres"),
-        ("load_balance_hosts", "random"),
+        ("load_balance_hosts", "nonsense"),
         ("replication", "database"),
         ("require_auth", "password"),
         ("requirepeer", "postgres"),

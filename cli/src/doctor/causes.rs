@@ -226,12 +226,12 @@ static CAUSES: &[Cause] = &[
         messages: &["does not match host name"],
         step: Step::Tls,
         advice: Text(
-            "set host to the database's own name, and hostaddr to the address to dial, or set \
-             sslmode=verify-ca",
+            "set iam_host to the database's own name, which the certificate contains; host remains the \
+             name that is dialled",
         ),
     },
     Cause {
-        messages: &["could not translate host name"],
+        messages: &["could not translate host name", "cannot be resolved"],
         step: Step::Dns,
         advice: Text(
             "correct the host name; the name of a private database may resolve inside its VPC only",

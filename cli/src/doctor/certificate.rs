@@ -74,7 +74,7 @@ pub(super) fn verify(context: &Context, ssl: &SslRef) -> Result<String, Problem>
 
 /// Whether the certificate, whose chain was verified, is for the host of the connection.
 fn is_for_host(context: &Context, ssl: &SslRef, certificate: &X509Ref) -> bool {
-    let host = context.parameter("host");
+    let host = context.endpoint.host();
     let verified = || -> Result<bool, ErrorStack> {
         let mut expected = X509VerifyParam::new()?;
         match host.parse::<IpAddr>() {
@@ -91,15 +91,16 @@ fn is_for_host(context: &Context, ssl: &SslRef, certificate: &X509Ref) -> bool {
 }
 
 fn for_another_host(context: &Context, certificate: &X509Ref) -> Problem {
-    let host = context.parameter("host");
+    let host = context.endpoint.host();
     let names = names(certificate);
     let problem = Problem::new(
         format!("the certificate is for {}, not for {host}", shown(&names)),
-        "set host to the database's own name, and hostaddr to the address to dial",
+        "set iam_host to the database's own name, which tokens are signed for and the certificate contains; \
+         host remains the name that is dialled",
     );
     // A public root has signed certificates for many other servers too.
     match names.iter().find(|name| is_database_of_aws(name)) {
-        Some(name) => problem.paste(format!("host={name} hostaddr=ADDRESS")),
+        Some(name) => problem.paste(format!("iam_host={name}")),
         None => problem,
     }
 }

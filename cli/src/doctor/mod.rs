@@ -83,12 +83,17 @@ struct Context {
 }
 
 impl Context {
-    /// The value of a libpq parameter, or an empty string if it is not set.
+    /// The value of a libpq parameter, or an empty string if it is not set. Of several hosts it is that of the
+    /// first, which the doctor examines.
     fn parameter(&self, keyword: &str) -> &str {
         self.manager
             .parameters()
             .find(|(name, _)| *name == keyword)
-            .map_or("", |(_, value)| value)
+            .and_then(|(name, value)| match name {
+                "host" | "hostaddr" | "port" => value.split(',').next(),
+                _ => Some(value),
+            })
+            .unwrap_or_default()
     }
 }
 

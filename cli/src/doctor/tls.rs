@@ -110,7 +110,7 @@ fn prepare(context: &Context) -> Result<Ssl, openssl::error::ErrorStack> {
     tls_context.set_verify(SslVerifyMode::NONE);
     tls_context.set_cert_store(certificate::store(context)?.build());
     let mut ssl = Ssl::new(&tls_context.build())?;
-    let host = context.parameter("host");
+    let host = context.endpoint.host();
     if host.parse::<IpAddr>().is_err() {
         ssl.set_hostname(host)?;
     }

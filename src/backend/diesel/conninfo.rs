@@ -78,6 +78,9 @@ impl Conninfo {
         for (keyword, value) in target.parameters() {
             conninfo.push(keyword, value);
         }
+        if let Some(host) = target.verified_host()? {
+            conninfo.push("host", &host);
+        }
         if let Some(mode) = target.sslmode()? {
             conninfo.push("sslmode", mode.as_str());
         }

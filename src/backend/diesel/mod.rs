@@ -8,6 +8,7 @@ mod libpq;
 mod passfile;
 mod shutdown;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
@@ -25,14 +26,12 @@ use crate::roots::Roots;
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// libpq reads `connect_timeout` into an `int`.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64 - 1);
 
 /// A libpq connection string without the password, and the file of root certificates that it names.
 #[derive(Debug)]
 pub struct Connector {
     conninfo: Conninfo,
-    /// The string's own limit, if it is shorter than this crate's.
-    connect_timeout: Option<Duration>,
     _roots: Option<PrivateFile>,
 }
 
@@ -46,6 +45,8 @@ impl sealed::Backend for PgConnection {
     type Connection = PgConnection;
     type Error = diesel::r2d2::Error;
     type Connector = Connector;
+
+    const HAS_OWN_RULES: bool = true;
 
     fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
         // libpq would initialize OpenSSL with an exit handler that frees memory which a pool's threads may be
@@ -70,7 +71,6 @@ impl sealed::Backend for PgConnection {
         }
         Ok(Connector {
             conninfo,
-            connect_timeout: target.connect_timeout()?,
             _roots: roots_file,
         })
     }
@@ -78,14 +78,18 @@ impl sealed::Backend for PgConnection {
     fn establish(
         connector: &Connector,
         password: Option<&str>,
+        address: Option<SocketAddr>,
         timeout: Duration,
     ) -> Result<PgConnection, Error> {
         let mut conninfo = connector.conninfo.clone();
-        let timeout = connector
-            .connect_timeout
-            .map_or(timeout, |wanted| wanted.min(timeout));
-        let timeout = timeout.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT).as_secs();
-        conninfo.push("connect_timeout", &timeout.to_string());
+        // Rounded, since a part of the time has passed already.
+        let timeout = timeout.clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT);
+        let seconds = timeout.saturating_add(Duration::from_millis(500)).as_secs();
+        conninfo.push("connect_timeout", &seconds.to_string());
+        if let Some(address) = address {
+            conninfo.push("hostaddr", &host_address(address));
+            conninfo.push("port", &address.port().to_string());
+        }
         let passfile = match password {
             Some(password) => Some(
                 PrivateFile::new(passfile::line(password)?.as_bytes()).map_err(cannot_hand_over)?,
@@ -130,6 +134,16 @@ impl sealed::Backend for PgConnection {
 impl From<Error> for diesel::r2d2::Error {
     fn from(error: Error) -> diesel::r2d2::Error {
         ConnectionError::BadConnection(error.to_string()).into()
+    }
+}
+
+/// Writes an address for libpq, with the zone of a link-local one.
+fn host_address(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(address) if address.scope_id() != 0 => {
+            format!("{}%{}", address.ip(), address.scope_id())
+        }
+        address => address.ip().to_string(),
     }
 }
 

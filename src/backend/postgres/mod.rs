@@ -1,8 +1,7 @@
 //! The crate `postgres`'s `Client`, over native-tls.
 //!
-//! The crate's own time limit of a connect ends with the TCP connection, and it tries the next address even
-//! after a refused login. So TLS is negotiated here, on a stream with a deadline, and addresses are tried here
-//! one by one.
+//! The crate's own time limit of a connect ends with the TCP connection. So TLS is negotiated here, on a stream
+//! with a deadline.
 
 mod blocking;
 mod connect_error;
@@ -12,18 +11,18 @@ mod ping;
 mod settings;
 mod tls;
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use postgres::{Client, Config, NoTls};
+use postgres::{Client, NoTls};
 
 pub use self::connection::PostgresConnection;
 use self::settings::{Place, Settings};
 pub use self::tls::PostgresTls;
-use super::{classify, password, sealed};
+use super::{password, sealed};
 use crate::clock::Clock;
 use crate::endpoint::ConnectionString;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::roots::Roots;
 
 /// All settings of a login but the password.
@@ -45,6 +44,8 @@ impl sealed::Backend for Client {
     type Error = Error;
     type Connector = Connector;
 
+    const HAS_OWN_RULES: bool = false;
+
     fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
         Ok(Connector {
             settings: Settings::new(target)?,
@@ -55,48 +56,44 @@ impl sealed::Backend for Client {
     fn establish(
         connector: &Connector,
         password: Option<&str>,
+        address: Option<SocketAddr>,
         timeout: Duration,
     ) -> Result<PostgresConnection, Error> {
-        let Settings {
-            config,
-            place,
-            connect_timeout,
-        } = &connector.settings;
+        let Settings { config, place } = &connector.settings;
         let mut config = config.clone();
         if let Some(password) = password {
             password::check(password)?;
             // The crate keeps it in plain memory. The last copy is dropped when the login is done.
             config.password(password);
         }
-        let timeout = connect_timeout.map_or(timeout, |wanted| wanted.min(timeout));
-        let (host, port, addresses) = match place {
-            Place::Socket(folder) => {
-                config.host_path(folder).connect_timeout(timeout);
-                let connect = || config.connect(NoTls);
-                let client = blocking::run(connect)?.map_err(connect_error::classify)?;
-                return Ok(PostgresConnection::new(client));
+        config.connect_timeout(timeout);
+        let connected = match (place, address) {
+            (Place::Socket(folder), _) => {
+                config.host_path(folder);
+                blocking::run(|| config.connect(NoTls))?
             }
-            Place::Server {
-                host,
-                port,
-                dialled,
-            } => (host, *port, resolve(dialled, *port)?),
+            (Place::Server(host), address) => {
+                config.host(host);
+                if let Some(address) = address {
+                    config.hostaddr(address.ip()).port(address.port());
+                }
+                let deadline = Clock::default().now().monotonic + timeout;
+                let tls = connector.tls.until(deadline);
+                let watch = tls.watch();
+                let connected = blocking::run(|| config.connect(tls))?;
+                watch.end();
+                connected
+            }
         };
-        let clock = Clock::default();
-        let deadline = clock.now().monotonic + timeout;
-        let mut failure = classify::NETWORK.error("the host has no address");
-        for (at, address) in addresses.iter().enumerate() {
-            // The steps after the TCP connection may take all of it.
-            let left = deadline.saturating_duration_since(clock.now().monotonic);
-            let share = left / u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
-            let mut config = config.clone();
-            config.host(host).hostaddr(*address).port(port);
-            match dial(config.connect_timeout(share), connector.tls.until(deadline)) {
-                Err(error) if error.kind() == ErrorKind::Network => failure = error,
-                done => return done.map(PostgresConnection::new),
+        let client = connected.map_err(|error| {
+            let error = connect_error::classify(error);
+            match address {
+                // libpq names the address in its own text.
+                Some(address) => error.with_note(&format!("at {address}")),
+                None => error,
             }
-        }
-        Err(failure)
+        })?;
+        Ok(PostgresConnection::new(client))
     }
 
     fn ping(connection: &mut PostgresConnection) -> Result<(), Error> {
@@ -110,19 +107,4 @@ impl sealed::Backend for Client {
     fn is_broken(connection: &mut PostgresConnection) -> bool {
         connection.is_closed()
     }
-}
-
-/// Connects to the one address in `config`.
-fn dial(config: &Config, tls: PostgresTls) -> Result<Client, Error> {
-    let watch = tls.watch();
-    let client = blocking::run(|| config.connect(tls))?;
-    watch.end();
-    client.map_err(connect_error::classify)
-}
-
-fn resolve(name: &str, port: u16) -> Result<Vec<IpAddr>, Error> {
-    let addresses = (name, port)
-        .to_socket_addrs()
-        .map_err(|cause| classify::NETWORK.error(cause))?;
-    Ok(addresses.map(|address| address.ip()).collect())
 }

@@ -1,7 +1,6 @@
 //! Translates a connection string into settings of the crate `postgres`. Unsupported parameters are rejected by
 //! name. The crate reads none of libpq's environment variables, so none has to be overridden.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use crate::error::Error;
 const AS_IT_IS: &[(&str, &[&str])] = &[
     ("client_encoding", &["UTF8", "utf8", "UTF-8", "utf-8"]),
     ("gssencmode", &["disable", "prefer"]),
-    ("load_balance_hosts", &["disable"]),
     ("max_protocol_version", &["3.0"]),
     ("min_protocol_version", &["3.0"]),
     ("ssl_min_protocol_version", &["TLSv1.2"]),
@@ -26,27 +24,20 @@ const AS_IT_IS: &[(&str, &[&str])] = &[
     ("sslsni", &["1"]),
 ];
 
-/// The settings of a login, and the server's address.
+/// The settings of a login, and the server.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) place: Place,
-    /// The string's own limit.
-    pub(super) connect_timeout: Option<Duration>,
 }
 
-/// The server's address.
+/// The server.
 #[derive(Debug)]
 pub(super) enum Place {
     /// The folder of a Unix socket.
     Socket(PathBuf),
-    Server {
-        /// The name to verify in the certificate.
-        host: String,
-        port: u16,
-        /// The same, or the address that is dialled instead.
-        dialled: String,
-    },
+    /// The name to verify in the certificate.
+    Server(String),
 }
 
 impl Settings {
@@ -59,7 +50,7 @@ impl Settings {
         match place {
             Place::Socket(_) => config.ssl_mode(SslMode::Disable),
             // With direct TLS, `postgres` passes us the socket before the first byte.
-            Place::Server { .. } => config
+            Place::Server(_) => config
                 .ssl_mode(SslMode::Require)
                 .ssl_negotiation(SslNegotiation::Direct),
         };
@@ -76,41 +67,26 @@ impl Settings {
                 apply(&mut config, keyword, value)?;
             }
         }
-        Ok(Settings {
-            config,
-            place,
-            connect_timeout: target.connect_timeout()?,
-        })
+        Ok(Settings { config, place })
     }
 }
 
 fn place(target: &ConnectionString) -> Result<Place, Error> {
+    if let Some(host) = target.verified_host()? {
+        return Ok(Place::Server(host));
+    }
     // Without the trailing dot that a name may have.
     let host = target.parameters().find(|(keyword, _)| *keyword == "host");
     let host = host.map(|(_, host)| host).filter(|host| !host.is_empty());
-    let address = target.get("hostaddr");
-    match (host, address) {
+    match (host, target.get("hostaddr")) {
         (Some(host), None) if host.starts_with('/') => Ok(Place::Socket(host.into())),
         (Some(host), _) if host.starts_with(['/', '@']) => Err(Error::configuration(
             "host names a Unix socket of a kind that the crate postgres cannot dial: set it to the \
              socket's folder, without hostaddr",
         )),
-        (None, None) => Err(Error::configuration(
-            "the connection string names no host, and the crate postgres has no default: set host \
-             to the server's name, or to the folder of its Unix socket",
+        (host, address) => Ok(Place::Server(
+            host.or(address).unwrap_or_default().to_owned(),
         )),
-        (host, address) => {
-            if address.is_some_and(|address| address.parse::<IpAddr>().is_err()) {
-                return Err(Error::configuration(
-                    "hostaddr is not an IP address: set host for a name",
-                ));
-            }
-            Ok(Place::Server {
-                host: host.or(address).unwrap_or_default().to_owned(),
-                port: port(target)?.unwrap_or(5432),
-                dialled: address.or(host).unwrap_or_default().to_owned(),
-            })
-        }
     }
 }
 

@@ -16,9 +16,16 @@ fn parse(input: &str) -> ConnectionString {
 
 /// The error for `input`, from parsing or from the check that follows.
 fn refusal(input: &str) -> Error {
-    let error = ConnectionString::parse(input)
-        .and_then(|parsed| parsed.check())
-        .expect_err(input);
+    let check = || {
+        let parsed = ConnectionString::parse(input)?;
+        parsed.is_load_balanced()?;
+        for server in parsed.servers()? {
+            server.check()?;
+            server.destination()?;
+        }
+        Ok(())
+    };
+    let error: Error = check().expect_err(input);
     assert_eq!(error.kind(), ErrorKind::Configuration, "{input}");
     error
 }

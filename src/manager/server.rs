@@ -1,0 +1,101 @@
+//! One of the servers that a connection string names, and how to log in there.
+
+use std::sync::Arc;
+
+use super::passwords::Passwords;
+use crate::auth::LoginLimiter;
+use crate::backend::Backend;
+use crate::dial::{Addresses, Resolver};
+use crate::endpoint::{ConnectionString, Login};
+use crate::error::Error;
+use crate::roots::Roots;
+
+pub(super) struct Server<C: Backend> {
+    pub(super) connector: C::Connector,
+    pub(super) addresses: Addresses,
+    /// Servers of a later pass are tried only after all of an earlier one.
+    pub(super) pass: u8,
+    pub(super) roots: Option<Roots>,
+    pub(super) passwords: Passwords,
+    /// Shared with all managers that log in with the same settings and the same source of passwords.
+    pub(super) limiter: Arc<LoginLimiter>,
+}
+
+impl<C: Backend> Server<C> {
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
+    pub(super) fn new(
+        target: &ConnectionString,
+        passwords: Passwords,
+        resolver: &Resolver,
+    ) -> Result<Server<C>, Error> {
+        let roots = roots_for(target)?;
+        let limiter = match passwords.source() {
+            Some(source) => source.limiter(&login_settings(target)),
+            None => Arc::default(),
+        };
+        let addresses = match follows_libpq::<C>(target) {
+            true => Addresses::of_driver(),
+            false => Addresses::new(target, resolver.clone())?,
+        };
+        Ok(Server {
+            connector: C::prepare(target, roots.as_ref())?,
+            addresses,
+            pass: target.pass(),
+            roots,
+            passwords,
+            limiter,
+        })
+    }
+}
+
+/// The servers that `target` names. A driver that chooses among them itself gets all of them in one string.
+pub(super) fn servers_of<C: Backend>(
+    target: &ConnectionString,
+) -> Result<Vec<ConnectionString>, Error> {
+    match follows_libpq::<C>(target) {
+        true => Ok(vec![target.clone()]),
+        false => target.servers(),
+    }
+}
+
+fn follows_libpq<C: Backend>(target: &ConnectionString) -> bool {
+    C::HAS_OWN_RULES && !target.login().is_guarded()
+}
+
+/// The parameters that cannot change the server's answer to a login.
+const NO_LOGIN_SETTINGS: &[&str] = &[
+    "application_name",
+    "connect_timeout",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "tcp_user_timeout",
+];
+
+/// What the server's answer to a login can depend on: with other settings, a login may be accepted.
+fn login_settings(target: &ConnectionString) -> String {
+    let mut settings: Vec<_> = target
+        .parameters()
+        .filter(|(keyword, _)| !NO_LOGIN_SETTINGS.contains(keyword))
+        .map(|(keyword, value)| format!("{keyword}={value:?}"))
+        .collect();
+    settings.sort();
+    settings.join("\n")
+}
+
+/// The root certificates that the server's certificate must chain to. `None` leaves that to the TLS library,
+/// for `sslmode=require` and logins without IAM.
+fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
+    let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
+    match (target.sslrootcert(), target.login()) {
+        (Some(given), _) => Roots::given(given).map(Some),
+        (None, Login::Iam | Login::Supplied) if verifies => {
+            Roots::carried(&target.endpoint()?).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
