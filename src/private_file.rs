@@ -43,13 +43,18 @@ impl PrivateFile {
     fn in_memory(contents: &[u8]) -> io::Result<PrivateFile> {
         use std::os::fd::AsRawFd;
 
-        use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
+        use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 
-        let fd = memfd_create("rds-iam", MemfdFlags::CLOEXEC)?;
+        let fd = memfd_create("rds-iam", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         // libpq does not read a password file that anyone else could.
         fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
         let mut file = std::fs::File::from(fd);
         file.write_all(contents)?;
+        // No code of this process can change what libpq reads.
+        fcntl_add_seals(
+            &file,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // Not every sandbox has /proc.
         std::fs::metadata(&path)?;
@@ -94,6 +99,8 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"contents");
         let target = std::fs::read_link(&path).unwrap();
         assert!(target.to_string_lossy().contains("memfd:rds-iam"));
+        let other = std::fs::OpenOptions::new().write(true).open(&path);
+        assert!(other.and_then(|mut it| it.write_all(b"x")).is_err());
     }
 
     #[cfg(unix)]

@@ -20,6 +20,16 @@ pub(super) const DEFAULT_PORT: &str = "5432";
 /// libpq's parameter for the kind of server to accept.
 pub(super) const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
 
+/// An idle connection is probed after 30 s of silence and closed 15 s later. One with unacknowledged data is closed
+/// after 20 s, which bounds the checkout test. [tcp(7); libpq's manual, keepalives]
+const TCP_DEFAULTS: &[(&str, &str)] = &[
+    ("keepalives_idle", "30"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    // In milliseconds. Linux only.
+    ("tcp_user_timeout", "20000"),
+];
+
 /// A connection string, parsed and decoded.
 ///
 /// Settings of a builder overwrite parsed ones. [`check`](ConnectionString::check) therefore runs after them,
@@ -201,6 +211,13 @@ impl ConnectionString {
             .chain(port)
     }
 
+    /// Returns the settings of TCP that the string does not contain. Without them, a statement on a connection
+    /// whose network was cut waits for a quarter of an hour.
+    pub(crate) fn tcp_defaults(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let is_missing = |(keyword, _): &&(&str, &str)| self.get(keyword).is_none();
+        TCP_DEFAULTS.iter().filter(is_missing).copied()
+    }
+
     /// Returns the string's time limit of a connect; `None` if it is missing or 0, which means no limit.
     pub(crate) fn connect_timeout(&self) -> Result<Option<Duration>, Error> {
         let Some(seconds) = self.get("connect_timeout") else {
@@ -313,6 +330,11 @@ impl ConnectionString {
         }
         if !self.login().is_guarded() {
             return Ok(());
+        }
+        if self.get("gssencmode").is_some_and(|mode| mode != "disable") {
+            return Err(Error::configuration(
+                "gssencmode can replace TLS, which the login requires: remove it, or set it to disable",
+            ));
         }
         if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
             self.endpoint()?;

@@ -269,6 +269,80 @@ fn a_resolver_gets_the_dialled_host_and_port() {
     drop(manager.try_connect().unwrap());
 }
 
+/// FAULTS.md row 54.
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_to_a_silent_machine_are_closed_by_tcp() {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    if let Err(error) = pidfd_getfd(&process, 2, PidfdGetfdFlags::empty()) {
+        println!("skipped: a sandbox keeps this process from examining its sockets: {error}");
+        return;
+    }
+    let seconds = Duration::from_secs;
+    let emulator = emulator();
+    let check = |parameters: &str, expected: [Duration; 3], count: u32| {
+        let url = format!("{}{parameters}", emulator.url("app"));
+        let auth = || auth_builder(&emulator).build().unwrap();
+        let diesel = PgConnectionManager::builder(&url)
+            .auth(auth())
+            .build()
+            .unwrap();
+        let connection = diesel.try_connect().unwrap();
+        assert_eq!(tcp_settings_of(emulator.port()), [(expected, count)]);
+        drop(connection);
+        #[cfg(feature = "postgres")]
+        {
+            let builder = diesel_rds_iam::PostgresConnectionManager::builder(&url).auth(auth());
+            let connection = builder.build().unwrap().try_connect().unwrap();
+            assert_eq!(tcp_settings_of(emulator.port()), [(expected, count)]);
+            drop(connection);
+            emulator.wait_for_sessions(0, PATIENCE).unwrap();
+        }
+    };
+    check("", [seconds(30), seconds(5), seconds(20)], 3);
+    check(
+        "&keepalives_idle=40&keepalives_interval=6&keepalives_count=4&tcp_user_timeout=50000",
+        [seconds(40), seconds(6), seconds(50)],
+        4,
+    );
+}
+
+/// Of this process's connections to `port`: the time until the first keepalive, the interval, the time limit of
+/// unacknowledged data; and the number of keepalives.
+#[cfg(target_os = "linux")]
+fn tcp_settings_of(port: u16) -> Vec<([Duration; 3], u32)> {
+    use rustix::net::sockopt;
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let name = entry.unwrap().file_name();
+        let number = name.to_str().unwrap().parse().unwrap();
+        // Another test may have closed it since.
+        let Ok(socket) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let peer = rustix::net::getpeername(&socket).ok().flatten();
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        if peer == Some(loopback(port)) {
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            let user_timeout = sockopt::tcp_user_timeout(&socket).unwrap();
+            found.push((
+                [
+                    sockopt::tcp_keepidle(&socket).unwrap(),
+                    sockopt::tcp_keepintvl(&socket).unwrap(),
+                    Duration::from_millis(user_timeout.into()),
+                ],
+                sockopt::tcp_keepcnt(&socket).unwrap(),
+            ));
+        }
+    }
+    found
+}
+
 /// FAULTS.md row 53.
 #[test]
 fn a_long_connect_timeout_is_obeyed() {

@@ -24,7 +24,7 @@ const GUARDS: &[(&str, &str)] = &[
     ("hostaddr", ""),
     ("options", ""),
     ("sslcert", NO_FILE),
-    ("sslcrl", ""),
+    ("sslcrl", NO_FILE),
     ("sslcrldir", ""),
     ("sslkey", ""),
     KEYWORD_OF_LIBPQ_14,
@@ -83,6 +83,9 @@ impl Conninfo {
         }
         if let Some(mode) = target.sslmode()? {
             conninfo.push("sslmode", mode.as_str());
+        }
+        for (keyword, value) in target.tcp_defaults() {
+            conninfo.push(keyword, value);
         }
         if target.login().is_guarded() {
             conninfo.guard(target);

@@ -62,7 +62,8 @@ impl Settings {
         if let Some(name) = target.get("fallback_application_name") {
             config.application_name(name);
         }
-        for (keyword, value) in target.parameters() {
+        let defaults = target.tcp_defaults().map(|it| -> (&str, &str) { it });
+        for (keyword, value) in target.parameters().chain(defaults) {
             if !value.is_empty() {
                 apply(&mut config, keyword, value)?;
             }

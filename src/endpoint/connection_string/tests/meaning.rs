@@ -270,6 +270,8 @@ fn an_error_names_the_setting() {
             "verify-full",
         ),
         ("iam=off sslrootcert=system sslmode=require", "verify-full"),
+        ("user=u host=h gssencmode=prefer", "gssencmode"),
+        ("user=u host=h gssencmode=require", "gssencmode"),
         ("user=u host=h passfile=/p", "passfile"),
         ("user=u host=h service=s", "service"),
         ("user=u host=h servicefile=s", "servicefile"),
