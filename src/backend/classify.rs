@@ -78,7 +78,7 @@ const SETTING: Classification = Classification::new(
      PGDATESTYLE and PGGEQO, which libpq sends to it",
 );
 
-const REFUSED: Classification =
+pub(super) const REFUSED: Classification =
     Classification::new(ErrorKind::LoginRefused, "the server refused the login");
 
 const IN_DOUBT: Classification = Classification::new(

@@ -213,7 +213,7 @@ impl ConnectionString {
 
     /// Returns the settings of TCP that the string does not contain. Without them, a statement on a connection
     /// whose network was cut waits for a quarter of an hour.
-    pub(crate) fn tcp_defaults(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+    pub(crate) fn tcp_defaults(&self) -> impl Iterator<Item = (&str, &str)> {
         let is_missing = |(keyword, _): &&(&str, &str)| self.get(keyword).is_none();
         TCP_DEFAULTS.iter().filter(is_missing).copied()
     }

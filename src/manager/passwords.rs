@@ -102,7 +102,9 @@ impl Passwords {
 fn refused_token(endpoint: &Endpoint, provenance: Option<Provenance>, said: &str) -> String {
     let user = endpoint.user();
     // Both are texts of the server, which may be in another language. Then the general text below applies.
-    if said.contains("password authentication failed") {
+    if said.contains("password authentication failed")
+        || said.contains("authentication method requirement \"password\" failed")
+    {
         return format!(
             "the server asked {user:?} for a password instead of a token, so that user does not \
              exist or is no member of rds_iam; create it and grant rds_iam to it"

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use diesel::{Connection, ConnectionError, PgConnection};
 
@@ -43,12 +44,15 @@ const NEWER_GUARDS: &[(&str, &str, &str)] = &[
     // An empty value would allow no method.
     (
         "PGREQUIREAUTH",
-        "require_auth",
+        REQUIRE_AUTH,
         "password,md5,scram-sha-256,none",
     ),
     ("PGSSLCERTMODE", "sslcertmode", "allow"),
     ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
 ];
+
+/// The methods by which libpq may log in, since version 16.
+const REQUIRE_AUTH: &str = "require_auth";
 
 /// A keyword that libpq before version 14 does not know. Such a libpq truncates lines of its password file at
 /// 320 bytes, and would send a part of the token. With this keyword it returns an error and sends nothing.
@@ -122,6 +126,13 @@ impl Conninfo {
                 self.push(keyword, value);
             }
         }
+        // A server that asks for anything but a cleartext password does not check tokens: it gets none.
+        if matches!(target.login(), Login::Iam)
+            && target.get(REQUIRE_AUTH).is_none()
+            && libpq_knows_require_auth()
+        {
+            self.push(REQUIRE_AUTH, "password");
+        }
         // Otherwise PGDATABASE would decide.
         if let (None, Some(user)) = (target.get("dbname"), target.get("user")) {
             self.push("dbname", user);
@@ -138,6 +149,11 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
         ))),
         None => Ok(()),
     }
+}
+
+fn libpq_knows_require_auth() -> bool {
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(|| libpq_knows(REQUIRE_AUTH))
 }
 
 /// Whether libpq knows `keyword`. Nothing is dialled: libpq reports an unknown keyword, or else the invalid

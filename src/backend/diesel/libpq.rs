@@ -74,6 +74,11 @@ const CONFIGURATION: &[&str] = &[
     "value: \"",
 ];
 
+/// libpq's message if the server asks a user for another kind of login than a token's. [fe-auth.c of libpq 16 to
+/// 18]
+const OTHER_METHOD: &str =
+    "authentication method requirement \"password\" failed: server requested";
+
 /// libpq's message about PGSERVICE, the one variable that cannot be overridden. [fe-connect.c]
 const SERVICE: &[&str] = &["definition of service", "service file"];
 
@@ -195,6 +200,8 @@ fn classify_libpq_message(text: &str) -> Classification {
         server::TLS
     } else if says(NOT_WANTED) {
         server::NOT_WANTED
+    } else if text.contains(OTHER_METHOD) {
+        server::REFUSED
     } else if says(CONFIGURATION) {
         server::CONFIGURATION
     } else if text.contains(NO_PASSWORD) {
@@ -304,6 +311,11 @@ mod tests {
                 "authentication method requirement \"md5\" failed: server requested a cleartext \
                  password",
                 ErrorKind::Configuration,
+            ),
+            (
+                "authentication method requirement \"password\" failed: server requested SASL \
+                 authentication",
+                ErrorKind::LoginRefused,
             ),
             (
                 "fe_sendauth: no password supplied",

@@ -62,8 +62,7 @@ impl Settings {
         if let Some(name) = target.get("fallback_application_name") {
             config.application_name(name);
         }
-        let defaults = target.tcp_defaults().map(|it| -> (&str, &str) { it });
-        for (keyword, value) in target.parameters().chain(defaults) {
+        for (keyword, value) in target.parameters().chain(target.tcp_defaults()) {
             if !value.is_empty() {
                 apply(&mut config, keyword, value)?;
             }
