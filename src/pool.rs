@@ -12,6 +12,7 @@ mod workers;
 use std::fmt;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use r2d2::event::NopEventHandler;
@@ -313,6 +314,7 @@ impl<C: Backend> PoolBuilder<C> {
                 self.max_size,
                 self.longest_wait(),
             )),
+            is_silent: AtomicBool::new(false),
             process: process::id(),
         }
     }

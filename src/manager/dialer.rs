@@ -1,5 +1,6 @@
 //! Opens the connections of a pool on threads of their own; see [`handoff`](super::handoff) for why.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -142,6 +143,7 @@ impl<C: Backend> Pooled<C> {
     }
 
     fn take(&self, opened: Opened<C::Connection>) -> C::Connection {
+        self.is_silent.store(false, Ordering::Relaxed);
         lifetime::begin_connect(opened.generation);
         opened.connection
     }

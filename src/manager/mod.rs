@@ -34,6 +34,9 @@ use crate::token::Token;
 /// wait by default, so that they get the cause.
 pub(crate) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 
+/// A checkout test that fails after this long has met a silent server, or a network that was cut.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
+
 /// An [`r2d2::ManageConnection`] that logs in with IAM tokens.
 ///
 /// Cheap to clone; clones share tokens. See [`PgConnectionManager`](crate::PgConnectionManager) for
@@ -72,6 +75,8 @@ pub(crate) struct Pooled<C: Backend> {
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
+    /// Whether a checkout test has waited in vain, and no connection has been opened since.
+    pub(crate) is_silent: AtomicBool,
     /// The process of the pool. A child that is forked later cannot use it.
     pub(crate) process: u32,
 }
@@ -281,7 +286,20 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         if pooled.process != process::id() {
             return Err(forked().into());
         }
+        if pooled.is_silent.load(Ordering::Relaxed) {
+            return Err(idle_while_silent().into());
+        }
+        let begun = self.inner.clock.monotonic();
         let outcome = self.inner.ping(connection);
+        let took = self
+            .inner
+            .clock
+            .monotonic()
+            .saturating_duration_since(begun);
+        if outcome.is_err() && took >= SILENT_AFTER {
+            // The other idle connections would each take as long.
+            pooled.is_silent.store(true, Ordering::Relaxed);
+        }
         if outcome.is_err() && self.inner.is_writer && C::ping(connection).is_ok() {
             lifetime::note_read_only();
         }
@@ -337,6 +355,13 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
         };
         debug.finish_non_exhaustive()
     }
+}
+
+fn idle_while_silent() -> Error {
+    Error::new(
+        ErrorKind::Network,
+        "the server fell silent while this connection was idle; it is replaced",
+    )
 }
 
 fn forked() -> Error {

@@ -343,6 +343,47 @@ fn tcp_settings_of(port: u16) -> Vec<([Duration; 3], u32)> {
     found
 }
 
+/// Keeps the errors of a pool's checkout tests.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Debug, Default)]
+struct Errors(Arc<parking_lot::Mutex<Vec<String>>>);
+
+#[cfg(feature = "postgres")]
+impl r2d2::HandleError<Error> for Errors {
+    fn handle_error(&self, error: Error) {
+        self.0.lock().push(error.to_string());
+    }
+}
+
+/// FAULTS.md row 54.
+#[cfg(feature = "postgres")]
+#[test]
+fn one_silent_connection_is_waited_for_and_no_other() {
+    let emulator = emulator();
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = diesel_rds_iam::PostgresConnectionManager::builder(&emulator.url("app"));
+    let errors = Errors::default();
+    let pool = manager.auth(auth).build().unwrap().pool_builder();
+    let pool = pool.max_size(3).min_idle(None);
+    let pool = pool
+        .error_handler(Box::new(errors.clone()))
+        .build()
+        .unwrap();
+    drop([(); 3].map(|()| pool.get().unwrap()));
+    emulator.fault(Fault::BlackHole(Stage::Data));
+    pool.get_timeout(Duration::from_secs(1)).err().unwrap();
+    let errors = errors.0.lock().clone();
+    let count = |text: &str| errors.iter().filter(|it| it.contains(text)).count();
+    assert_eq!(count("does not answer"), 1, "{errors:?}");
+    assert_eq!(count("fell silent"), 2, "{errors:?}");
+
+    emulator.heal();
+    pool.get_timeout(PATIENCE)
+        .unwrap()
+        .batch_execute("SELECT 1")
+        .unwrap();
+}
+
 /// FAULTS.md row 53.
 #[test]
 fn a_long_connect_timeout_is_obeyed() {

@@ -74,11 +74,6 @@ const CONFIGURATION: &[&str] = &[
     "value: \"",
 ];
 
-/// libpq's message if the server asks a user for another kind of login than a token's. [fe-auth.c of libpq 16 to
-/// 18]
-const OTHER_METHOD: &str =
-    "authentication method requirement \"password\" failed: server requested";
-
 /// libpq's message about PGSERVICE, the one variable that cannot be overridden. [fe-connect.c]
 const SERVICE: &[&str] = &["definition of service", "service file"];
 
@@ -200,7 +195,7 @@ fn classify_libpq_message(text: &str) -> Classification {
         server::TLS
     } else if says(NOT_WANTED) {
         server::NOT_WANTED
-    } else if text.contains(OTHER_METHOD) {
+    } else if is_other_method(text) {
         server::REFUSED
     } else if says(CONFIGURATION) {
         server::CONFIGURATION
@@ -212,6 +207,14 @@ fn classify_libpq_message(text: &str) -> Classification {
         // A server that cannot start a process for the connection sends no severity.
         server::from_message(text)
     }
+}
+
+/// Whether the server asked for another kind of login than a token's, which is a cleartext password.
+/// [check_expected_areq of fe-auth.c, libpq 16 to 18]
+fn is_other_method(text: &str) -> bool {
+    text.contains("authentication method requirement")
+        && text.contains("server requested")
+        && !text.contains("cleartext")
 }
 
 /// Whether `text` is about a keyword that this libpq does not know.

@@ -22,12 +22,15 @@ const NOT_GONE: &str = "taken only at the end";
 pub struct PostgresConnection {
     /// `None` only during a drop or `into_inner`.
     client: Option<Client>,
+    /// Set if the server does not respond: closing would wait for it, and so it is done elsewhere.
+    pub(super) is_silent: bool,
 }
 
 impl PostgresConnection {
     pub(super) fn new(client: Client) -> PostgresConnection {
         PostgresConnection {
             client: Some(client),
+            is_silent: false,
         }
     }
 
@@ -66,7 +69,7 @@ impl DerefMut for PostgresConnection {
 impl Drop for PostgresConnection {
     fn drop(&mut self) {
         if let Some(client) = self.client.take()
-            && runtime::may_forbid_blocking()
+            && (self.is_silent || runtime::may_forbid_blocking())
         {
             close_elsewhere(client);
         }

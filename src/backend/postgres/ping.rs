@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postgres::{Client, SimpleQueryMessage};
+use postgres::SimpleQueryMessage;
 
 use super::blocking;
+use super::connection::PostgresConnection;
 use crate::backend::classify;
 use crate::error::{Error, ErrorKind};
 
@@ -13,15 +14,17 @@ use crate::error::{Error, ErrorKind};
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Fails if the server does not respond.
-pub(super) fn ping(client: &mut Client) -> Result<(), Error> {
-    checked(blocking::run(|| client.is_valid(PING_LIMIT)))
+pub(super) fn ping(connection: &mut PostgresConnection) -> Result<(), Error> {
+    let tested = checked(blocking::run(|| connection.is_valid(PING_LIMIT)));
+    connection.is_silent = tested.is_err();
+    tested
 }
 
 /// Fails as well if the server does not accept writes.
-pub(super) fn ping_writer(client: &mut Client) -> Result<(), Error> {
+pub(super) fn ping_writer(connection: &mut PostgresConnection) -> Result<(), Error> {
     // A second round trip, since a query has no time limit. A writer that is unreachable may never respond.
-    ping(client)?;
-    let asked = blocking::run(|| client.simple_query("SHOW transaction_read_only"));
+    ping(connection)?;
+    let asked = blocking::run(|| connection.simple_query("SHOW transaction_read_only"));
     let is_off = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
         _ => false,
