@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rds_iam_emulator::Emulator;
+use rds_iam_emulator::{Emulator, Fault, Stage};
 use serde_json::Value;
 
 use crate::support::fake_server::{FakeServer, HOST, listen};
@@ -635,6 +635,30 @@ fn a_server_that_answers_no_query_does_not_hold_the_doctor() {
     let ran = run(&mut doctor);
     assert_eq!(ran.code, Some(19), "{ran:?}");
     assert!(ran.stdout.contains("no result within 3.0 s"), "{ran:?}");
+}
+
+/// A resuming cluster: longer than the default limit of 9 s.
+#[test]
+fn a_slow_start_is_waited_for() {
+    let emulator = Emulator::builder().start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    emulator.fault(Fault::Delay(Stage::Tls, Duration::from_secs(11)));
+    let url = format!("{}&connect_timeout=30", emulator.url("app"));
+    let folder = tempfile::tempdir().unwrap();
+    thread::scope(|scope| {
+        let doctor = scope.spawn(|| {
+            let mut command = rds_iam_to(&emulator, "app");
+            run(command.env("DATABASE_URL", &url).arg("doctor"))
+        });
+        let migrate = scope.spawn(|| {
+            let mut command = rds_iam_to(&emulator, "app");
+            command.args(["migrate", "list", "--connect-timeout", "30s", "--dir"]);
+            run(command.arg(folder.path()))
+        });
+        for ran in [doctor.join().unwrap(), migrate.join().unwrap()] {
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+        }
+    });
 }
 
 #[test]
