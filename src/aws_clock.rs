@@ -5,21 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_smithy_runtime::client::defaults::default_http_client_plugin_v2;
-use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::runtime_components::{
-    RuntimeComponents, RuntimeComponentsBuilder,
-};
-use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::date_time::Format;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::http_client;
 
 /// By how many seconds AWS's clock was ahead of this machine's when it was last seen.
 #[derive(Clone, Debug, Default)]
@@ -32,14 +28,11 @@ impl AwsClock {
         *self.seconds_ahead.lock()
     }
 
-    /// The SDK's own HTTP client, looked at by this clock; `None` where the SDK has none.
-    pub(crate) fn http_client(&self) -> Option<SharedHttpClient> {
-        let nothing_yet = RuntimeComponentsBuilder::new("aws clock");
-        let inner = default_http_client_plugin_v2(BehaviorVersion::latest())?
-            .runtime_components(&nothing_yet)
-            .http_client()?;
+    /// Returns the HTTP client for the SDK. Its responses set this clock.
+    pub(crate) fn http_client(&self) -> SharedHttpClient {
+        let inner = SharedHttpClient::new(http_client::Client::from_env());
         let clock = self.clone();
-        Some(SharedHttpClient::new(Watched { inner, clock }))
+        SharedHttpClient::new(Watched { inner, clock })
     }
 
     fn look_at(&self, response: &HttpResponse) {

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
@@ -145,15 +145,8 @@ impl Identity {
         if known.is_some() {
             return known;
         }
-        let mut chain = DefaultRegionChain::builder();
-        if let Some(profile) = self.profile() {
-            chain = chain.profile_name(profile);
-        }
-        let region = chain
-            .build()
-            .region()
-            .await
-            .map(|region| region.to_string());
+        let region = self.sts_region(None).region().await;
+        let region = region.map(|region| region.to_string());
         self.region.lock().clone_from(&region);
         region
     }
@@ -200,24 +193,20 @@ impl Identity {
     }
 
     async fn load_config(&self, region: Option<&str>) -> SdkConfig {
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).region(self.sts_region(region));
         let client = self.clock.http_client();
-        if let Some(client) = &client {
-            loader = loader.http_client(client.clone());
-        }
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(self.sts_region(region))
+            .http_client(client.clone());
         match &self.source {
             Source::Chain { profile: None } => {}
             // The default chain would use the environment first, and log in as another identity.
             Source::Chain {
                 profile: Some(name),
             } => {
-                let mut config = ProviderConfig::without_region()
+                let config = ProviderConfig::without_region()
                     .with_behavior_version(Some(BehaviorVersion::latest()))
-                    .with_region(self.sts_region(region).region().await);
-                if let Some(client) = client {
-                    config = config.with_http_client(client);
-                }
+                    .with_region(self.sts_region(region).region().await)
+                    .with_http_client(client);
                 let provider = ProfileFileCredentialsProvider::builder()
                     .configure(&config)
                     .profile_name(name)
@@ -229,8 +218,8 @@ impl Identity {
         loader.load().await
     }
 
-    /// The region of the configuration, else the endpoint's; only where neither is known is the
-    /// instance's metadata asked, which takes seconds to answer where there is none.
+    /// Returns the region of the configuration, or else the endpoint's. The instance's metadata is requested only
+    /// if neither is known: off AWS that takes seconds.
     fn sts_region(&self, endpoint: Option<&str>) -> RegionProviderChain {
         let mut profile = ProfileFileRegionProvider::builder();
         if let Some(name) = self.profile() {
@@ -240,7 +229,12 @@ impl Identity {
             .or_else(profile.build());
         match endpoint {
             Some(region) => configured.or_else(Region::new(region.to_owned())),
-            None => configured.or_default_provider(),
+            None => {
+                let config =
+                    ProviderConfig::without_region().with_http_client(self.clock.http_client());
+                let instance = ImdsRegionProvider::builder().configure(&config).build();
+                configured.or_else(instance)
+            }
         }
     }
 

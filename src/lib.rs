@@ -38,6 +38,7 @@ mod event;
 // Text only: part of the documentation and its tests, and not of the library.
 #[cfg(all(any(doc, doctest), feature = "diesel"))]
 pub mod guide;
+mod http_client;
 mod lifetime;
 mod manager;
 #[cfg(feature = "migrations")]

@@ -243,8 +243,11 @@ fn some_names_have_one_home() {
         for (_, path, code) in sources() {
             let is_guest = match name {
                 "passfile" => path.starts_with(root().join("src/endpoint")),
-                // What the crate `postgres` is made of.
-                "tokio" => path.ends_with("src/backend/postgres/deadline_stream.rs"),
+                // What the crate `postgres` and the AWS SDK are made of.
+                "tokio" => {
+                    path.ends_with("src/backend/postgres/deadline_stream.rs")
+                        || path.ends_with("src/http_client.rs")
+                }
                 _ => false,
             };
             if path.ends_with(Path::new("src").join(home)) {

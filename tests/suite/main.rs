@@ -45,6 +45,7 @@ mod password;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres_client;
+mod proxy;
 mod refusal;
 mod rotation;
 mod secrets;

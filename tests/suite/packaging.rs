@@ -39,3 +39,39 @@ fn no_dependency_asks_for_a_newer_rust_than_is_stated() {
     assert!(packages.len() > 100, "only {} packages", packages.len());
     assert!(newer.is_empty(), "newer than {stated:?}: {newer:?}");
 }
+
+/// TLS is that of the system's library, which libpq or the crate `postgres` links anyway. Another one, and
+/// aws-lc above all, would be a large part of the work of an application's first build.
+#[test]
+fn the_library_and_the_command_bring_no_tls_of_their_own() {
+    for (package, unwanted) in [
+        (
+            "diesel-rds-iam",
+            ["aws-lc-sys ", "ring ", "rustls "].as_slice(),
+        ),
+        // Its emulator is a server with TLS.
+        ("rds-iam", ["aws-lc-sys "].as_slice()),
+    ] {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--locked",
+                "--edges",
+                "normal,build",
+                "--prefix",
+                "none",
+            ])
+            .args(["--all-features", "--package", package])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .output()
+            .unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        let tree = String::from_utf8_lossy(&output.stdout);
+        assert!(tree.lines().any(|line| line.starts_with("aws-config ")));
+        for name in unwanted {
+            let found = tree.lines().find(|line| line.starts_with(name));
+            assert_eq!(found, None, "{package}");
+        }
+    }
+}
