@@ -4,6 +4,7 @@ pub mod child;
 pub mod database;
 pub mod eavesdropper;
 pub mod footprint;
+pub mod hostile;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
