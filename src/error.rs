@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 type Cause = Box<dyn StdError + Send + Sync>;
@@ -46,7 +46,7 @@ pub enum ErrorKind {
     ServerUnavailable,
     /// The server could not be reached, or the connection broke before the login was answered.
     Network,
-    /// The server's certificate or the TLS handshake was rejected.
+    /// The server's certificate, the TLS handshake, or the server's proof that it knows the password was rejected.
     Tls,
     /// A migration failed, or what has been applied cannot be read (feature `migrations`).
     Migration,
@@ -97,16 +97,19 @@ impl Error {
     }
 }
 
-/// The message, then each cause down to the first, separated by `: `; all in one line.
+/// The message, then each cause down to the first, separated by `: `; all in one line. Control characters are escaped,
+/// such as `\u{1b}`: a server chooses some of the text, and a terminal would obey them.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        write_escaped(f, &self.0.message)?;
         let mut cause = self.source();
         while let Some(error) = cause {
             f.write_str(": ")?;
-            for (at, line) in error.to_string().trim().lines().enumerate() {
-                let between = if at == 0 { "" } else { "; " };
-                write!(f, "{between}{}", line.trim())?;
+            // An error of ours is escaped already.
+            let text = error.to_string();
+            for (at, line) in text.trim().lines().enumerate() {
+                f.write_str(if at == 0 { "" } else { "; " })?;
+                write_escaped(f, line.trim())?;
             }
             // An error of ours has its causes in its own text already.
             cause = if error.is::<Error>() {
@@ -117,6 +120,17 @@ impl fmt::Display for Error {
         }
         Ok(())
     }
+}
+
+/// Writes `text` with the characters escaped that a terminal obeys, or that change the direction of text.
+fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c {
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            write!(f, "{}", c.escape_unicode())
+        }
+        c if c.is_control() => write!(f, "{}", c.escape_default()),
+        c => f.write_char(c),
+    })
 }
 
 impl fmt::Debug for Error {
@@ -145,6 +159,23 @@ mod tests {
             "no credentials: cannot reach sts: no route; to host"
         );
         assert_eq!(outer.kind(), ErrorKind::CredentialsRefused);
+    }
+
+    /// FAULTS.md row 58.
+    #[test]
+    fn control_characters_are_escaped_and_other_text_is_not() {
+        let text = "bad\u{1b}[31m\u{7}\u{9b}x\r\ty\u{202e}z\u{0}\ngrüße \\ 'テスト' \"q\"";
+        let inner = Error::with_cause(ErrorKind::Network, "inner\u{1b}", text);
+        let outer = Error::with_cause(ErrorKind::LoginRefused, "outer", inner);
+        assert_eq!(
+            outer.to_string(),
+            "outer: inner\\u{1b}: bad\\u{1b}[31m\\u{7}\\u{9b}x\\r\\ty\\u{202e}z\\u{0}; grüße \\ 'テスト' \"q\""
+        );
+        let shown = format!("{outer:?} {outer:#?}");
+        assert!(
+            !shown.chars().any(|c| c.is_control() && c != '\n'),
+            "{shown}"
+        );
     }
 
     #[test]

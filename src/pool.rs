@@ -373,6 +373,14 @@ fn announce<C: Backend>(
         max_lifetime = max_lifetime.map(tracing::field::debug),
         "pool built"
     );
+    let sslmode = manager.parameter("sslmode");
+    if endpoint.is_some() && sslmode == Some("require") && manager.roots().is_none() {
+        tracing::warn!(
+            host = endpoint.map(Endpoint::host),
+            user = endpoint.map(Endpoint::user),
+            "sslmode=require does not verify the server that gets the token"
+        );
+    }
 }
 
 #[cfg(test)]

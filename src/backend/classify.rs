@@ -1,5 +1,5 @@
-//! Classifies failed logins, for every backend: by the server's SQLSTATE if the backend has it, or else by the
-//! server's message.
+//! Classifies failed logins, for every backend: by the server's message if it is known, or else by the server's
+//! SQLSTATE if the backend has it.
 //!
 //! Messages are recognised in English only. An unrecognised message counts as a refused login. If that is wrong,
 //! the cost is one signature, one more login, and the rate limit of refused logins.
@@ -20,7 +20,7 @@ impl Classification {
         Classification { kind, message }
     }
 
-    #[cfg(feature = "diesel")]
+    #[cfg(any(feature = "diesel", test))]
     pub(super) fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -31,6 +31,16 @@ impl Classification {
     }
 }
 
+/// Parts of messages, with the classification of the messages that contain one. The first match decides.
+pub(super) type Table = &'static [(Classification, &'static [&'static str])];
+
+/// Finds the classification of `message`.
+pub(super) fn look_up(table: Table, message: &str) -> Option<Classification> {
+    let contains_any = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+    let row = table.iter().find(|(_, parts)| contains_any(parts));
+    row.map(|(classification, _)| *classification)
+}
+
 pub(super) const NETWORK: Classification = Classification::new(
     ErrorKind::Network,
     "cannot reach the server; check host, port, security group and route",
@@ -39,6 +49,18 @@ pub(super) const NETWORK: Classification = Classification::new(
 pub(super) const TLS: Classification = Classification::new(
     ErrorKind::Tls,
     "the TLS handshake failed or the server's certificate was rejected; check the host name and sslrootcert",
+);
+
+/// A server that does not know the password cannot complete SCRAM.
+pub(super) const NOT_PROVEN: Classification = Classification::new(
+    ErrorKind::Tls,
+    "the server did not prove that it knows the password, so it may be another one; check host and port",
+);
+
+pub(super) const OTHER_METHOD: Classification = Classification::new(
+    ErrorKind::Configuration,
+    "the server requests an authentication method that this login does not have or allow; check host, port \
+     and require_auth, and grant rds_iam to the user",
 );
 
 pub(super) const NOT_WANTED: Classification = Classification::new(
@@ -52,14 +74,46 @@ pub(super) const CONFIGURATION: Classification = Classification::new(
     "a setting is not accepted; correct the connection string",
 );
 
+pub(super) const UNAVAILABLE: Classification = Classification::new(
+    ErrorKind::ServerUnavailable,
+    "the server accepts no logins at present",
+);
+
 const THROTTLED: Classification = Classification::new(
     ErrorKind::Throttled,
     "the server throttles logins; open fewer connections at a time",
 );
 
-const UNAVAILABLE: Classification = Classification::new(
+/// An Aurora Serverless cluster has no rules while it resumes. [aws-cdk 20282]
+const NO_RULE: Classification = Classification::new(
     ErrorKind::ServerUnavailable,
-    "the server accepts no logins at present",
+    "the server has no rule for this login in its pg_hba.conf, as an aurora serverless cluster that resumes; \
+     otherwise use no replication connection",
+);
+
+const POOLER_UNAVAILABLE: Classification = Classification::new(
+    ErrorKind::ServerUnavailable,
+    "a connection pooler in front of the server is full, or cannot reach the server; check its limits and its \
+     log",
+);
+
+const NOT_IN_POOLER: Classification = Classification::new(
+    ErrorKind::Configuration,
+    "a connection pooler in front of the server does not have this database or user; correct the connection \
+     string or the pooler's settings",
+);
+
+/// Connection exceptions (08) of a server that has answered.
+#[cfg(feature = "postgres")]
+const REJECTED: Classification = Classification::new(
+    ErrorKind::ServerUnavailable,
+    "the server, or a proxy in front of it, ended the connection during the login; see its message",
+);
+
+const NO_SERVER_NAME: Classification = Classification::new(
+    ErrorKind::Configuration,
+    "the server got no server name with TLS (SNI), which it requires; set host to its name instead of an \
+     address, and leave out sslsni=0",
 );
 
 const NOT_ENCRYPTED: Classification = Classification::new(
@@ -87,93 +141,150 @@ const IN_DOUBT: Classification = Classification::new(
      starting, or have refused the login",
 );
 
-/// RDS Proxy, and RDS itself in front of PostgreSQL.
-const THROTTLED_WORDS: &[&str] = &[
-    "too many competing requests",
-    "Rate of connection to proxy exceeded",
-];
-
-/// [postmaster.c, proc.c, postinit.c, auth.c; RDS Proxy]
-const UNAVAILABLE_WORDS: &[&str] = &[
-    "the database system is",
-    "too many clients already",
-    "remaining connection slots",
-    "too many connections for",
-    "not currently accepting connections",
-    "canceling authentication due to timeout",
-    "terminating connection",
-    "could not fork new process",
-    "out of memory",
-    "waiting to acquire database connection",
-];
-
-/// [auth.c; `SSL off` before PostgreSQL 14; RDS Proxy]
-const NOT_ENCRYPTED_WORDS: &[&str] = &["no encryption", "SSL off", "only with SSL connections"];
-
-/// [guc.c, postinit.c; RDS Proxy]
-const SETTING_WORDS: &[&str] = &[
-    "invalid value for parameter",
-    "unrecognized configuration parameter",
-    "requires a Boolean value",
-    "requires a numeric value",
-    "RDS Proxy currently",
-];
-
-/// [auth.c, miscinit.c, postinit.c; RDS Proxy; Aurora DSQL]
-const REFUSED_WORDS: &[&str] = &[
-    "authentication failed",
-    "rejects connection",
-    "no pg_hba.conf entry",
-    "does not exist",
-    "not permitted to log in",
-    "permission denied",
-    "access denied",
-    "no credentials for the role",
-    "is wrong",
+/// The messages of servers, without quoted names. Poolers come first, since they pass the server's messages on.
+const MESSAGES: Table = &[
+    (
+        POOLER_UNAVAILABLE,
+        &[
+            // PgBouncer. [disconnect_client in its source]
+            "no more connections allowed",
+            "client connections exceeded",
+            "server login failed",
+            "server login has been failing",
+            "pgbouncer cannot connect to server",
+            "query_wait_timeout",
+            "client_login_timeout",
+            "bouncer config error",
+            "database \"\" is disabled",
+            // pgcat.
+            "could not get connection from the pool",
+            "connection pool is shut down",
+            // Supavisor.
+            "max clients reached",
+            "Max client connections reached",
+            "MaxClientsInSessionMode",
+            // Neon.
+            "endpoint has been disabled",
+            "ouldn't connect to compute node",
+            "exceeded the compute time quota",
+        ],
+    ),
+    (
+        NOT_IN_POOLER,
+        &[
+            "no such database",
+            "no such user",
+            "No pool configured for database",
+            "Tenant or user not found",
+        ],
+    ),
+    // Aurora DSQL, Neon.
+    (
+        NO_SERVER_NAME,
+        &["sni was not received", "Endpoint ID is not specified"],
+    ),
+    // RDS Proxy, RDS itself in front of PostgreSQL, Aurora DSQL, Neon.
+    (
+        THROTTLED,
+        &[
+            "too many competing requests",
+            "Rate of connection to proxy exceeded",
+            "rate exceeded",
+            "Too many database connection attempts",
+        ],
+    ),
+    // postmaster.c, proc.c, postinit.c, auth.c; RDS Proxy; Aurora DSQL.
+    (
+        UNAVAILABLE,
+        &[
+            "the database system is",
+            "too many clients already",
+            "remaining connection slots",
+            "too many connections for",
+            "too many open connections",
+            "not currently accepting connections",
+            "canceling authentication due to timeout",
+            "terminating connection",
+            "could not fork new process",
+            "out of memory",
+            "waiting to acquire database connection",
+        ],
+    ),
+    // auth.c; `SSL off` before PostgreSQL 14; RDS Proxy; PgBouncer; Supavisor; Neon.
+    (
+        NOT_ENCRYPTED,
+        &[
+            "no encryption",
+            "SSL off",
+            "only with SSL connections",
+            "SSL required",
+            "SSL connection is required",
+            "connection is insecure",
+        ],
+    ),
+    (NO_RULE, &["no pg_hba.conf entry"]),
+    // guc.c, postinit.c; RDS Proxy; PgBouncer.
+    (
+        SETTING,
+        &[
+            "invalid value for parameter",
+            "unrecognized configuration parameter",
+            "invalid command-line argument",
+            "requires a Boolean value",
+            "requires a numeric value",
+            "RDS Proxy currently",
+            "unsupported startup parameter",
+        ],
+    ),
+    (NO_DATABASE, &["database \"\" does not exist"]),
+    // auth.c, miscinit.c, postinit.c; RDS Proxy; Aurora DSQL; pgcat; Supavisor.
+    (
+        REFUSED,
+        &[
+            "authentication failed",
+            "rejects connection",
+            "does not exist",
+            "not permitted to log in",
+            "permission denied",
+            "access denied",
+            "no credentials for the role",
+            "is wrong",
+            "Invalid password",
+            "Wrong password",
+        ],
+    ),
 ];
 
 /// Classifies a server's message, without its severity.
-pub(super) fn from_message(words: &str) -> Classification {
-    let words = without_names(words);
-    let says = |list: &[&str]| list.iter().any(|it| words.contains(it));
-    if says(THROTTLED_WORDS) {
-        THROTTLED
-    } else if says(UNAVAILABLE_WORDS) {
-        UNAVAILABLE
-    } else if says(NOT_ENCRYPTED_WORDS) {
-        NOT_ENCRYPTED
-    } else if says(SETTING_WORDS) {
-        SETTING
-    } else if words.trim_start().starts_with("database ") && words.contains("does not exist") {
-        NO_DATABASE
-    } else if says(REFUSED_WORDS) {
-        REFUSED
-    } else {
-        IN_DOUBT
-    }
+pub(super) fn from_message(message: &str) -> Classification {
+    // PostgreSQL's messages are one line each. DETAIL and HINT follow on lines of their own.
+    let line = message.trim_start().lines().next().unwrap_or_default();
+    look_up(MESSAGES, &without_names(line)).unwrap_or(IN_DOUBT)
 }
 
-/// Classifies an SQLSTATE. RDS Proxy and `pg_hba.conf` use one state for several causes, which their messages
-/// distinguish.
+/// Classifies a server's error by its message if that is known, since RDS Proxy, `pg_hba.conf` and poolers have one
+/// SQLSTATE for several causes, and otherwise by its SQLSTATE, in any language.
 #[cfg(feature = "postgres")]
-pub(super) fn from_sqlstate(state: &str, words: &str) -> Classification {
-    let by_words = from_message(words);
-    if by_words == THROTTLED || by_words == NOT_ENCRYPTED {
-        return by_words;
+pub(super) fn from_sqlstate(state: &str, message: &str) -> Classification {
+    let by_message = from_message(message);
+    if by_message != IN_DOUBT {
+        return by_message;
     }
     match (state.get(..2), state) {
-        // Connection exceptions; insufficient resources; stopping, starting, too slow.
-        (Some("08"), _) => NETWORK,
-        (Some("53" | "57"), _) => UNAVAILABLE,
+        (Some("08"), _) => REJECTED,
+        // Aurora DSQL's limit of connections a second.
+        (_, "53400") => THROTTLED,
+        // Too few resources; stopping, starting, too slow; an error of the system.
+        (Some("53" | "57" | "58"), _) => UNAVAILABLE,
         (Some("3D"), _) => NO_DATABASE,
-        // Unsupported by RDS Proxy; invalid value of a parameter; unknown parameter.
+        // Nothing that RDS Proxy can do; a parameter's value; no such parameter.
         (Some("0A" | "22"), _) | (_, "42704") => SETTING,
         (Some("28"), _) => REFUSED,
-        _ => by_words,
+        _ => IN_DOUBT,
     }
 }
 
-/// The server is read-only, and the pool needs a writer.
+/// The error for a connection of a writer's pool whose server is read-only.
 pub(super) fn read_only() -> Error {
     Error::new(
         ErrorKind::ServerUnavailable,
@@ -181,7 +292,7 @@ pub(super) fn read_only() -> Error {
     )
 }
 
-/// The keyword is not quoted, since it may be a part of a password that was not quoted.
+/// The error for a keyword that must not be quoted, since it may be a part of a password.
 pub(super) fn unknown_keyword() -> Error {
     Error::configuration(
         "the connection string has a keyword that libpq does not know; correct it, or put single \
@@ -189,205 +300,24 @@ pub(super) fn unknown_keyword() -> Error {
     )
 }
 
-/// Removes quoted names of users and databases, which may contain any words.
-fn without_names(words: &str) -> String {
-    words.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
+/// Replaces everything between the first and the last quotation mark by nothing: the names of users, databases and
+/// certificates may be any text, with quotation marks of their own.
+pub(super) fn without_names(message: &str) -> String {
+    const MARKS: &[char] = &['"', '«', '»', '„', '“', '”', '「', '」'];
+    let Some(first) = message.find(MARKS) else {
+        return message.to_owned();
+    };
+    let (before, rest) = message.split_at(first);
+    let last = rest.rfind(MARKS).unwrap_or_default();
+    let after = rest.get(last..).unwrap_or_default();
+    // With one mark only, a line break in the name has cut off the rest.
+    let after = if last == 0 {
+        ""
+    } else {
+        after.trim_start_matches(MARKS)
+    };
+    format!("{before}\"\"{after}")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_message_has_its_kind() {
-        for (words, kind) in [
-            // RDS and PostgreSQL.
-            (
-                "PAM authentication failed for user \"app\"",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "password authentication failed for user \"app\"",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "no pg_hba.conf entry for host \"10.0.0.1\", user \"app\", database \"db\", SSL on",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \
-                 \"db\", no encryption",
-                ErrorKind::Tls,
-            ),
-            ("role \"app\" does not exist", ErrorKind::LoginRefused),
-            (
-                "permission denied for database \"db\"\nDETAIL:  User does not have CONNECT \
-                 privilege.",
-                ErrorKind::LoginRefused,
-            ),
-            ("database \"db\" does not exist", ErrorKind::Configuration),
-            (
-                "sorry, too many clients already",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "remaining connection slots are reserved for roles with the SUPERUSER attribute",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "too many connections for role \"app\"",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "the database system is not accepting connections\nDETAIL:  Hot standby mode is \
-                 disabled.",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "canceling authentication due to timeout",
-                ErrorKind::ServerUnavailable,
-            ),
-            (
-                "could not fork new process for connection: Cannot allocate memory",
-                ErrorKind::ServerUnavailable,
-            ),
-            // RDS Proxy.
-            (
-                "The IAM authentication failed for the role app. Check the IAM token for this \
-                 role and try again.",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "The IAM authentication failed because of too many competing requests.",
-                ErrorKind::Throttled,
-            ),
-            (
-                "Rate of connection to proxy exceeded 100.",
-                ErrorKind::Throttled,
-            ),
-            ("IAM is allowed only with SSL connections.", ErrorKind::Tls),
-            (
-                "This RDS proxy has no credentials for the role app. Check the credentials for \
-                 this role and try again.",
-                ErrorKind::LoginRefused,
-            ),
-            (
-                "Feature not supported: RDS Proxy currently doesn't support command-line options.",
-                ErrorKind::Configuration,
-            ),
-            (
-                "Timed-out waiting to acquire database connection",
-                ErrorKind::ServerUnavailable,
-            ),
-            // Aurora DSQL.
-            (
-                "unable to accept connection, access denied",
-                ErrorKind::LoginRefused,
-            ),
-        ] {
-            let classification = from_message(words);
-            assert_eq!(classification.kind, kind, "{words}: {classification:?}");
-            assert_ne!(classification, IN_DOUBT, "{words}");
-        }
-    }
-
-    /// Messages of servers whose `lc_messages` is not English, and of one with a single SQLSTATE for all
-    /// errors.
-    #[cfg(feature = "postgres")]
-    #[test]
-    fn a_sqlstate_decides_in_any_language() {
-        for (state, words, classification) in [
-            (
-                "28000",
-                "пользователь \"app\" не прошёл проверку подлинности (PAM)",
-                REFUSED,
-            ),
-            (
-                "28P01",
-                "пользователь \"app\" не прошёл проверку подлинности (по паролю)",
-                REFUSED,
-            ),
-            (
-                "28000",
-                "la autenticación PAM falló para el usuario «app»",
-                REFUSED,
-            ),
-            ("3D000", "база данных \"db\" не существует", NO_DATABASE),
-            ("53300", "извините, уже слишком много клиентов", UNAVAILABLE),
-            ("57P03", "система баз данных запускается", UNAVAILABLE),
-            (
-                "57P03",
-                "el sistema de base de datos está apagándose",
-                UNAVAILABLE,
-            ),
-            (
-                "57014",
-                "отмена проверки подлинности из-за таймаута",
-                UNAVAILABLE,
-            ),
-            ("08P01", "неверный стартовый пакет", NETWORK),
-            (
-                "22023",
-                "неверное значение для параметра \"work_mem\": \"x\"",
-                SETTING,
-            ),
-            (
-                "42704",
-                "нераспознанный параметр конфигурации: \"nonsense\"",
-                SETTING,
-            ),
-            (
-                "0A000",
-                "Feature not supported: RDS Proxy currently doesn't support command-line options.",
-                SETTING,
-            ),
-            // RDS Proxy uses one state for all refusals, and `pg_hba.conf` another.
-            (
-                "28000",
-                "The IAM authentication failed because of too many competing requests.",
-                THROTTLED,
-            ),
-            (
-                "28000",
-                "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \
-                 \"db\", no encryption",
-                NOT_ENCRYPTED,
-            ),
-            // Words in a quoted name must not decide.
-            (
-                "28000",
-                "PAM authentication failed for user \"no encryption\"",
-                REFUSED,
-            ),
-            // If the state is not specific, a recognised message decides.
-            ("42501", "permission denied for database \"db\"", REFUSED),
-            ("XX000", "the database system is starting up", UNAVAILABLE),
-            ("XX000", "что-то пошло не так", IN_DOUBT),
-            ("", "", IN_DOUBT),
-        ] {
-            assert_eq!(
-                from_sqlstate(state, words),
-                classification,
-                "{state}: {words}"
-            );
-        }
-        assert!(IN_DOUBT.message.contains("not recognised"));
-    }
-
-    #[test]
-    fn a_quoted_name_does_not_decide_the_kind() {
-        for name in ["the database system is", "no encryption", "out of memory"] {
-            let words = format!("PAM authentication failed for user \"{name}\"");
-            assert_eq!(from_message(&words), REFUSED);
-        }
-    }
-
-    #[test]
-    fn an_unrecognised_message_counts_as_a_refused_login_and_says_so() {
-        assert_eq!(
-            from_message("lo siento, ya tenemos demasiados clientes"),
-            IN_DOUBT
-        );
-        assert_eq!(from_message(""), IN_DOUBT);
-    }
-}
+mod tests;

@@ -8,6 +8,8 @@ mod diesel;
 mod password;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(all(test, feature = "diesel", feature = "postgres"))]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;

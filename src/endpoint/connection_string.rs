@@ -1,5 +1,6 @@
 //! A parsed connection string: the address to dial, the endpoint to sign for, and how to log in.
 
+mod check;
 #[cfg(test)]
 mod tests;
 
@@ -8,9 +9,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::Endpoint;
+use super::foreign;
 use super::grammar::{self, Value};
-use super::keyword::is_keyword_of_libpq;
 use super::ssl_mode::SslMode;
 use crate::error::Error;
 
@@ -40,7 +40,12 @@ pub(crate) struct ConnectionString {
     parameters: Vec<(String, String)>,
     password: Option<GivenPassword>,
     sslmode: Option<SslMode>,
+    /// The last of `sslmode`, `requiressl` and `ssl=true`, which is the one that libpq follows.
+    libpqs_sslmode: Option<SslMode>,
     sslrootcert: Option<String>,
+    /// Whether the string has the keyword or the place of a password, even without a value. Any other part may then
+    /// be a part of a password that was not encoded.
+    mentions_password: bool,
     /// Whether the builder has a password.
     has_supplied_password: bool,
     /// `iam=on`, `iam=off`, or `None` without the parameter.
@@ -104,11 +109,14 @@ impl ConnectionString {
             parameters: Vec::new(),
             password: None,
             sslmode: None,
+            libpqs_sslmode: None,
             sslrootcert: None,
+            mentions_password: false,
             has_supplied_password: false,
             use_iam: None,
             iam: IamSettings::default(),
         };
+        let input = foreign::accept(input)?;
         grammar::parse(input, |keyword, value| parsed.assign(keyword, value))?;
         Ok(parsed)
     }
@@ -117,23 +125,28 @@ impl ConnectionString {
     fn assign(&mut self, keyword: &str, value: Value) -> Result<(), Error> {
         match keyword {
             // An empty password counts as none, as in libpq.
-            "password" => self.password = (!value.is_empty()).then_some(GivenPassword(value)),
+            "password" => {
+                self.mentions_password = true;
+                self.password = (!value.is_empty()).then_some(GivenPassword(value));
+            }
             "sslmode" => {
-                self.sslmode = Some(SslMode::from_name(&value).ok_or_else(|| {
+                self.set_sslmode(SslMode::from_name(&value).ok_or_else(|| {
                     Error::configuration(
                         "sslmode is none of disable, allow, prefer, require, verify-ca and \
                          verify-full",
                     )
                 })?);
             }
-            // libpq's old name for it, which would undo ours if it went through.
+            // libpq's old name for `require` and `prefer`.
             "requiressl" => {
-                self.sslmode = Some(if value.starts_with('1') {
+                self.libpqs_sslmode = Some(if value.starts_with('1') {
                     SslMode::Require
                 } else {
                     SslMode::Prefer
                 });
             }
+            // `verify-full` in JDBC, and `require` in libpq.
+            "ssl" if value.as_str() == "true" => self.libpqs_sslmode = Some(SslMode::Require),
             "sslrootcert" => {
                 self.sslrootcert = (!value.is_empty()).then(|| value.to_string());
             }
@@ -245,113 +258,6 @@ impl ConnectionString {
         }
     }
 
-    /// Returns the endpoint to sign for: `iam_host` and `iam_port` if they are set, or else the dialled one.
-    pub(crate) fn endpoint(&self) -> Result<Endpoint, Error> {
-        let user = self.get("user").ok_or_else(|| {
-            Error::configuration("login needs a database user: set user in the connection string")
-        })?;
-        let dialled = self.get("host").ok_or_else(|| {
-            Error::configuration(
-                "login needs a host: set host in the connection string to the name that the \
-                 server's certificate has (hostaddr, if any, says which address to dial)",
-            )
-        })?;
-        if is_socket(dialled) {
-            return Err(Error::configuration(
-                "IAM login needs TLS, and host is a Unix socket: set host to the database's \
-                 endpoint, or iam=off for a local database",
-            ));
-        }
-        let port = match self.iam.port {
-            Some(port) => port,
-            None => port_number("port", self.get("port").unwrap_or(DEFAULT_PORT))?,
-        };
-        let host = self.iam.host.as_deref().unwrap_or(dialled);
-        let endpoint = Endpoint::new(host, port, user)?;
-        match &self.iam.region {
-            Some(region) => endpoint.with_region(region),
-            None => Ok(endpoint),
-        }
-    }
-
-    /// Returns the name in the server's certificate if another host is dialled, which is an alias or a tunnel:
-    /// that of the database, since the certificate does not contain the alias.
-    pub(crate) fn verified_host(&self) -> Result<Option<String>, Error> {
-        if self.iam.host.is_none() || self.dials_a_socket() || !self.login().is_guarded() {
-            return Ok(None);
-        }
-        Ok(Some(self.endpoint()?.host().to_owned()))
-    }
-
-    fn dials_a_socket(&self) -> bool {
-        self.get("host").is_some_and(is_socket)
-    }
-
-    /// Returns the `sslmode` to connect with. `None` leaves it to libpq, and is never returned with IAM.
-    pub(crate) fn sslmode(&self) -> Result<Option<SslMode>, Error> {
-        match (self.login(), self.sslmode) {
-            (Login::Iam, None) => Ok(Some(SslMode::VerifyFull)),
-            (Login::Supplied, None) if !self.dials_a_socket() => Ok(Some(SslMode::VerifyFull)),
-            (Login::Iam, Some(mode)) if !mode.encrypts() => Err(Error::configuration(format!(
-                "sslmode={} can send the token unencrypted; remove sslmode (default: verify-full) or \
-                 set verify-ca or require",
-                mode.as_str()
-            ))),
-            (_, mode) => Ok(mode),
-        }
-    }
-
-    /// Checks the combination of all settings. Must be called once, after the builder's settings.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let sslmode = self.sslmode()?;
-        if self.sslrootcert() == Some("system")
-            && sslmode.is_some_and(|mode| mode != SslMode::VerifyFull)
-        {
-            return Err(Error::configuration(
-                "sslrootcert=system trusts every public certificate, so libpq takes it with \
-                 sslmode=verify-full only: set that, or name a file in sslrootcert",
-            ));
-        }
-        if self.use_iam == Some(true) && (self.password.is_some() || self.has_supplied_password) {
-            return Err(Error::configuration(
-                "IAM login is required (iam=on, or require_iam), and the connection string has a \
-                 password or the builder sets one; remove one of the two",
-            ));
-        }
-        // A part of a password that is taken for a keyword would reach libpq's connection string, which diesel
-        // passes to every instrumentation.
-        let is_unknown = |(keyword, _): &(String, String)| !is_keyword_of_libpq(keyword);
-        if self.password.is_some() && self.parameters.iter().any(is_unknown) {
-            return Err(Error::configuration(
-                "the connection string has a password, and a keyword that libpq does not know: \
-                 correct it, or put single quotes around a password that holds spaces (in a URL, \
-                 write %26 for an `&`)",
-            ));
-        }
-        if !self.login().is_guarded() {
-            return Ok(());
-        }
-        if self.get("gssencmode").is_some_and(|mode| mode != "disable") {
-            return Err(Error::configuration(
-                "gssencmode can replace TLS, which the login requires: remove it, or set it to disable",
-            ));
-        }
-        if !self.dials_a_socket() || matches!(self.login(), Login::Iam) {
-            self.endpoint()?;
-        }
-        // `passfile` would replace the token or the password. The others could set a host, a user or an sslmode
-        // that was not checked.
-        for keyword in ["passfile", "service", "servicefile"] {
-            if self.get(keyword).is_some() {
-                return Err(Error::configuration(format!(
-                    "{keyword} cannot be used with IAM login or a password of the builder's: leave it \
-                     out, or set iam=off"
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// Same as `iam=on`: a password is then an error, and not another way to log in.
     pub(crate) fn require_iam(&mut self) {
         self.use_iam = Some(true);
@@ -382,6 +288,7 @@ impl ConnectionString {
 
     pub(crate) fn set_sslmode(&mut self, mode: SslMode) {
         self.sslmode = Some(mode);
+        self.libpqs_sslmode = Some(mode);
     }
 
     /// Sets `sslrootcert`: a file, or `system`, as in libpq.

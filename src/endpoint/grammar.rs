@@ -41,30 +41,36 @@ fn parse_url(
     mut put: impl FnMut(&str, Value) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // An empty part of a URL counts as missing.
-    let mut put_part = |keyword: &str, raw: &str| {
-        if raw.is_empty() {
-            return Ok(());
-        }
-        put(keyword, decode(raw)?)
-    };
+    let put_part =
+        |put: &mut dyn FnMut(&str, Value) -> Result<(), Error>, keyword: &str, raw: &str| {
+            if raw.is_empty() {
+                return Ok(());
+            }
+            put(keyword, decode(raw)?)
+        };
 
     let (before, after) = cut(rest, &['@', '/']);
     let rest = match after.strip_prefix('@') {
         Some(after) => {
-            let (user, password) = before.split_once(':').unwrap_or((before, ""));
-            put_part("user", user)?;
-            put_part("password", password)?;
+            let (user, password) = match before.split_once(':') {
+                Some((user, password)) => (user, Some(password)),
+                None => (before, None),
+            };
+            put_part(&mut put, "user", user)?;
+            if let Some(password) = password {
+                put("password", decode(password)?)?;
+            }
             after
         }
         None => rest,
     };
 
     let (hosts, ports, rest) = split_hosts(rest)?;
-    put_part("host", &hosts)?;
-    put_part("port", &ports)?;
+    put_part(&mut put, "host", &hosts)?;
+    put_part(&mut put, "port", &ports)?;
 
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    put_part("dbname", path.strip_prefix('/').unwrap_or(path))?;
+    put_part(&mut put, "dbname", path.strip_prefix('/').unwrap_or(path))?;
     parse_query(query, put)
 }
 
@@ -134,13 +140,7 @@ fn parse_query(
                 "the value of a parameter in the URL holds a `=`: write it as %3D",
             ));
         }
-        let value = decode(value)?;
-        if *keyword == "ssl" && *value == "true" {
-            // A URL written for JDBC; libpq makes the same of it.
-            put("sslmode", Zeroizing::new("require".to_owned()))?;
-        } else {
-            put(&keyword, value)?;
-        }
+        put(&keyword, decode(value)?)?;
     }
     Ok(())
 }

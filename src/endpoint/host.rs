@@ -142,7 +142,7 @@ fn is_dsql(service: &str) -> bool {
 
 /// Whether `label` has the form of `eu-west-1`, `us-gov-west-1` and `eusc-de-east-1`: words of letters, and a
 /// number at the end.
-fn is_region(label: &str) -> bool {
+pub(super) fn is_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let is_word =
         |part: &&str| part.len() >= 2 && part.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -150,6 +150,7 @@ fn is_region(label: &str) -> bool {
         [words @ .., number] => {
             words.len() >= 2
                 && words.iter().all(is_word)
+                && !number.is_empty()
                 && number.bytes().all(|byte| byte.is_ascii_digit())
         }
         [] => false,

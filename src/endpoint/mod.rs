@@ -1,6 +1,7 @@
 //! The database that a token is signed for, and the connection string that names it. No I/O.
 
 mod connection_string;
+mod foreign;
 mod grammar;
 mod host;
 mod keyword;
@@ -62,7 +63,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Configuration`](crate::ErrorKind::Configuration) if the host is empty or is not a host
-    /// name or address (a Unix socket, say), the port is 0, or the user is empty or holds a zero
+    /// name or address (a Unix socket, say) or is only the id of a DSQL cluster, the port is 0, or the user is empty or holds a zero
     /// byte.
     ///
     /// ```
@@ -91,6 +92,12 @@ impl Endpoint {
                  make one; set host, or iam_host where another is dialled",
             ));
         }
+        if is_cluster_id(&host) {
+            return Err(Error::configuration(
+                "the host is the id of an Aurora DSQL cluster: set host to the cluster's endpoint, \
+                 ID.dsql.REGION.on.aws",
+            ));
+        }
         if port == 0 {
             return Err(Error::configuration(
                 "the port to sign for is 0: set port, or iam_port where another is dialled",
@@ -117,16 +124,17 @@ impl Endpoint {
     /// Sets the region, which takes precedence over that of the host name.
     ///
     /// # Errors
-    /// [`Configuration`](crate::ErrorKind::Configuration) if `region` is empty or cannot be the
-    /// name of a region.
+    /// [`Configuration`](crate::ErrorKind::Configuration) if `region` does not have the form of a region's name,
+    /// such as `eu-west-1`. An availability zone (`eu-west-1a`) does not.
     pub fn with_region(mut self, region: &str) -> Result<Endpoint, Error> {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if region.is_empty() || !region.bytes().all(is_name) {
+        let region = region.to_ascii_lowercase();
+        if !host::is_region(&region) {
             return Err(Error::configuration(
-                "the region is not a region's name, such as eu-west-1: set iam_region",
+                "the region is not a region's name, such as eu-west-1 (eu-west-1a is an availability zone): \
+                 set iam_region",
             ));
         }
-        self.region = Some(region.to_ascii_lowercase().into());
+        self.region = Some(region.into());
         Ok(self)
     }
 
@@ -169,6 +177,13 @@ impl Endpoint {
     }
 }
 
+/// Whether `host` has the form of a DSQL cluster's id: 26 letters and digits. AWS's connectors accept it as a host.
+fn is_cluster_id(host: &str) -> bool {
+    host.len() == 26
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +214,7 @@ mod tests {
             ("a b", 5432, "app"),
             ("bücher.example", 5432, "app"),
             ("h", 0, "app"),
+            ("abcdefghijklmnopqrstuvwx12", 5432, "app"),
             ("h", 5432, ""),
             ("h", 5432, "a\0"),
         ] {
@@ -206,7 +222,16 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Configuration);
         }
         let endpoint = Endpoint::new("h", 5432, "app").unwrap();
-        for region in ["", "eu west 1", "eu/west", "é", "a\nb"] {
+        for region in [
+            "",
+            "eu west 1",
+            "eu/west",
+            "é",
+            "a\nb",
+            "eu-west-1a",
+            "Ireland",
+            "europe",
+        ] {
             let error = endpoint.clone().with_region(region).expect_err(region);
             assert_eq!(error.kind(), ErrorKind::Configuration);
         }

@@ -6,7 +6,7 @@ use super::passwords::Passwords;
 use crate::auth::LoginLimiter;
 use crate::backend::Backend;
 use crate::dial::{Addresses, Resolver};
-use crate::endpoint::{ConnectionString, Login};
+use crate::endpoint::ConnectionString;
 use crate::error::Error;
 use crate::roots::Roots;
 
@@ -91,11 +91,11 @@ fn login_settings(target: &ConnectionString) -> String {
 /// for `sslmode=require` and logins without IAM.
 fn roots_for(target: &ConnectionString) -> Result<Option<Roots>, Error> {
     let verifies = target.sslmode()?.is_some_and(|mode| mode.verifies());
-    match (target.sslrootcert(), target.login()) {
-        (Some(given), _) => Roots::given(given).map(Some),
-        (None, Login::Iam | Login::Supplied) if verifies => {
-            Roots::carried(&target.endpoint()?).map(Some)
+    match target.sslrootcert() {
+        Some(given) => Roots::given(given).map(Some),
+        None if verifies && target.has_tls_defaults() => {
+            Roots::carried(&target.server()?).map(Some)
         }
-        _ => Ok(None),
+        None => Ok(None),
     }
 }

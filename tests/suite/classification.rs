@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use diesel_rds_iam::{Error, ErrorKind, ManualClock, PgConnectionManager};
+use diesel_rds_iam::{Error, ErrorKind, ManualClock, PgConnectionManager, SslMode};
 use rds_iam_emulator::{Emulator, Engine, Fault, Language, Stage};
 
 use crate::support::PATIENCE;
@@ -156,11 +156,16 @@ fn common_mistakes_get_advice() {
     assert_says(&error, &["\"bob\"", "grant rds_iam"]);
 
     // Another region; another host than the database's own.
-    let region = refusal(with(&url).region("us-east-1"));
+    let contradiction = with(&url).region("us-east-1").build().err().unwrap();
+    assert_says(&contradiction, &["us-east-1", "iam_region"]);
+    // A host whose name has no region, which the certificate contains too.
+    let local = url.replacen(emulator.host(), "localhost", 1);
+    let region = refusal(with(&local).region("us-east-1"));
     assert_says(&region, &["us-east-1", "iam_region"]);
     let alias = refusal(
         with(&url)
             .sign_for("alias.example.com", 5432)
+            .sslmode(SslMode::VerifyCa)
             .region("eu-west-1"),
     );
     assert_says(&alias, &["alias.example.com:5432", "sign_for"]);

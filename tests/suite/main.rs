@@ -29,6 +29,7 @@ mod exit;
 mod failover;
 mod fork;
 mod guide;
+mod hostile;
 mod inspection;
 mod isolation;
 mod lifetime;

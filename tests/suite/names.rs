@@ -184,7 +184,7 @@ fn a_region_is_configured_or_read_from_the_host_and_never_guessed() {
         (format!("host={HOST}.evil.example user=app"), "iam_region"),
         (
             format!("host={HOST} user=app iam_region=eu-west-2"),
-            "eu-west-2 rds-db",
+            "iam_region is eu-west-2",
         ),
         (
             "host=p.proxy-c9akciq32rqv.us-east-2.rds.amazonaws.com user=app".to_owned(),

@@ -102,7 +102,8 @@ fn any_password_in_a_connection_string_is_sent_unchanged() {
 
         let quoted = secret.replace('\\', r"\\").replace('\'', r"\'");
         let pairs = format!(
-            "host={} hostaddr=127.0.0.1 port={} dbname=postgres user=bob password='{quoted}'",
+            "host={} hostaddr=127.0.0.1 port={} dbname=postgres user=bob password='{quoted}' \
+             sslmode=require",
             emulator.host(),
             emulator.port(),
         );
@@ -293,6 +294,8 @@ fn no_string_makes_a_manager_panic_or_quote_it() {
         after in "[a-z:/?&=@%' \\\\-]{0,40}",
         scheme in prop_oneof![Just("postgres://u:"), Just("user=u password=")],
     )| {
+        // After an empty password, it is the host.
+        prop_assume!(!before.starts_with('@'));
         for string in [before.clone(), format!("{scheme}{before}hunter2{after}")] {
             let shown = match PgConnectionManager::new(&string) {
                 Ok(manager) => format!("{manager:?}"),

@@ -13,6 +13,7 @@ use rds_iam_emulator::Emulator;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, shared_emulator};
+use crate::support::eavesdropper::Eavesdropper;
 use crate::support::{accept, keys};
 
 /// For `emulator`, without a word about TLS.
@@ -136,6 +137,64 @@ fn an_unusable_root_certificate_file_is_rejected_before_dialling() {
             assert!(error.to_string().contains("sslrootcert"), "{name}: {error}");
         }
     }
+}
+
+/// FAULTS.md row 55: parameters of other libraries, and a password instead of IAM.
+#[test]
+fn only_sslmode_weakens_the_verification_of_the_server() {
+    fn assert_is<C: Backend>(emulator: &Emulator) {
+        let url = emulator.url("app");
+        let (url, _tls) = url.split_once("&sslmode").unwrap();
+        for parameters in [
+            "ssl=true",
+            "requiressl=1",
+            "requiressl=0",
+            "sslmode=verify-full&ssl=true",
+            "sslmode=verify-ca&requiressl=1",
+        ] {
+            let auth = auth_builder(emulator).build().unwrap();
+            let iam = RdsConnectionManager::<C>::builder(&format!("{url}&{parameters}")).auth(auth);
+            error_of(iam, emulator);
+            let with_password = url.replacen("app@", "app:S3cr3t@", 1);
+            let with_password = format!("{with_password}&{parameters}");
+            error_of(RdsConnectionManager::<C>::builder(&with_password), emulator);
+        }
+        let with_password = url.replacen("app@", "app:S3cr3t@", 1);
+        error_of(RdsConnectionManager::<C>::builder(&with_password), emulator);
+    }
+    // Its CA is not among RDS's.
+    let emulator = emulator();
+    assert_is::<PgConnection>(&emulator);
+    #[cfg(feature = "postgres")]
+    assert_is::<diesel_rds_iam::postgres::Client>(&emulator);
+}
+
+/// FAULTS.md row 55.
+#[test]
+fn a_pool_that_does_not_verify_its_server_logs_one_warning() {
+    const TEST: &str = "a_pool_that_does_not_verify_its_server_logs_one_warning";
+    if child::is_running(module_path!(), TEST) {
+        let heard = Eavesdropper::start();
+        let emulator = emulator();
+        let warnings = |manager: PgConnectionManager| {
+            let before = heard.texts().len();
+            drop(manager.into_pool().unwrap());
+            let texts = heard.texts();
+            let is_warning = |text: &&String| {
+                text.starts_with("WARN") && text.contains("sslmode=require does not verify")
+            };
+            texts[before..].iter().filter(is_warning).count()
+        };
+        let require = || builder(&emulator).sslmode(SslMode::Require);
+        assert_eq!(warnings(require().build().unwrap()), 1);
+        let with_roots = require().sslrootcert(ca(&emulator));
+        assert_eq!(warnings(with_roots.build().unwrap()), 0);
+        let default = builder(&emulator).sslrootcert(ca(&emulator));
+        assert_eq!(warnings(default.build().unwrap()), 0);
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    Child::new(module_path!(), TEST, home.path()).run();
 }
 
 /// A server that has no TLS, and keeps what it is sent.

@@ -4,7 +4,7 @@
 //! password from a file instead: a memory file if possible, created for one login and removed after it.
 
 mod conninfo;
-mod libpq;
+pub(super) mod libpq;
 mod passfile;
 mod shutdown;
 

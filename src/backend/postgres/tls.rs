@@ -172,6 +172,8 @@ impl Handshake {
             }
             b'N' if self.tls.mode == SslMode::Prefer => Ok(Stream::Plain(line)),
             b'N' => Err(classify::TLS.error("the server does not support TLS")),
+            // It cannot start a process for the connection. Its text is not read, since anyone could send it.
+            b'E' => Err(classify::UNAVAILABLE.error("the server sent an error before TLS")),
             _ => Err(classify::NETWORK
                 .error("the program on this port does not speak PostgreSQL's protocol")),
         }

@@ -1,4 +1,6 @@
+mod foreign;
 mod meaning;
+mod tls;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::collection::vec;
@@ -202,6 +204,8 @@ fn a_part_of_a_password_is_never_quoted_as_a_keyword() {
 
 /// Escapes exactly the characters that libpq's URLs require to be escaped in any part.
 const NEEDED: &AsciiSet = &CONTROLS
+    // At the end of a URL, white space is dropped.
+    .add(b' ')
     .add(b'%')
     .add(b'@')
     .add(b'/')

@@ -4,6 +4,7 @@ pub mod child;
 pub mod database;
 pub mod eavesdropper;
 pub mod footprint;
+pub mod hostile;
 pub mod proxy;
 
 use std::io::ErrorKind;
