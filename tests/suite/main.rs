@@ -48,6 +48,7 @@ mod postgres_client;
 mod refusal;
 mod rotation;
 mod secrets;
+mod silent_machine;
 mod storm;
 mod support;
 mod timeline;
