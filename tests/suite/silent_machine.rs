@@ -56,6 +56,16 @@ fn both_drivers_get_time_limits_for_a_silent_machine() {
         [seconds(40), seconds(6), seconds(50)],
         4,
     );
+    let systems = |name: &str| {
+        let value = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_keepalive_{name}"));
+        value.unwrap().trim().parse::<u32>().unwrap()
+    };
+    let times = [systems("time"), systems("intvl"), 0].map(|it| seconds(it.into()));
+    check(
+        "&keepalives_idle=0&keepalives_interval=0&keepalives_count=0&tcp_user_timeout=0",
+        times,
+        systems("probes"),
+    );
 }
 
 /// FAULTS.md row 54. The limit is short here; the test above has the default ones.
