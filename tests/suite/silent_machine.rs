@@ -50,7 +50,7 @@ fn both_drivers_get_time_limits_for_a_silent_machine() {
             emulator.wait_for_sessions(0, PATIENCE).unwrap();
         }
     };
-    check("", [seconds(30), seconds(5), seconds(20)], 3);
+    check("", [seconds(15), seconds(3), seconds(23)], 3);
     check(
         "&keepalives_idle=40&keepalives_interval=6&keepalives_count=4&tcp_user_timeout=50000",
         [seconds(40), seconds(6), seconds(50)],
