@@ -20,14 +20,16 @@ pub(super) const DEFAULT_PORT: &str = "5432";
 /// libpq's parameter for the kind of server to accept.
 pub(super) const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
 
-/// An idle connection is probed after 30 s of silence and closed 15 s later. One with unacknowledged data is closed
-/// after 20 s, which bounds the checkout test. [tcp(7); libpq's manual, keepalives]
+/// A connection is probed after 15 s of silence, and closed after 24 s if three probes are lost. One with
+/// unacknowledged data is closed after 23 s, which bounds the checkout test. On Linux `tcp_user_timeout` also
+/// overrides the number of probes. Below the time of the last one, it would close a connection for fewer lost
+/// packets. [tcp(7); libpq's manual, keepalives]
 const TCP_DEFAULTS: &[(&str, &str)] = &[
-    ("keepalives_idle", "30"),
-    ("keepalives_interval", "5"),
+    ("keepalives_idle", "15"),
+    ("keepalives_interval", "3"),
     ("keepalives_count", "3"),
     // In milliseconds. Linux only.
-    ("tcp_user_timeout", "20000"),
+    ("tcp_user_timeout", "23000"),
 ];
 
 /// A connection string, parsed and decoded.

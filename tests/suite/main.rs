@@ -50,6 +50,7 @@ mod proxy;
 mod refusal;
 mod rotation;
 mod secrets;
+mod silent_machine;
 mod storm;
 mod support;
 mod timeline;

@@ -80,7 +80,9 @@ impl Conninfo {
         refuse_secrets(target)?;
         let mut conninfo = Conninfo(String::new());
         for (keyword, value) in target.parameters() {
-            conninfo.push(keyword, value);
+            if !is_systems_keepalive(keyword, value) {
+                conninfo.push(keyword, value);
+            }
         }
         if let Some(host) = target.verified_host()? {
             conninfo.push("host", &host);
@@ -138,6 +140,12 @@ impl Conninfo {
             self.push("dbname", user);
         }
     }
+}
+
+/// Whether this is a setting of keepalives that libpq's manual calls the system's default, 0. libpq passes it to
+/// the system, which rejects it.
+fn is_systems_keepalive(keyword: &str, value: &str) -> bool {
+    keyword.starts_with("keepalives_") && value.trim().parse() == Ok(0)
 }
 
 fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {

@@ -350,3 +350,23 @@ fn settings_that_would_replace_the_token_are_allowed_without_iam() {
         [("user", "u"), ("passfile", "/p"), ("service", "s")]
     );
 }
+
+#[test]
+fn by_default_three_probes_are_lost_before_a_silent_connection_is_closed() {
+    let parsed = parse("user=u host=h");
+    let defaults: Vec<_> = parsed.tcp_defaults().collect();
+    let value = |keyword: &str| -> u64 {
+        let found = defaults.iter().find(|(name, _)| *name == keyword);
+        found.unwrap().1.parse().unwrap()
+    };
+    let probe = |at: u64| value("keepalives_idle") + value("keepalives_interval") * at;
+    assert_eq!(value("keepalives_count"), 3);
+    let limit = value("tcp_user_timeout");
+    // Linux closes the connection at the first probe after the limit.
+    assert!(probe(2) * 1000 < limit && limit < probe(3) * 1000);
+    assert!(limit < 30_000);
+
+    let parsed = parse("user=u host=h keepalives_idle=60 tcp_user_timeout=0");
+    let keywords: Vec<_> = parsed.tcp_defaults().map(|(keyword, _)| keyword).collect();
+    assert_eq!(keywords, ["keepalives_interval", "keepalives_count"]);
+}
