@@ -5,11 +5,11 @@
 
 mod info;
 
+use std::env;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
@@ -225,8 +225,8 @@ impl Identity {
         if let Some(name) = self.profile() {
             profile = profile.profile_name(name);
         }
-        let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(profile.build());
+        let configured =
+            RegionProviderChain::first_try(region_of_environment()).or_else(profile.build());
         match endpoint {
             Some(region) => configured.or_else(Region::new(region.to_owned())),
             None => {
@@ -273,6 +273,15 @@ impl Identity {
         };
         Error::with_cause(kind, message, error)
     }
+}
+
+/// A variable that is empty counts as unset. The SDK would take it for a region without a name.
+fn region_of_environment() -> Option<Region> {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .filter_map(|variable| env::var(variable).ok())
+        .find(|region| !region.trim().is_empty())
+        .map(Region::new)
 }
 
 impl fmt::Debug for Identity {

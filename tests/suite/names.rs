@@ -219,4 +219,15 @@ fn a_region_is_configured_or_read_from_the_host_and_never_guessed() {
     child(alias, "eu-north-1 rds-db")
         .env("AWS_CONFIG_FILE", &config)
         .run();
+    // A variable that is empty counts as unset.
+    child(alias, "eu-north-1 rds-db")
+        .env("AWS_REGION", "")
+        .env("AWS_CONFIG_FILE", &config)
+        .run();
+    child(alias, "sa-east-1 rds-db")
+        .env("AWS_REGION", "")
+        .env("AWS_DEFAULT_REGION", "sa-east-1")
+        .env("AWS_CONFIG_FILE", &config)
+        .run();
+    child(alias, "iam_region").env("AWS_REGION", "").run();
 }
