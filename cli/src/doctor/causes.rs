@@ -34,6 +34,34 @@ use Advice::{AllowLogin, Create, CreateAndGrant, GrantConnect, Policy, Text};
 
 /// The first that matches applies, so the server's messages come before those of the network.
 static CAUSES: &[Cause] = &[
+    // A pooler passes messages of the server on.
+    Cause {
+        messages: &[
+            "no more connections allowed",
+            "query_wait_timeout",
+            "server login has been failing",
+            "could not get connection from the pool",
+            "max clients reached",
+            "endpoint has been disabled",
+        ],
+        step: Step::Login,
+        advice: Text("check the limits, the servers and the log of the connection pooler"),
+    },
+    Cause {
+        messages: &[
+            "no such database",
+            "no such user",
+            "No pool configured for database",
+            "Tenant or user not found",
+        ],
+        step: Step::String,
+        advice: Text("correct database and user, or add them to the connection pooler's settings"),
+    },
+    Cause {
+        messages: &["sni was not received", "Endpoint ID is not specified"],
+        step: Step::Tls,
+        advice: Text("set host to the server's name, and hostaddr to the address to dial"),
+    },
     Cause {
         messages: &["authentication failed because of too many competing requests"],
         step: Step::Login,
@@ -115,9 +143,9 @@ static CAUSES: &[Cause] = &[
         messages: &["no pg_hba.conf entry for"],
         step: Step::Login,
         advice: Text(
-            "on RDS, remove replication= from the connection string, which IAM does not support, and \
-             check that the connection is encrypted; on another server, add a `hostssl` line for this \
-             user to pg_hba.conf",
+            "wait, if an Aurora Serverless cluster resumes; on RDS, remove replication= from the \
+             connection string, which IAM does not support, and check that the connection is encrypted; \
+             on another server, add a `hostssl` line for this user to pg_hba.conf",
         ),
     },
     Cause {
@@ -213,6 +241,26 @@ static CAUSES: &[Cause] = &[
         messages: &["InvalidClientTokenId", "SignatureDoesNotMatch"],
         step: Step::Credentials,
         advice: Text("replace the AWS keys at their source: they are wrong or were deleted"),
+    },
+    Cause {
+        messages: &[
+            "server sent an error response during SSL exchange",
+            "could not fork new process",
+        ],
+        step: Step::Login,
+        advice: Text(
+            "open fewer connections, or use a larger instance: the server has no memory for more",
+        ),
+    },
+    Cause {
+        messages: &["received unencrypted data after SSL response"],
+        step: Step::Tls,
+        advice: Text("check the route and its proxies: a machine in between added data"),
+    },
+    Cause {
+        messages: &["incorrect server signature", "malformed SCRAM message"],
+        step: Step::Login,
+        advice: Text("correct host and port: the server does not know the password"),
     },
     Cause {
         messages: &["certificate verify failed"],

@@ -13,9 +13,13 @@ use libfuzzer_sys::fuzz_target;
 /// Stands for a secret, wherever the fuzzer puts it.
 const MARKER: &str = "marker";
 
-/// The one thing of a connection string that an error repeats, and no part of a URL can become by
-/// a stray `@` or `/`.
-const NAMES_THE_REGION: &str = "no root certificates are carried for the region";
+/// The errors that repeat a part of a connection string: a region, which no part of a password can become by a
+/// stray `@` or `/`, and the name of a parameter in a string without a password.
+const QUOTES: [&str; 3] = [
+    "no root certificates are carried for the region",
+    "iam_region is",
+    "which is no parameter of libpq",
+];
 
 fuzz_target!(|text: &str| {
     if text.starts_with('[') {
@@ -52,7 +56,8 @@ fn try_settings(text: &str) {
 }
 
 fn compare_with_libpq(text: &str, endpoint: Option<&Endpoint>) {
-    let options = match libpq::parse(text) {
+    // libpq has what is at the end of a URL in its last part.
+    let options = match libpq::parse(trim(text)) {
         Ok(options) => options,
         // It knows neither our parameters nor those of its own successors.
         Err(error) => {
@@ -80,9 +85,19 @@ fn compare_with_libpq(text: &str, endpoint: Option<&Endpoint>) {
     assert_eq!(endpoint.port(), port);
 }
 
+/// Without the white space and byte order marks that this crate drops.
+fn trim(text: &str) -> &str {
+    let is_dropped = |c: char| c.is_whitespace() || c == '\u{feff}';
+    let text = text.trim_start_matches(is_dropped);
+    match text.starts_with("postgres") {
+        true => text.trim_end_matches(is_dropped),
+        false => text,
+    }
+}
+
 fn assert_error_is_silent(error: &Error) {
     let text = error.to_string();
-    if !text.contains(NAMES_THE_REGION) {
+    if !QUOTES.iter().any(|quote| text.contains(quote)) {
         assert_silent(&text);
         assert_silent(&format!("{error:?}"));
     }
