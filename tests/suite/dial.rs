@@ -192,17 +192,18 @@ fn of_several_hosts_the_first_that_can_be_had_is_used() {
 fn a_standby_is_preferred_if_there_is_one() {
     let servers = Servers::start();
     let ports: Vec<u16> = servers.0.iter().map(Emulator::port).collect();
-    let url = servers.url(&[0, 1], "target_session_attrs=prefer-standby");
-    assert_eq!(
-        servers.log_in::<diesel::PgConnection>(&url).unwrap(),
-        ports[0]
-    );
+    let preferred = servers.url(&[0, 1], "target_session_attrs=prefer-standby");
+    assert_eq!(servers.log_in_by_all(&preferred).unwrap(), ports[0]);
+    let required = servers.url(&[0, 1], "target_session_attrs=standby");
+    let error = servers.log_in_by_all(&required).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
+
     servers.0[1].fail_over().unwrap();
     servers.0[1].route_to(Node::Reader).unwrap();
-    assert_eq!(
-        servers.log_in::<diesel::PgConnection>(&url).unwrap(),
-        ports[1]
-    );
+    assert_eq!(servers.log_in_by_all(&preferred).unwrap(), ports[1]);
+    assert_eq!(servers.log_in_by_all(&required).unwrap(), ports[1]);
+    let primary = servers.url(&[1, 0], "target_session_attrs=primary");
+    assert_eq!(servers.log_in_by_all(&primary).unwrap(), ports[0]);
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
         ("sslpassword", "hunter2"),
         ("passfile", "pass"),
         ("service", "db"),
-        ("target_session_attrs", "standby"),
+        ("target_session_attrs", "leader"),
         ("channel_binding", "nonsense"),
         ("keepalives_idle", "soon"),
         ("keepalives_count", "-1"),
@@ -262,6 +262,7 @@ fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
     for addition in [
         "client_encoding=UTF8 gssencmode=disable sslsni=1 sslcompression=0 sslnegotiation=postgres",
         "keepalives=1 keepalives_idle=30 keepalives_interval=5 keepalives_count=3",
+        "target_session_attrs=prefer-standby",
         "tcp_user_timeout=5000 connect_timeout=3 channel_binding=prefer hostaddr=10.0.0.1",
         "application_name=x fallback_application_name=y options='-c x.y=1' dbname=app",
         "sslrootcert=system",

@@ -8,6 +8,7 @@ mod connect_error;
 mod connection;
 mod deadline_stream;
 mod ping;
+mod role;
 mod settings;
 mod tls;
 
@@ -59,7 +60,11 @@ impl sealed::Backend for Client {
         address: Option<SocketAddr>,
         timeout: Duration,
     ) -> Result<PostgresConnection, Error> {
-        let Settings { config, place } = &connector.settings;
+        let Settings {
+            config,
+            place,
+            role,
+        } = &connector.settings;
         let mut config = config.clone();
         if let Some(password) = password {
             password::check(password)?;
@@ -67,10 +72,15 @@ impl sealed::Backend for Client {
             config.password(password);
         }
         config.connect_timeout(timeout);
+        let check = |connected: Result<Client, postgres::Error>| {
+            let mut client = connected.map_err(connect_error::classify)?;
+            role.map_or(Ok(()), |role| role.check(&mut client))?;
+            Ok::<_, Error>(client)
+        };
         let connected = match (place, address) {
             (Place::Socket(folder), _) => {
                 config.host_path(folder);
-                blocking::run(|| config.connect(NoTls))?
+                blocking::run(|| check(config.connect(NoTls)))?
             }
             (Place::Server(host), address) => {
                 config.host(host);
@@ -80,18 +90,15 @@ impl sealed::Backend for Client {
                 let deadline = Clock::default().now().monotonic + timeout;
                 let tls = connector.tls.until(deadline);
                 let watch = tls.watch();
-                let connected = blocking::run(|| config.connect(tls))?;
+                let connected = blocking::run(|| check(config.connect(tls)))?;
                 watch.end();
                 connected
             }
         };
-        let client = connected.map_err(|error| {
-            let error = connect_error::classify(error);
-            match address {
-                // libpq names the address in its own text.
-                Some(address) => error.with_note(&format!("at {address}")),
-                None => error,
-            }
+        let client = connected.map_err(|error| match address {
+            // libpq names the address in its own text.
+            Some(address) => error.with_note(&format!("at {address}")),
+            None => error,
         })?;
         Ok(PostgresConnection::new(client))
     }

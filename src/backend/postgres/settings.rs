@@ -7,6 +7,7 @@ use std::time::Duration;
 use postgres::Config;
 use postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
 
+use super::role::Role;
 use crate::backend::classify;
 use crate::endpoint::{self, ConnectionString};
 use crate::error::Error;
@@ -29,6 +30,8 @@ const AS_IT_IS: &[(&str, &[&str])] = &[
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) place: Place,
+    /// What the crate does not check.
+    pub(super) role: Option<Role>,
 }
 
 /// The server.
@@ -67,7 +70,11 @@ impl Settings {
                 apply(&mut config, keyword, value)?;
             }
         }
-        Ok(Settings { config, place })
+        Ok(Settings {
+            config,
+            place,
+            role: Role::required_by(target),
+        })
     }
 }
 
@@ -140,6 +147,9 @@ fn apply(config: &mut Config, keyword: &str, value: &str) -> Result<(), Error> {
                     ("any", TargetSessionAttrs::Any),
                     ("read-write", TargetSessionAttrs::ReadWrite),
                     ("read-only", TargetSessionAttrs::ReadOnly),
+                    // Checked after the login.
+                    ("primary", TargetSessionAttrs::Any),
+                    ("standby", TargetSessionAttrs::Any),
                 ],
             )?);
         }
