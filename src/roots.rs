@@ -18,6 +18,9 @@ use crate::error::{Error, ErrorKind};
 /// RDS's own roots, region by region; see `certs/README.md`.
 const RDS: &str = include_str!("../certs/rds-global-bundle.pem");
 
+/// The roots of RDS's two regions in GovCloud, of the same form.
+const GOVCLOUD: &str = include_str!("../certs/rds-govcloud-bundle.pem");
+
 /// The public roots that the certificates of RDS Proxy and Aurora DSQL chain to.
 const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
 
@@ -74,10 +77,15 @@ impl Roots {
     }
 }
 
-/// The part of the bundle between the first comment that names `region` and the next of another.
+/// The part of a bundle between the first comment that names `region` and the next of another.
 fn of_region(region: &str) -> Option<&'static str> {
+    let bundle = if region.starts_with("us-gov-") {
+        GOVCLOUD
+    } else {
+        RDS
+    };
     let head = format!("# Amazon RDS {region} Root CA ");
-    let rest = RDS.get(RDS.find(&head)?..)?;
+    let rest = bundle.get(bundle.find(&head)?..)?;
     let end = rest
         .match_indices("\n# ")
         .map(|(at, _)| at + 1)
@@ -93,9 +101,7 @@ fn has_public_roots(region: &str) -> bool {
 }
 
 fn no_roots(region: &str) -> Error {
-    let bundle = if region.starts_with("us-gov-") {
-        " (https://truststore.pki.us-gov-west-1.rds.amazonaws.com/global/global-bundle.pem)"
-    } else if region.starts_with("cn-") {
+    let bundle = if region.starts_with("cn-") {
         " (https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem)"
     } else {
         ""

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use diesel_rds_iam::diesel::PgConnection;
-use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
+use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager, SslMode};
 
 /// The library's default.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
@@ -83,6 +83,15 @@ impl Target {
     /// The same, whose tokens have this lifetime.
     pub(crate) fn manager_of(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
         self.builder()
+            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
+            .build()
+    }
+
+    /// A manager that only signs: it opens no connection, and so needs no root certificates, of which some
+    /// partitions have none in the library.
+    pub(crate) fn signer(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
+        self.builder()
+            .sslmode(SslMode::Require)
             .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
             .build()
     }

@@ -66,14 +66,14 @@ fn refusal(endpoint: &Endpoint) -> String {
 #[test]
 fn no_carried_root_ends_within_90_days() {
     let soon = Clock::default().now().wall + 90 * DAY;
-    for root in roots(RDS).into_iter().chain(roots(PUBLIC)) {
+    for root in [RDS, GOVCLOUD, PUBLIC].into_iter().flat_map(roots) {
         assert!(root.end > soon, "{} ends on {}", root.name, root.last_day);
     }
 }
 
 #[test]
 fn every_root_certificate_matches_its_comment() {
-    for root in roots(RDS) {
+    for root in roots(RDS).into_iter().chain(roots(GOVCLOUD)) {
         let expected = format!("{} (not after {})", root.name, root.last_day);
         assert_eq!(root.comment, expected);
     }
@@ -86,12 +86,12 @@ fn every_root_certificate_matches_its_comment() {
 #[test]
 fn every_region_has_its_three_root_certificates() {
     let mut regions: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for root in roots(RDS) {
+    for root in roots(RDS).into_iter().chain(roots(GOVCLOUD)) {
         let rest = root.name.strip_prefix("Amazon RDS ").unwrap();
         let (region, key) = rest.split_once(" Root CA ").unwrap();
         regions.entry(region.into()).or_default().push(key.into());
     }
-    assert_eq!(regions.len(), 34);
+    assert_eq!(regions.len(), 36);
     for (region, keys) in regions {
         assert_eq!(keys, ["ECC384 G1", "RSA2048 G1", "RSA4096 G1"], "{region}");
         let found = roots(of_region(&region).unwrap());
@@ -107,7 +107,7 @@ fn every_region_has_its_three_root_certificates() {
         "us-east",
         "us-east-11",
         "east-1",
-        "us-gov-west-1",
+        "us-gov-west-2",
         "global",
     ] {
         assert_eq!(of_region(region), None, "{region}");
@@ -160,8 +160,8 @@ fn a_connection_gets_the_roots_of_its_region() {
 fn a_region_without_included_roots_is_an_error() {
     for (host, hint) in [
         (
-            "mydb.c9akciq32rqv.us-gov-west-1.rds.amazonaws.com",
-            "us-gov-west-1.rds.amazonaws.com/",
+            "mydb.c9akciq32rqv.us-gov-south-1.rds.amazonaws.com",
+            "us-gov-south-1",
         ),
         (
             "mydb.c9akciq32rqv.rds.cn-north-1.amazonaws.com.cn",

@@ -77,6 +77,29 @@ fn json_has_the_dates_and_the_endpoint_of_the_token() {
     }
 }
 
+/// The library has no root certificates for these.
+#[test]
+fn a_token_needs_no_root_certificates() {
+    for (host, region) in [
+        (
+            "mydb.c9akciq32rqv.rds.cn-north-1.amazonaws.com.cn",
+            "cn-north-1",
+        ),
+        (
+            "mydb.c9akciq32rqv.rds.us-iso-east-1.c2s.ic.gov",
+            "us-iso-east-1",
+        ),
+    ] {
+        let mut command = rds_iam_with("AKIDEXAMPLE", MARKER);
+        command.args(["token", "--user", "app", "--host", host]);
+        let token = text(run_openly(&mut command));
+        assert!(
+            token.contains(&format!("%2F{region}%2Frds-db%2F")),
+            "{token}"
+        );
+    }
+}
+
 #[test]
 fn the_token_lifetime_can_be_shortened() {
     let token = |arguments: &[&str]| {

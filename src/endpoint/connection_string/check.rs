@@ -127,7 +127,7 @@ impl ConnectionString {
         }
         if self.get("gssencmode").is_some_and(|mode| mode != "disable") {
             return Err(Error::configuration(
-                "gssencmode can replace TLS, which the login requires: remove it, or set it to disable",
+                "gssencmode can replace TLS, which the login requires: remove gssencmode, or set it to disable",
             ));
         }
         if self.has_tls_defaults() {
