@@ -140,6 +140,10 @@ const LIBPQ: &[(&str, ErrorKind)] = &[
     ("invalid sslmode value: \"nonsense\"", Configuration),
     ("invalid port number: \"x\"", Configuration),
     (
+        "setsockopt(TCP_KEEPIDLE) failed: Invalid argument",
+        Configuration,
+    ),
+    (
         "host name must be specified for a verified SSL connection",
         Configuration,
     ),

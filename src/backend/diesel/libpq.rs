@@ -158,6 +158,8 @@ const MESSAGES: Table = &[
             "SSL protocol version",
             "weak sslmode",
             "not compiled in",
+            // The system does not accept the value of a keepalive.
+            "setsockopt(",
             "host name must be specified",
             "certificate file",
             "private key file",
