@@ -32,8 +32,13 @@ impl Role {
         );
         match (self, is_standby) {
             (Role::Primary, false) | (Role::Standby, true) => Ok(()),
-            (Role::Primary, true) => Err(classify::NOT_WANTED.error("the server is a standby")),
-            (Role::Standby, false) => Err(classify::NOT_WANTED.error("the server is no standby")),
+            // In libpq's words.
+            (Role::Primary, true) => {
+                Err(classify::NOT_WANTED.error("server is in hot standby mode"))
+            }
+            (Role::Standby, false) => {
+                Err(classify::NOT_WANTED.error("server is not in hot standby mode"))
+            }
         }
     }
 }
