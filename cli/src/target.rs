@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use diesel_rds_iam::diesel::PgConnection;
-use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager, SslMode};
+use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
 
 /// The library's default.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
@@ -87,13 +87,16 @@ impl Target {
             .build()
     }
 
-    /// A manager that only signs: it opens no connection, and so needs no root certificates, of which some
-    /// partitions have none in the library.
+    /// A manager that only signs. It opens no connection, so it needs no root certificates, of which the library
+    /// has none for some partitions.
     pub(crate) fn signer(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
-        self.builder()
-            .sslmode(SslMode::Require)
-            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
-            .build()
+        self.manager_of(lifetime).or_else(|error| {
+            let without_roots = self.builder().sslrootcert("system");
+            without_roots
+                .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
+                .build()
+                .map_err(|_| error)
+        })
     }
 
     /// The same, whose connects take no longer than [`connect_timeout`](Target::connect_timeout).
