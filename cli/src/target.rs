@@ -82,21 +82,21 @@ impl Target {
 
     /// The same, whose tokens have this lifetime.
     pub(crate) fn manager_of(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
-        self.builder()
-            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
-            .build()
+        self.builder_of(lifetime).build()
     }
 
     /// A manager that only signs. It opens no connection, so it needs no root certificates, of which the library
     /// has none for some partitions.
     pub(crate) fn signer(&self, lifetime: TokenLifetime) -> Result<PgConnectionManager, Error> {
         self.manager_of(lifetime).or_else(|error| {
-            let without_roots = self.builder().sslrootcert("system");
-            without_roots
-                .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
-                .build()
-                .map_err(|_| error)
+            let without_roots = self.builder_of(lifetime).sslrootcert("system");
+            without_roots.build().map_err(|_| error)
         })
+    }
+
+    fn builder_of(&self, lifetime: TokenLifetime) -> ManagerBuilder<PgConnection> {
+        self.builder()
+            .tune_auth(|auth| auth.token_lifetime(*lifetime.token_lifetime))
     }
 
     /// The same, whose connects take no longer than [`connect_timeout`](Target::connect_timeout).
