@@ -88,7 +88,7 @@ fn a_scram_exchange_that_a_server_cannot_complete_is_no_refused_login() {
 
 /// FAULTS.md row 57.
 #[test]
-fn an_authentication_method_that_nobody_has_is_no_refused_login() {
+fn an_unsupported_authentication_method_is_no_refused_login() {
     fn assert_is<C: Backend>() {
         let error = log_in::<C>(Attack::Method(6));
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");

@@ -74,15 +74,15 @@ impl FakeSource {
 
     /// Waits until a caller waits here.
     pub fn wait_for_caller(&self) {
-        let nobody = |state: &mut Held| state.waiting == 0;
+        let is_unused = |state: &mut Held| state.waiting == 0;
         let waited = self
             .0
             .changed
-            .wait_timeout_while(self.state(), PATIENCE, nobody)
+            .wait_timeout_while(self.state(), PATIENCE, is_unused)
             .unwrap();
         assert!(
             !waited.1.timed_out(),
-            "nobody asked the source of credentials"
+            "no caller asked the source of credentials"
         );
     }
 

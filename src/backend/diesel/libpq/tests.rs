@@ -85,11 +85,11 @@ fn an_unknown_message_of_libpq_is_no_refused_login() {
 fn the_last_server_message_of_several_addresses_decides() {
     let starting = "FATAL:  the database system is starting up\n";
     let refused = "FATAL:  PAM authentication failed for user \"app\"\n";
-    let nobody = "Connection refused\n\tIs the server running on that host?\n";
+    let unreachable = "Connection refused\n\tIs the server running on that host?\n";
     for (first, second, kind) in [
         (starting, refused, ErrorKind::LoginRefused),
-        (nobody, refused, ErrorKind::LoginRefused),
-        (starting, nobody, ErrorKind::ServerUnavailable),
+        (unreachable, refused, ErrorKind::LoginRefused),
+        (starting, unreachable, ErrorKind::ServerUnavailable),
     ] {
         let text = format!("{PREFIX}{first}{PREFIX}{second}");
         assert_eq!(classify(&text).kind(), kind, "{text}");
