@@ -49,11 +49,14 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// The addresses of one server, which are resolved again for each connect.
+/// The addresses of one server.
 #[derive(Debug)]
-pub(crate) struct Addresses {
-    destination: Destination,
-    lookup: Arc<Lookup>,
+pub(crate) enum Addresses {
+    /// The driver finds the server by itself.
+    OfDriver,
+    Fixed(SocketAddr),
+    /// Resolved again for each connect.
+    Named(Arc<Lookup>),
 }
 
 impl Addresses {
@@ -61,21 +64,17 @@ impl Addresses {
     ///
     /// [`ErrorKind::Configuration`] if `target` does not name exactly one server.
     pub(crate) fn new(target: &ConnectionString, resolver: Resolver) -> Result<Addresses, Error> {
-        Ok(Addresses {
-            destination: target.destination()?,
-            lookup: Arc::new(Lookup {
+        Ok(match target.destination()? {
+            Destination::Driver => Addresses::OfDriver,
+            Destination::Address(address) => Addresses::Fixed(address),
+            Destination::Name(host, port) => Addresses::Named(Arc::new(Lookup {
+                host,
+                port,
                 resolver,
-                ..Lookup::default()
-            }),
+                state: Mutex::default(),
+                done: Condvar::default(),
+            })),
         })
-    }
-
-    /// A server whose address the driver finds by itself.
-    pub(crate) fn of_driver() -> Addresses {
-        Addresses {
-            destination: Destination::Driver,
-            lookup: Arc::default(),
-        }
     }
 
     /// Returns the addresses to dial, in their order. `None` stands for the driver's own way to the server.
@@ -84,12 +83,12 @@ impl Addresses {
     ///
     /// [`ErrorKind::Network`] if the name has no address, or none is found within `limit`.
     pub(crate) fn find(&self, limit: Duration) -> Result<Vec<Option<SocketAddr>>, Error> {
-        match &self.destination {
-            Destination::Driver => Ok(vec![None]),
-            Destination::Address(address) => Ok(vec![Some(*address)]),
-            Destination::Name(host, port) => {
-                let found = self.lookup.run(host, *port, limit);
-                let addresses = found.map_err(|cause| cannot_resolve(host, cause))?;
+        match self {
+            Addresses::OfDriver => Ok(vec![None]),
+            Addresses::Fixed(address) => Ok(vec![Some(*address)]),
+            Addresses::Named(lookup) => {
+                let found = lookup.run(limit);
+                let addresses = found.map_err(|cause| cannot_resolve(&lookup.host, cause))?;
                 Ok(addresses.into_iter().map(Some).collect())
             }
         }
@@ -106,8 +105,9 @@ fn cannot_resolve(host: &str, cause: io::Error) -> Error {
 
 /// Lookups of one name, one at a time and each on a thread of its own: a lookup cannot be cancelled, and must
 /// not outlast the connect that waits for it. One that does serves the next caller.
-#[derive(Default)]
-struct Lookup {
+pub(crate) struct Lookup {
+    host: String,
+    port: u16,
     resolver: Resolver,
     state: Mutex<State>,
     done: Condvar,
@@ -123,18 +123,13 @@ struct State {
 }
 
 impl Lookup {
-    fn run(
-        self: &Arc<Self>,
-        host: &str,
-        port: u16,
-        limit: Duration,
-    ) -> io::Result<Vec<SocketAddr>> {
+    fn run(self: &Arc<Self>, limit: Duration) -> io::Result<Vec<SocketAddr>> {
         let mut state = self.state.lock();
         if state.running_in != Some(process::id()) {
-            let (lookup, host) = (self.clone(), host.to_owned());
+            let lookup = self.clone();
             thread::Builder::new()
                 .name(THREAD_NAME.to_owned())
-                .spawn(move || lookup.resolve(&host, port))?;
+                .spawn(move || lookup.resolve())?;
             state.running_in = Some(process::id());
         }
         let before = state.ended;
@@ -149,8 +144,8 @@ impl Lookup {
         found.map_err(|(kind, text)| io::Error::new(kind, text))
     }
 
-    fn resolve(&self, host: &str, port: u16) {
-        let resolve = AssertUnwindSafe(|| (self.resolver.0)(host, port));
+    fn resolve(&self) {
+        let resolve = AssertUnwindSafe(|| (self.resolver.0)(&self.host, self.port));
         let found = panic::catch_unwind(resolve)
             .unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
         let found = found.and_then(|addresses| match addresses.is_empty() {
@@ -190,41 +185,32 @@ impl Attempts {
             error.kind(),
             ErrorKind::Network | ErrorKind::Tls | ErrorKind::ServerUnavailable
         );
-        self.0.push(error);
         if goes_on {
+            self.0.push(error);
             return Ok(());
         }
-        Err(self.furthest())
+        Err(self.beside(error))
     }
 
     /// Returns the error of the attempt that got furthest, with those of the others as its context. Of two
     /// that got equally far, the later one decides.
     pub(crate) fn furthest(&mut self) -> Error {
-        let furthest = (0..self.0.len()).max_by_key(|at| {
-            let kind = self.0.get(*at).map(Error::kind);
-            (kind.map_or(0, progress), *at)
-        });
-        let Some(at) = furthest else {
+        let kinds = self.0.iter().map(|error| error.kind().progress());
+        let Some((at, _)) = kinds.enumerate().max_by_key(|(_, progress)| *progress) else {
             let message = "there was no time left to dial the server; raise connect_timeout";
             return Error::new(ErrorKind::Network, message);
         };
         let decisive = self.0.remove(at);
+        self.beside(decisive)
+    }
+
+    /// Returns `decisive` with the other attempts as a note.
+    fn beside(&mut self, decisive: Error) -> Error {
         if self.0.is_empty() {
             return decisive;
         }
         let others: Vec<String> = self.0.drain(..).map(|it| it.to_string()).collect();
         decisive.with_note(&format!("also failed: {}", others.join("; ")))
-    }
-}
-
-/// Ranks how far an attempt got that failed with `kind`.
-fn progress(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::Network => 1,
-        // A server without TLS, or with a certificate that is not accepted, has not been asked for a login.
-        ErrorKind::Tls => 3,
-        ErrorKind::ServerUnavailable => 2,
-        _ => 4,
     }
 }
 

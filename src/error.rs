@@ -56,6 +56,21 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Ranks failed connects by how far they got, to tell which of several attempts decides.
+    pub(crate) fn progress(self) -> u8 {
+        match self {
+            ErrorKind::LoginRefused => 5,
+            ErrorKind::Configuration => 4,
+            // Without TLS, or with a certificate that is not accepted, no login was attempted.
+            ErrorKind::Tls => 3,
+            ErrorKind::Network => 1,
+            // The server answered.
+            _ => 2,
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         Error(Arc::new(Inner {

@@ -36,7 +36,7 @@ impl<C: Backend> Server<C> {
             None => Arc::default(),
         };
         let addresses = match follows_libpq::<C>(target) {
-            true => Addresses::of_driver(),
+            true => Addresses::OfDriver,
             false => Addresses::new(target, resolver.clone())?,
         };
         Ok(Server {

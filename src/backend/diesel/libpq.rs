@@ -121,8 +121,6 @@ const MESSAGES: Table = &[
         server::TLS,
         &[
             "SSL error",
-            "SSL error code",
-            "no SSL error reported",
             "root certificate file",
             "system root certificate paths",
             "server certificate for",
@@ -154,7 +152,6 @@ const MESSAGES: Table = &[
             "invalid integer value",
             "invalid port number",
             "invalid value for connection option",
-            "invalid SSL protocol version",
             "SSL protocol version",
             "weak sslmode",
             "not compiled in",
@@ -179,26 +176,19 @@ pub(in crate::backend) fn classify(text: &str) -> Error {
     if let Some((_, keyword)) = text.split_once(UNKNOWN_KEYWORD) {
         return unknown_keyword(keyword.split('"').next().unwrap_or_default());
     }
-    let attempts = attempts(text);
-    let mut decisive: Option<(usize, Classification)> = None;
-    for (at, attempt) in attempts.iter().enumerate() {
-        let classification = classify_attempt(attempt);
-        // Of two that got equally far, the later one decides.
-        if decisive
-            .as_ref()
-            .is_none_or(|(_, best)| progress(classification.kind()) >= progress(best.kind()))
-        {
-            decisive = Some((at, classification));
-        }
-    }
-    let Some((at, classification)) = decisive else {
-        return classify_attempt(text).error(text.to_owned());
+    let mut attempts = attempts(text);
+    let classified = attempts.iter().map(|attempt| classify_attempt(attempt));
+    // Of two that got equally far, the later one decides. There is at least one.
+    let furthest = classified
+        .enumerate()
+        .max_by_key(|(_, classification)| classification.kind().progress());
+    let Some((at, classification)) = furthest else {
+        return UNKNOWN.error(text.to_owned());
     };
     // An error ends with its cause.
-    let mut order: Vec<&str> = attempts;
-    let last = order.remove(at);
-    order.push(last);
-    classification.error(order.join("\n"))
+    let last = attempts.remove(at);
+    attempts.push(last);
+    classification.error(attempts.join("\n"))
 }
 
 /// Splits `text` into the messages of the attempts: libpq tries every address of a name, and joins their
@@ -223,18 +213,6 @@ fn attempts(text: &str) -> Vec<&str> {
     }
     attempts.push(text.get(begin..).unwrap_or_default().trim_end());
     attempts
-}
-
-/// Ranks failures by how far the attempt got.
-fn progress(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::LoginRefused => 5,
-        ErrorKind::Configuration => 4,
-        ErrorKind::Tls => 3,
-        ErrorKind::Network => 1,
-        // The server answered.
-        _ => 2,
-    }
 }
 
 fn classify_attempt(attempt: &str) -> Classification {
