@@ -218,17 +218,19 @@ fn the_refresher_is_a_process_of_its_own_and_has_no_secret() {
         );
     }
     // It is no child of the program, and is in another session.
-    let stat = String::from_utf8(read("stat")).unwrap();
+    let program = service.child.id();
+    let [_, session_of_program] = parent_and_session(program);
+    let [parent, session] = parent_and_session(refresher);
+    assert_ne!(parent, program.to_string());
+    assert_ne!(session, session_of_program);
+}
+
+/// The parent and the session of a process, from `/proc`. Either is 0 where it is outside the
+/// namespace of this process.
+fn parent_and_session(process: u32) -> [String; 2] {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let (parent, session) = (fields[1], fields[3]);
-    assert_ne!(parent, service.child.id().to_string());
-    assert_ne!(
-        session,
-        rustix::process::getsid(None)
-            .unwrap()
-            .as_raw_nonzero()
-            .to_string()
-    );
+    [fields[1].to_owned(), fields[3].to_owned()]
 }
 
 #[test]
