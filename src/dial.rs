@@ -192,6 +192,11 @@ impl Attempts {
         Err(self.beside(error))
     }
 
+    /// Records the failure of a candidate that does not end the search, whatever it was.
+    pub(crate) fn add(&mut self, error: Error) {
+        self.0.push(error);
+    }
+
     /// Returns the error of the attempt that got furthest, with those of the others as its context. Of two
     /// that got equally far, the later one decides.
     pub(crate) fn furthest(&mut self) -> Error {

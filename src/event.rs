@@ -166,8 +166,11 @@ pub struct ConnectionOpened<'a> {
     pub token: Option<&'a Token>,
     /// The duration, including the token and a second attempt.
     pub took: Duration,
-    /// The endpoint; `None` for a password that is not an IAM token.
+    /// The endpoint; `None` for a password that is not an IAM token. With a [cluster](crate::ManagerBuilder::cluster)
+    /// that is the dialled member's, or that of the cluster's name.
     pub endpoint: Option<&'a Endpoint>,
+    /// The identifier of the cluster's member that the connection leads to, if it is known.
+    pub member: Option<&'a str>,
 }
 
 /// See [`HandleAuthEvent::handle_connect_failed`].

@@ -24,6 +24,7 @@ mod aws_clock;
 mod backend;
 mod cache;
 mod clock;
+mod cluster;
 #[cfg(feature = "config")]
 pub mod config;
 mod credentials;
@@ -58,6 +59,7 @@ pub use backend::Backend;
 #[cfg(feature = "postgres")]
 pub use backend::{PostgresConnection, PostgresTls};
 pub use clock::{Clock, ManualClock, Moment};
+pub use cluster::ClusterMember;
 pub use credentials::{AssumeRole, BoxError, CredentialsInfo};
 pub use endpoint::{Endpoint, Engine, RegionSource, SslMode};
 pub use error::{Error, ErrorKind};

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use r2d2::event::NopEventHandler;
 use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -24,10 +25,11 @@ use self::error_handler::{DebugErrorHandler, GuardedErrorHandler};
 pub use self::retire::retire_all;
 use crate::backend::Backend;
 use crate::clock::FOREVER;
+use crate::cluster::Balance;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::Error;
 use crate::lifetime::{LifetimeHandler, Lifetimes};
-use crate::manager::{Dialer, Opened, Pooled, RdsConnectionManager, Workers};
+use crate::manager::{Connected, Dialer, Opened, Pooled, RdsConnectionManager, Workers};
 use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
@@ -195,9 +197,10 @@ impl<C: Backend> PoolBuilder<C> {
     /// be started.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
-        let first = self.manager.open_within(self.connect_timeout())?;
+        let balance = Arc::default();
+        let first = self.manager.open_within(self.connect_timeout(), &balance)?;
         let workers = self.workers()?;
-        Ok(self.assemble(Some(first), workers))
+        Ok(self.assemble(Some(first), balance, workers))
     }
 
     /// Builds the pool without a connection. Its workers connect as soon as they can.
@@ -211,7 +214,7 @@ impl<C: Backend> PoolBuilder<C> {
     pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let workers = self.workers()?;
-        Ok(self.assemble(None, workers))
+        Ok(self.assemble(None, Arc::default(), workers))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -247,15 +250,16 @@ impl<C: Backend> PoolBuilder<C> {
 
     fn assemble(
         self,
-        first: Option<C::Connection>,
+        first: Option<Connected<C::Connection>>,
+        balance: Arc<Balance>,
         workers: Arc<ScheduledThreadPool>,
     ) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
         let longest_wait = self.longest_wait();
-        let pooled = self.pooled(&workers);
-        if let Some(connection) = first {
+        let pooled = self.pooled(balance, &workers);
+        if let Some(connected) = first {
             pooled.dialer.handoff.put(Opened {
-                connection,
+                connected,
                 generation: 0,
             });
         }
@@ -266,6 +270,7 @@ impl<C: Backend> PoolBuilder<C> {
             lifetimes,
             clock: manager.clock().clone(),
             events: manager.events().clone(),
+            held: Mutex::default(),
             inner: self.event_handler,
         };
         Pool::builder()
@@ -301,7 +306,7 @@ impl<C: Backend> PoolBuilder<C> {
         })
     }
 
-    fn pooled(&self, workers: &Arc<ScheduledThreadPool>) -> Pooled<C> {
+    fn pooled(&self, balance: Arc<Balance>, workers: &Arc<ScheduledThreadPool>) -> Pooled<C> {
         let own_workers = match self.thread_pool {
             Some(_) => None,
             None => Some(Workers::new(workers, workers::COUNT)),
@@ -314,6 +319,7 @@ impl<C: Backend> PoolBuilder<C> {
                 self.max_size,
                 self.longest_wait(),
             )),
+            balance,
             is_silent: AtomicBool::new(false),
             process: process::id(),
         }

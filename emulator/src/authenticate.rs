@@ -95,6 +95,7 @@ pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Resu
     let names_user_and_port = server.engine.token_names_user_and_port();
     let expected = Expectation {
         host: &server.host,
+        other_hosts: &server.other_hosts,
         port: names_user_and_port.then_some(server.signed_port),
         region: &server.region,
         service: server.engine.service(),

@@ -1,8 +1,12 @@
 //! The settings of an emulator.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::certificates::Authority;
 use crate::credentials::Credentials;
 use crate::emulator::Emulator;
 use crate::engine::Engine;
@@ -25,6 +29,19 @@ pub struct Builder {
     pub(crate) certificate_names: Option<Vec<String>>,
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) upstream: Option<String>,
+    pub(crate) member: Option<Member>,
+}
+
+/// What a server of a cluster shares with the others.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) authority: Arc<Authority>,
+    /// The names of the cluster.
+    pub(crate) other_hosts: Vec<String>,
+    /// The folder of the primary's socket, for a standby.
+    pub(crate) primary: Option<PathBuf>,
+    /// Where it listens.
+    pub(crate) address: IpAddr,
 }
 
 impl Emulator {
@@ -50,6 +67,7 @@ impl Default for Builder {
             certificate_names: None,
             settings: Vec::new(),
             upstream: None,
+            member: None,
         }
     }
 }
@@ -162,6 +180,11 @@ impl Builder {
     ///
     /// If PostgreSQL is not installed or does not start, if the port is in use, or if a setting is invalid.
     pub fn start(self) -> Result<Emulator, Error> {
+        self.check()?;
+        Emulator::start(self)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if self.region.is_empty() {
             return Err(Error::new(
                 ErrorKind::Setting,
@@ -178,7 +201,7 @@ impl Builder {
                 ),
             ));
         }
-        Emulator::start(self)
+        Ok(())
     }
 }
 

@@ -127,7 +127,7 @@ impl Emulator {
     ///
     /// If PostgreSQL does not stop.
     pub fn stop_postgres(&self) -> Result<(), Error> {
-        let cluster = self.own_cluster()?;
+        let cluster = self.postgres()?;
         self.close_door()?;
         cluster.stop()?;
         self.drop_sessions();
@@ -140,7 +140,7 @@ impl Emulator {
     ///
     /// If PostgreSQL does not start.
     pub fn start_postgres(&self) -> Result<(), Error> {
-        self.own_cluster()?.start_again()?;
+        self.postgres()?.start_again()?;
         self.open_door()
     }
 
@@ -151,7 +151,7 @@ impl Emulator {
     ///
     /// If one of the two servers does not stop or start.
     pub fn fail_over(&self) -> Result<(), Error> {
-        let cluster = self.own_cluster()?;
+        let cluster = self.postgres()?;
         self.close_door()?;
         self.drop_sessions();
         cluster.fail_over()?;
@@ -172,7 +172,7 @@ impl Emulator {
     ///
     /// If there is no reader, because [`fail_over`](Emulator::fail_over) was never called.
     pub fn route_to(&self, node: Node) -> Result<(), Error> {
-        let cluster = self.own_cluster()?;
+        let cluster = self.postgres()?;
         let folder = match node {
             Node::Writer => cluster.writer(),
             Node::Reader => cluster.reader().ok_or_else(|| {
@@ -186,7 +186,7 @@ impl Emulator {
         Ok(())
     }
 
-    fn own_cluster(&self) -> Result<&Cluster, Error> {
+    pub(crate) fn postgres(&self) -> Result<&Cluster, Error> {
         self.cluster.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Setting,

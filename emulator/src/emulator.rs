@@ -200,6 +200,13 @@ impl Emulator {
             .wait(async move { server.admin.execute(&statements).await })
     }
 
+    /// Runs a query for one text as the superuser.
+    pub(crate) fn query(&self, query: &'static str) -> Result<String, Error> {
+        let server = Arc::clone(&self.server);
+        self.threads
+            .wait(async move { server.admin.text(query).await })
+    }
+
     /// All logins so far, oldest first. The latest 100,000 are kept.
     pub fn logins(&self) -> Vec<Login> {
         self.server.logins.all()

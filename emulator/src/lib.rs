@@ -53,6 +53,7 @@ mod faults;
 mod language;
 mod listener;
 mod login;
+mod members;
 #[doc(hidden)]
 pub mod packet;
 mod policy;
@@ -80,6 +81,7 @@ pub use error::{Error, ErrorKind};
 pub use faults::{ADVISED_LOGINS_PER_SECOND, Fault, Stage};
 pub use language::Language;
 pub use login::{Login, Verdict};
+pub use members::AuroraCluster;
 pub use reason::Reason;
 
 /// Keeps the README's example working.

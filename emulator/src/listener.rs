@@ -1,6 +1,6 @@
 //! The loop that accepts connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Reserves a free port, or `port` if it is not zero.
-    pub(crate) fn reserve(port: u16) -> Result<Port, Error> {
+    /// Reserves a free port of `ip`, or `port` if it is not zero.
+    pub(crate) fn reserve(ip: IpAddr, port: u16) -> Result<Port, Error> {
         let failed = |cause| {
             Error::io(
-                format!("port {port} of 127.0.0.1 cannot be had: set another one, or 0 for any"),
+                format!("port {port} of {ip} cannot be had: set another one, or 0 for any"),
                 cause,
             )
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let address = SocketAddr::from((ip, port));
         if port != 0 {
             // SO_REUSEPORT would share the port with another emulator as well.
             std::net::TcpListener::bind(address).map_err(failed)?;

@@ -23,6 +23,8 @@ pub(crate) struct Server {
     pub(crate) engine: Engine,
     pub(crate) region: String,
     pub(crate) host: String,
+    /// The names of the cluster that this server is a member of.
+    pub(crate) other_hosts: Vec<String>,
     /// The port that tokens must be signed for.
     pub(crate) signed_port: u16,
     pub(crate) force_ssl: bool,

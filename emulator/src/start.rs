@@ -1,6 +1,7 @@
 //! Starts the parts of an emulator.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::aws::AwsEndpoints;
 use crate::builder::Builder;
-use crate::certificates::{Certificates, Wanted};
+use crate::certificates::{Authority, Wanted};
 use crate::clock::Clock;
 use crate::credentials::{Credentials, Keyring};
 use crate::emulator::Emulator;
@@ -62,6 +63,7 @@ impl Emulator {
                     binaries,
                     account,
                     builder.settings,
+                    builder.member.as_ref().and_then(|it| it.primary.as_deref()),
                 )?;
                 (folder, Some(cluster))
             }
@@ -69,21 +71,27 @@ impl Emulator {
 
         let threads = Threads::start()?;
         let inside = threads.enter();
-        let port = Port::reserve(builder.port)?;
+        let ip = builder.member.as_ref().map(|member| member.address);
+        let port = Port::reserve(ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), builder.port)?;
         let address = port.address();
         let (host, signed_port) = builder
             .endpoint
             .unwrap_or_else(|| (builder.engine.default_host(&builder.region), address.port()));
-        let names = builder
-            .certificate_names
-            .unwrap_or_else(|| vec![host.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
-        let certificates = Certificates::generate(&Wanted {
-            engine: builder.engine,
+        let (authority, other_hosts) = match builder.member {
+            Some(member) => (member.authority, member.other_hosts),
+            None => (Arc::new(Authority::generate(builder.engine)?), Vec::new()),
+        };
+        let names = builder.certificate_names.unwrap_or_else(|| {
+            let own = [host.as_str(), "localhost", "127.0.0.1"].map(str::to_owned);
+            own.into_iter().chain(other_hosts.clone()).collect()
+        });
+        let tls = authority.server(&Wanted {
             names: &names,
             expired: builder.expired_certificate,
         })?;
+        let ca_pem = authority.ca_pem.clone();
         let ca_path = folder.path().join("ca.pem");
-        fs::write(&ca_path, &certificates.ca_pem)
+        fs::write(&ca_path, &ca_pem)
             .map_err(|cause| Error::io("the CA's certificate could not be written", cause))?;
 
         let mut accepted = builder.credentials;
@@ -117,12 +125,13 @@ impl Emulator {
             engine: builder.engine,
             region: builder.region,
             host,
+            other_hosts,
             signed_port,
             force_ssl: builder.force_ssl,
             authentication_timeout: Millis::new(builder.authentication_timeout),
             token_lifetime: Millis::new(builder.token_lifetime),
             session_limit: Millis::new(session_limit),
-            tls: TlsAcceptor::from(certificates.server),
+            tls: TlsAcceptor::from(tls),
             clock,
             keyring,
             policy: Policy::default(),
@@ -142,7 +151,7 @@ impl Emulator {
             aws,
             address,
             credentials,
-            ca_pem: certificates.ca_pem,
+            ca_pem,
             ca_path,
             threads,
             cluster,

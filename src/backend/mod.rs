@@ -87,6 +87,12 @@ pub(crate) mod sealed {
         /// Fails as well if the server does not accept writes.
         fn ping_writer(connection: &mut Self::Connection) -> Result<(), Self::Error>;
 
+        /// Runs a query with one column of text, and returns its values.
+        fn lines(
+            connection: &mut Self::Connection,
+            query: &str,
+        ) -> Result<Vec<String>, Self::Error>;
+
         /// Whether the connection is known to be unusable, without a round trip.
         fn is_broken(connection: &mut Self::Connection) -> bool;
     }

@@ -52,6 +52,8 @@ pub(crate) struct ConnectionString {
     has_supplied_password: bool,
     /// `iam=on`, `iam=off`, or `None` without the parameter.
     use_iam: Option<bool>,
+    /// `iam_cluster=off`: only the name of a cluster is dialled, and not its members.
+    pub(super) has_no_cluster: bool,
     pub(crate) iam: IamSettings,
 }
 
@@ -116,6 +118,7 @@ impl ConnectionString {
             mentions_password: false,
             has_supplied_password: false,
             use_iam: None,
+            has_no_cluster: false,
             iam: IamSettings::default(),
         };
         let input = foreign::accept(input)?;
@@ -153,12 +156,9 @@ impl ConnectionString {
                 self.sslrootcert = (!value.is_empty()).then(|| value.to_string());
             }
             "iam" => {
-                self.use_iam = Some(match value.as_str() {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(Error::configuration("iam is neither on nor off")),
-                });
+                self.use_iam = Some(is_on(keyword, &value)?);
             }
+            "iam_cluster" => self.has_no_cluster = !is_on(keyword, &value)?,
             "iam_region" => self.iam.region = Some(not_empty(keyword, value)?),
             "iam_profile" => self.iam.profile = Some(not_empty(keyword, value)?),
             "iam_role_arn" => self.iam.role_arn = Some(not_empty(keyword, value)?),
@@ -170,8 +170,8 @@ impl ConnectionString {
                 // Not quoted: after a stray `?` or `&` in a password, a part of that password is in this place.
                 return Err(Error::configuration(
                     "a parameter that begins with iam_ is not known: there are iam, iam_region, \
-                     iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host and \
-                     iam_port",
+                     iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host, iam_port \
+                     and iam_cluster",
                 ));
             }
             "port" => {
@@ -279,6 +279,11 @@ impl ConnectionString {
         self.put(TARGET_SESSION_ATTRS, "read-write");
     }
 
+    /// Same as `iam_cluster=off`, or `on`.
+    pub(crate) fn use_cluster(&mut self, use_cluster: bool) {
+        self.has_no_cluster = !use_cluster;
+    }
+
     /// The builder has the password, and one in the string is ignored.
     pub(crate) fn supply_password(&mut self) {
         self.has_supplied_password = true;
@@ -312,6 +317,16 @@ impl fmt::Debug for ConnectionString {
 /// The two forms in which libpq accepts a Unix socket. libpq does not use TLS on sockets.
 pub(super) fn is_socket(host: &str) -> bool {
     host.starts_with(['/', '@'])
+}
+
+fn is_on(keyword: &str, value: &str) -> Result<bool, Error> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Error::configuration(format!(
+            "{keyword} is neither on nor off"
+        ))),
+    }
 }
 
 fn not_empty(keyword: &str, value: Value) -> Result<String, Error> {

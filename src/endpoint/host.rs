@@ -157,7 +157,7 @@ pub(super) fn is_region(label: &str) -> bool {
     }
 }
 
-fn is_label(label: &str) -> bool {
+pub(super) fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && !label.starts_with('-')
         && !label.ends_with('-')

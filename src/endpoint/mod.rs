@@ -1,5 +1,6 @@
 //! The database that a token is signed for, and the connection string that names it. No I/O.
 
+mod cluster;
 mod connection_string;
 mod foreign;
 mod grammar;
@@ -10,6 +11,7 @@ mod ssl_mode;
 
 use std::sync::Arc;
 
+pub(crate) use cluster::{ClusterHost, ClusterRole};
 pub(crate) use connection_string::{ConnectionString, Login};
 pub(crate) use host::{HostKind, HostName};
 #[cfg(any(feature = "diesel", feature = "postgres"))]

@@ -19,6 +19,7 @@ const STALE_SERVED: &str = "rds_iam_stale_tokens_served_total";
 const LOGINS_REFUSED: &str = "rds_iam_logins_refused_total";
 const LOGINS_RETRIED: &str = "rds_iam_logins_retried_total";
 const CONNECTIONS_OPENED: &str = "rds_iam_connections_opened_total";
+const CONNECTIONS_TO_MEMBERS: &str = "rds_iam_connections_to_members_total";
 const OPENING_SECONDS: &str = "rds_iam_connection_opening_seconds";
 const CONNECTS_FAILED: &str = "rds_iam_connects_failed_total";
 const CONNECTIONS_RETIRED: &str = "rds_iam_connections_retired_total";
@@ -52,6 +53,9 @@ pub(super) fn login_retried() {
 pub(super) fn connection_opened(event: &ConnectionOpened<'_>) {
     describe_once();
     counter!(CONNECTIONS_OPENED).increment(1);
+    if event.member.is_some() {
+        counter!(CONNECTIONS_TO_MEMBERS).increment(1);
+    }
     histogram!(OPENING_SECONDS).record(event.took);
 }
 
@@ -116,6 +120,10 @@ fn describe_once() {
         );
         describe_counter!(LOGINS_RETRIED, "Second attempts with a new token");
         describe_counter!(CONNECTIONS_OPENED, "Connections logged in");
+        describe_counter!(
+            CONNECTIONS_TO_MEMBERS,
+            "Those of them that lead to a known member of a cluster"
+        );
         describe_histogram!(
             OPENING_SECONDS,
             Unit::Seconds,

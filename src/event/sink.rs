@@ -30,6 +30,8 @@ pub struct Stats {
     pub logins_retried: u64,
     /// Connections opened.
     pub connections_opened: u64,
+    /// Those of them that lead to a known member of a [cluster](crate::ManagerBuilder::cluster).
+    pub connections_to_members: u64,
     /// Connections that could not be opened.
     pub connects_failed: u64,
     /// Those of them that were rate-limited, so that the server was not contacted.
@@ -52,6 +54,7 @@ struct Inner {
     logins_refused: AtomicU64,
     logins_retried: AtomicU64,
     connections_opened: AtomicU64,
+    connections_to_members: AtomicU64,
     connects_failed: AtomicU64,
     connects_rate_limited: AtomicU64,
     connections_retired: AtomicU64,
@@ -74,6 +77,7 @@ impl Events {
             logins_refused: count(&self.0.logins_refused),
             logins_retried: count(&self.0.logins_retried),
             connections_opened: count(&self.0.connections_opened),
+            connections_to_members: count(&self.0.connections_to_members),
             connects_failed: count(&self.0.connects_failed),
             connects_rate_limited: count(&self.0.connects_rate_limited),
             connections_retired: count(&self.0.connections_retired),
@@ -155,8 +159,12 @@ impl Events {
                 "connections can be opened again"
             );
         }
-        tracing::debug!(token, host, user, ?took, "connection opened");
+        let member = event.member;
+        tracing::debug!(token, host, user, member, ?took, "connection opened");
         count(&self.0.connections_opened);
+        if member.is_some() {
+            count(&self.0.connections_to_members);
+        }
         #[cfg(feature = "metrics")]
         metrics::connection_opened(event);
         self.tell(|handler| handler.handle_connection_opened(event));

@@ -15,6 +15,7 @@
 //! thread. They run [`without_notes`], so that no pool takes the note of another.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -23,8 +24,11 @@ use std::sync::Arc;
 use r2d2::HandleEvent;
 use r2d2::event::{AcquireEvent, CheckinEvent, CheckoutEvent, ReleaseEvent, TimeoutEvent};
 
+use parking_lot::Mutex;
+
 use super::Lifetimes;
 use crate::clock::Clock;
+use crate::cluster::Held;
 use crate::event::{ConnectionRetired, Events, RetireReason};
 
 /// The notes that need no destructor, so that they can be used while a thread ends, too.
@@ -48,6 +52,8 @@ type Drained = Option<Arc<Lifetimes>>;
 
 thread_local! {
     static NOTES: Cell<Notes> = const { Cell::new(NO_NOTES) };
+    /// The count of the connection that this thread is opening.
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
     /// Present while this thread drains a pool.
     static DRAINED: RefCell<Option<Drained>> = const { RefCell::new(None) };
 }
@@ -80,9 +86,12 @@ pub(crate) fn without_notes<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// Notes the generation of the connection that this thread is about to open.
-pub(crate) fn begin_connect(generation: u64) {
+/// Notes the generation of the connection that this thread is about to open, and which member of a cluster it leads
+/// to.
+pub(crate) fn begin_connect(generation: u64, held: Option<Held>) {
     change_notes(|notes| notes.generation = generation);
+    // A thread that is ending opens none.
+    let _ = HELD.try_with(|cell| cell.replace(held));
 }
 
 /// Whether the connection that this thread is checking in is retired. Clears the note.
@@ -139,6 +148,8 @@ pub(crate) struct LifetimeHandler {
     pub(crate) lifetimes: Arc<Lifetimes>,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    /// Which member of a cluster each connection leads to, by its id.
+    pub(crate) held: Mutex<HashMap<u64, Held>>,
     pub(crate) inner: Box<dyn HandleEvent>,
 }
 
@@ -169,6 +180,9 @@ impl HandleEvent for LifetimeHandler {
     fn handle_acquire(&self, event: AcquireEvent) {
         let id = event.connection_id();
         let generation = NOTES.get().generation;
+        if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
+            self.held.lock().insert(id, held);
+        }
         self.pass_on(|inner| inner.handle_acquire(event));
         let now = self.clock.monotonic();
         self.lifetimes.opened_at(id, generation, now);
@@ -176,6 +190,7 @@ impl HandleEvent for LifetimeHandler {
 
     fn handle_release(&self, event: ReleaseEvent) {
         self.lifetimes.closed(event.connection_id());
+        self.held.lock().remove(&event.connection_id());
         if change_notes(|notes| mem::take(&mut notes.is_read_only)) {
             self.tell_retired(&ConnectionRetired {
                 id: event.connection_id(),

@@ -7,16 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster::Members;
 use super::health::Health;
-use super::passwords::Passwords;
-use super::server::{Server, servers_of};
+use super::server::{Login, servers_of};
 use super::{DEFAULT_CONNECT_TIMEOUT, Inner, RdsConnectionManager};
 use crate::auth::{IamAuth, IamAuthBuilder, Password};
 use crate::backend::Backend;
 use crate::clock::FOREVER;
+use crate::cluster::Cluster;
 use crate::credentials::AssumeRole;
 use crate::dial::Resolver;
-use crate::endpoint::{ConnectionString, Login, SslMode};
+use crate::endpoint::{self, ConnectionString, SslMode};
 use crate::error::Error;
 
 /// Builds an [`RdsConnectionManager`].
@@ -29,6 +30,7 @@ pub struct ManagerBuilder<C> {
     password: Option<Password>,
     connect_timeout: Option<Duration>,
     resolver: Resolver,
+    max_lag: Option<Duration>,
     connection: PhantomData<fn() -> C>,
 }
 
@@ -41,6 +43,7 @@ impl<C: Backend> ManagerBuilder<C> {
             password: None,
             connect_timeout: None,
             resolver: Resolver::default(),
+            max_lag: None,
             connection: PhantomData,
         }
     }
@@ -121,6 +124,44 @@ impl<C: Backend> ManagerBuilder<C> {
         self.set(ConnectionString::require_writer)
     }
 
+    /// Connects to readers, and to the writer if there is none. Same as `target_session_attrs=prefer-standby` in
+    /// the connection string; `standby` and `read-only` do without the writer. Default: off.
+    ///
+    /// For the endpoint of an Aurora cluster or of an RDS Multi-AZ DB cluster, preferably its reader endpoint
+    /// (`cluster-ro-`). See [`cluster`](ManagerBuilder::cluster) for how a pool chooses among the readers.
+    pub fn readers(self) -> Self {
+        self.set(ConnectionString::prefer_readers)
+    }
+
+    /// Sets whether the members of a cluster are dialled by their own names. Same as `iam_cluster=on` or `off` in
+    /// the connection string. Default: on, if the host is the endpoint of an Aurora cluster or of an RDS Multi-AZ
+    /// DB cluster and [`writer`](ManagerBuilder::writer) or [`readers`](ManagerBuilder::readers) is set.
+    ///
+    /// For tens of seconds after a failover, the cluster's DNS name leads to the old writer. Connections for writes
+    /// therefore go to the member that was the writer last, then to the cluster's name, and then to the other
+    /// members. Connections for reads go to the reader with the fewest connections of the pool, and of several to
+    /// the one with the least lag. A member that failed is tried after the others for 5 s, and for up to 5 minutes
+    /// if it fails again.
+    ///
+    /// The members are read over new connections, at most every 30 s, and every second while a member fails, with
+    /// `aurora_replica_status()`, or with `rds_tools.show_topology()` of a Multi-AZ DB cluster. If the user has
+    /// no right to call it, that is logged once and the DNS name alone is followed, as it is through a tunnel, at
+    /// a fixed address, or at an alias without [`sign_for`](ManagerBuilder::sign_for).
+    ///
+    /// Each member has tokens of its own, which are signed with the same credentials: a failover needs no request
+    /// to AWS.
+    pub fn cluster(self, use_members: bool) -> Self {
+        self.set(|target| target.use_cluster(use_members))
+    }
+
+    /// Sets how far a [reader](ManagerBuilder::readers) may be behind the writer to get a new connection. Default:
+    /// no limit. Aurora reports the lag in milliseconds; a Multi-AZ DB cluster reports none, so the limit has no
+    /// effect there.
+    pub fn max_lag(mut self, limit: Duration) -> Self {
+        self.max_lag = Some(limit);
+        self
+    }
+
     /// Sets the time limit of one connect, including the token, the resolution of names, all hosts and
     /// addresses, and a second attempt. Default: `connect_timeout` of the connection string, or else 9 s. In a
     /// pool it is at most nine tenths of `connection_timeout`, and exactly that by default. libpq counts whole
@@ -154,20 +195,25 @@ impl<C: Backend> ManagerBuilder<C> {
             None => auth_of(&target, self.auth_settings)?,
         };
         let (mut clock, mut events) = (auth.clock().clone(), auth.events().clone());
-        if let (Login::Supplied, Some(password)) = (target.login(), &self.password) {
+        if let (endpoint::Login::Supplied, Some(password)) = (target.login(), &self.password) {
             (clock, events) = (password.clock(), password.events());
         }
-        if let Login::Password(_) = target.login() {
+        if let endpoint::Login::Password(_) = target.login() {
             tracing::info!(
                 user = target.get("user"),
                 "the connection string has a password, so IAM is not used"
             );
         }
-        let servers = targets.iter().map(|target| {
-            let passwords = Passwords::of(target, &auth, self.password.as_ref(), &clock)?;
-            Server::new(target, passwords, &self.resolver)
-        });
-        let servers = servers.collect::<Result<Vec<Server<C>>, Error>>()?;
+        let login = Login {
+            auth,
+            password: self.password,
+            clock: clock.clone(),
+            resolver: self.resolver,
+        };
+        let servers = targets
+            .iter()
+            .map(|target| login.server(target).map(Arc::new));
+        let servers = servers.collect::<Result<Vec<_>, Error>>()?;
         let mut parameters: Vec<_> = target
             .parameters()
             .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
@@ -175,9 +221,13 @@ impl<C: Backend> ManagerBuilder<C> {
         if let Some(mode) = target.sslmode()? {
             parameters.push(("sslmode".to_owned(), mode.as_str().to_owned()));
         }
+        let members = target.cluster()?.map(|(host, role)| {
+            Members::new(Cluster::new(host, role, self.max_lag), targets, login)
+        });
         Ok(RdsConnectionManager {
             inner: Arc::new(Inner {
                 servers,
+                members,
                 is_load_balanced: target.is_load_balanced()?,
                 parameters,
                 health: Health::default(),

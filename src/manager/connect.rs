@@ -1,17 +1,21 @@
 //! Opens one connection: at the first server and address that can be had, with a current password, and with
 //! another one if the server refuses a cached token.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use super::cluster::Members;
 use super::health::Failed;
 use super::passwords::Passwords;
 use super::server::Server;
 use crate::auth::IssuedPassword;
 use crate::backend::Backend;
 use crate::clock::Moment;
+use crate::cluster::{Balance, Candidate, Held, Place};
 use crate::dial::{self, Attempts};
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectFailed, ConnectionOpened, LoginRefused, LoginRetried};
@@ -20,64 +24,181 @@ use crate::event::{ConnectFailed, ConnectionOpened, LoginRefused, LoginRetried};
 /// answer to the first.
 const LEFT_FOR_A_RETRY: f64 = 0.1;
 
+/// A connection, and which member it leads to.
+pub(crate) struct Connected<T> {
+    pub(crate) connection: T,
+    /// Counts it among the pool's connections to its member.
+    pub(crate) held: Option<Held>,
+}
+
+/// One server to try.
+struct Attempt<C: Backend> {
+    server: Arc<Server<C>>,
+    /// Where it is in its cluster, if it belongs to one.
+    candidate: Option<Candidate>,
+}
+
 impl<C: Backend> Inner<C> {
     /// Opens a connection within `limit`, and notes it if that fails.
-    pub(super) fn open(&self, limit: Duration) -> Result<C::Connection, Error> {
+    pub(super) fn open(
+        &self,
+        limit: Duration,
+        balance: &Arc<Balance>,
+    ) -> Result<Connected<C::Connection>, Error> {
         let started = self.clock.now();
-        let connected = panic::catch_unwind(AssertUnwindSafe(|| self.connect(limit, &started)))
-            .unwrap_or_else(|_| {
-                Err(Failed::Login(Error::new(
-                    ErrorKind::Internal,
-                    "opening a connection panicked; the panic's message tells where",
-                )))
-            });
+        let connect = AssertUnwindSafe(|| self.connect(limit, balance, &started));
+        let connected = panic::catch_unwind(connect).unwrap_or_else(|_| {
+            Err(Failed::Login(Error::new(
+                ErrorKind::Internal,
+                "opening a connection panicked; the panic's message tells where",
+            )))
+        });
         connected.map_err(|failed| self.note_failure(failed, &started))
     }
 
-    fn connect(&self, limit: Duration, started: &Moment) -> Result<C::Connection, Failed> {
-        let servers = self.in_order();
+    fn connect(
+        &self,
+        limit: Duration,
+        balance: &Arc<Balance>,
+        started: &Moment,
+    ) -> Result<Connected<C::Connection>, Failed> {
+        let mut servers = self.plan(balance)?;
+        let mut knows_members = self.knows_members();
         let mut attempts = Attempts::default();
-        for (at, server) in servers.iter().enumerate() {
+        let mut tried = Tried::default();
+        while let Some(attempt) = servers.pop_front() {
             let left = self.left_of(limit, started);
             if left.is_zero() {
                 break;
             }
-            let share = dial::share_of(left, servers.len() - at);
-            match self.connect_to(server, share, started) {
+            let share = dial::share_of(left, servers.len() + 1);
+            let is_member = attempt.is_member();
+            match self.try_server(attempt, balance, &mut tried, share, started) {
+                Ok(connected) => return Ok(connected),
+                // The cluster's name, or another member, may bring something else.
+                Err(failed) if is_member => attempts.add(failed.into_error()),
                 Err(Failed::Login(error)) => attempts.failed(error).map_err(Failed::Login)?,
-                done => return done,
+                Err(failed) => return Err(failed),
+            }
+            // The failed attempt may have read them.
+            if !knows_members && self.knows_members() {
+                knows_members = true;
+                servers = self.plan(balance)?;
             }
         }
         Err(Failed::Login(attempts.furthest()))
     }
 
+    fn knows_members(&self) -> bool {
+        let members = self.members.as_ref();
+        members.is_none_or(|members| !members.cluster.members().is_empty())
+    }
+
     /// The servers in the order in which this connect tries them.
-    fn in_order(&self) -> Vec<&Server<C>> {
+    fn plan(&self, balance: &Arc<Balance>) -> Result<VecDeque<Attempt<C>>, Failed> {
+        match &self.members {
+            Some(members) => self.of_cluster(members, balance).map_err(Failed::Login),
+            None => Ok(self.in_order()),
+        }
+    }
+
+    /// The servers that the connection string names.
+    fn in_order(&self) -> VecDeque<Attempt<C>> {
         let mut servers: Vec<_> = self.servers.iter().collect();
         if self.is_load_balanced {
             fastrand::shuffle(&mut servers);
             // Where a standby is preferred, all servers are first asked whether they are one.
             servers.sort_by_key(|server| server.pass);
         }
-        servers
+        let attempt = |server: &Arc<Server<C>>| Attempt {
+            server: server.clone(),
+            candidate: None,
+        };
+        servers.into_iter().map(attempt).collect()
+    }
+
+    /// The members of the cluster and its name.
+    fn of_cluster(
+        &self,
+        members: &Members<C>,
+        balance: &Arc<Balance>,
+    ) -> Result<VecDeque<Attempt<C>>, Error> {
+        let candidates = members.cluster.candidates(balance, self.clock.monotonic());
+        let mut attempts = VecDeque::with_capacity(candidates.len());
+        for candidate in candidates {
+            let server = match &candidate.place {
+                Place::Name => self.servers.get(usize::from(candidate.pass)).cloned(),
+                Place::Member(id) => members.server(id, candidate.pass)?,
+            };
+            attempts.extend(server.map(|server| Attempt {
+                server,
+                candidate: Some(candidate),
+            }));
+        }
+        Ok(attempts)
+    }
+
+    fn try_server(
+        &self,
+        attempt: Attempt<C>,
+        balance: &Arc<Balance>,
+        tried: &mut Tried,
+        limit: Duration,
+        started: &Moment,
+    ) -> Result<Connected<C::Connection>, Failed> {
+        let Attempt { server, candidate } = attempt;
+        let (Some(members), Some(mut candidate)) = (&self.members, candidate) else {
+            let (connection, issued) = self.connect_to(&server, None, limit)?;
+            self.note_success(&server, issued.as_ref(), None, started);
+            return Ok(Connected {
+                connection,
+                held: None,
+            });
+        };
+        tried.begin_pass(candidate.pass);
+        if let (None, Place::Member(id)) = (&candidate.held, &candidate.place) {
+            candidate.held = Some(balance.hold(id));
+        }
+        let place = &candidate.place;
+        let cluster = &members.cluster;
+        let under_way = cluster.begin_at(place, self.clock.monotonic());
+        let opened = self.connect_to(&server, Some(tried), limit);
+        drop(under_way);
+        let now = self.clock.monotonic();
+        let settled = opened.and_then(|(mut connection, issued)| {
+            let own = members.read_over(&mut connection, place, now);
+            let own = own.map_err(Failed::Login)?;
+            if let Some(lag) = own.as_deref().and_then(|id| cluster.excessive_lag(id)) {
+                return Err(Failed::Login(lags(lag)));
+            }
+            let held = candidate.held.take();
+            let held = held.or_else(|| own.map(|id| balance.hold(&id)));
+            let member = held.as_ref().map(|held| &**held.id());
+            self.note_success(&server, issued.as_ref(), member, started);
+            Ok(Connected { connection, held })
+        });
+        match &settled {
+            Ok(_) => cluster.succeeded(place),
+            Err(_) => cluster.failed_at(place, now),
+        }
+        settled
     }
 
     fn connect_to(
         &self,
         server: &Server<C>,
+        tried: Option<&mut Tried>,
         limit: Duration,
-        started: &Moment,
-    ) -> Result<C::Connection, Failed> {
+    ) -> Result<(C::Connection, Option<IssuedPassword>), Failed> {
         let begun = self.clock.now();
         let permit = server.limiter.admit_at(&begun);
         let permit = permit.map_err(Failed::RateLimited)?;
         let issued = server.passwords.issue_within(limit);
         let issued = issued.map_err(Failed::Password)?;
-        match self.log_in(server, issued, limit, &begun) {
-            Ok((connection, issued)) => {
+        match self.log_in(server, issued, tried, limit, &begun) {
+            Ok(opened) => {
                 permit.succeeded();
-                self.note_success(server, issued.as_ref(), started);
-                Ok(connection)
+                Ok(opened)
             }
             Err(error) => {
                 permit.failed_at(&self.clock.now(), &error);
@@ -95,10 +216,17 @@ impl<C: Backend> Inner<C> {
         &self,
         server: &Server<C>,
         mut issued: Option<IssuedPassword>,
+        mut tried: Option<&mut Tried>,
         limit: Duration,
         begun: &Moment,
     ) -> Result<(C::Connection, Option<IssuedPassword>), Error> {
         let mut addresses = server.addresses.find(self.left_of(limit, begun))?;
+        if let Some(tried) = &tried {
+            addresses.retain(|address| !tried.contains(*address));
+            if addresses.is_empty() {
+                return Err(same_server());
+            }
+        }
         if self.is_load_balanced {
             fastrand::shuffle(&mut addresses);
         }
@@ -111,7 +239,12 @@ impl<C: Backend> Inner<C> {
             let share = dial::share_of(left, addresses.len() - at);
             match self.log_in_at(server, *address, &mut issued, share) {
                 Ok(connection) => return Ok((connection, issued)),
-                Err(error) => attempts.failed(error)?,
+                Err(error) => {
+                    if let Some(tried) = &mut tried {
+                        tried.failed(*address, &error);
+                    }
+                    attempts.failed(error)?;
+                }
             }
         }
         Err(attempts.furthest())
@@ -164,7 +297,13 @@ impl<C: Backend> Inner<C> {
         }
     }
 
-    fn note_success(&self, server: &Server<C>, issued: Option<&IssuedPassword>, started: &Moment) {
+    fn note_success(
+        &self,
+        server: &Server<C>,
+        issued: Option<&IssuedPassword>,
+        member: Option<&str>,
+        started: &Moment,
+    ) {
         let now = self.clock.now();
         if let Some(source) = server.passwords.source() {
             source.accepted();
@@ -173,6 +312,7 @@ impl<C: Backend> Inner<C> {
             token: issued.map(|issued| &*issued.token),
             took: now.since(started),
             endpoint: server.passwords.endpoint(),
+            member,
         };
         self.events
             .connection_opened(&event, self.health.succeeded_at(&now));
@@ -190,6 +330,57 @@ impl<C: Backend> Inner<C> {
             .connect_failed(&event, self.health.failed_at(&now, &failed));
         failed.into_error()
     }
+}
+
+impl<C: Backend> Attempt<C> {
+    fn is_member(&self) -> bool {
+        let place = self.candidate.as_ref().map(|candidate| &candidate.place);
+        matches!(place, Some(Place::Member(_)))
+    }
+}
+
+/// The addresses of a cluster that failed in this connect. Its name leads to one of its members, which need not fail
+/// twice.
+#[derive(Default)]
+struct Tried {
+    pass: u8,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Tried {
+    fn begin_pass(&mut self, pass: u8) {
+        if self.pass != pass {
+            self.addresses.clear();
+        }
+        self.pass = pass;
+    }
+
+    fn contains(&self, address: Option<SocketAddr>) -> bool {
+        address.is_some_and(|address| self.addresses.contains(&address))
+    }
+
+    fn failed(&mut self, address: Option<SocketAddr>, error: &Error) {
+        // Others, such as a certificate that is rejected, depend on the name.
+        let is_servers = matches!(
+            error.kind(),
+            ErrorKind::Network | ErrorKind::ServerUnavailable
+        );
+        self.addresses.extend(address.filter(|_| is_servers));
+    }
+}
+
+fn same_server() -> Error {
+    Error::new(
+        ErrorKind::Network,
+        "not tried, because the name leads to the address of a member that has just failed",
+    )
+}
+
+fn lags(lag: Duration) -> Error {
+    Error::new(
+        ErrorKind::ServerUnavailable,
+        format!("the reader is {lag:?} behind the writer; raise max_lag if that is acceptable"),
+    )
 }
 
 /// The cached token was refused, and a new one is there for the next connection.

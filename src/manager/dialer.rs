@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::connect::Connected;
 use super::handoff::{Arrival, Departure, Handoff, Next};
 use super::{Inner, Pooled};
 use crate::backend::Backend;
@@ -21,7 +22,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A connection that a worker has yet to take.
 pub(crate) struct Opened<T> {
-    pub(crate) connection: T,
+    pub(crate) connected: Connected<T>,
     /// The generation of the pool in which its login began.
     pub(crate) generation: u64,
 }
@@ -92,7 +93,7 @@ impl<C: Backend> Pooled<C> {
         loop {
             let opened = match handoff.arrive_at(inner.clock.monotonic()) {
                 // It may have waited for seconds.
-                Arrival::Ready(mut opened) => match inner.ping(&mut opened.connection) {
+                Arrival::Ready(mut opened) => match inner.ping(&mut opened.connected.connection) {
                     Ok(()) => opened,
                     Err(_) => continue,
                 },
@@ -119,15 +120,15 @@ impl<C: Backend> Pooled<C> {
     /// Opens a connection on the worker itself.
     fn dial_here(&self, inner: &Inner<C>) -> Result<C::Connection, Error> {
         while let Some(mut opened) = self.dialer.handoff.take_ready() {
-            if self.is_current(&opened) && inner.ping(&mut opened.connection).is_ok() {
+            if self.is_current(&opened) && inner.ping(&mut opened.connected.connection).is_ok() {
                 return Ok(self.take(opened));
             }
         }
         loop {
             let generation = self.lifetimes.generation();
-            let connection = inner.open(self.connect_timeout)?;
+            let connected = inner.open(self.connect_timeout, &self.balance)?;
             let opened = Opened {
-                connection,
+                connected,
                 generation,
             };
             if self.is_current(&opened) {
@@ -144,8 +145,9 @@ impl<C: Backend> Pooled<C> {
 
     fn take(&self, opened: Opened<C::Connection>) -> C::Connection {
         self.is_silent.store(false, Ordering::Relaxed);
-        lifetime::begin_connect(opened.generation);
-        opened.connection
+        let Connected { connection, held } = opened.connected;
+        lifetime::begin_connect(opened.generation, held);
+        connection
     }
 }
 
@@ -174,9 +176,9 @@ impl<C: Backend> Dial<C> {
     fn run(mut self) {
         while let Some(pooled) = self.pooled.upgrade() {
             let generation = pooled.lifetimes.generation();
-            let limit = pooled.connect_timeout;
+            let (limit, balance) = (pooled.connect_timeout, pooled.balance.clone());
             drop(pooled);
-            let result = self.inner.open(limit);
+            let result = self.inner.open(limit, &balance);
             let Some(pooled) = self.pooled.upgrade() else {
                 return;
             };
@@ -192,7 +194,7 @@ impl<C: Backend> Dial<C> {
         &mut self,
         pooled: &Pooled<C>,
         generation: u64,
-        result: Result<C::Connection, Error>,
+        result: Result<Connected<C::Connection>, Error>,
     ) -> Next {
         let handoff = &pooled.dialer.handoff;
         match result {
@@ -206,9 +208,9 @@ impl<C: Backend> Dial<C> {
                 }
             }
             Err(error) => handoff.failed(error, self.is_probe),
-            Ok(connection) => handoff.connected(
+            Ok(connected) => handoff.connected(
                 Opened {
-                    connection,
+                    connected,
                     generation,
                 },
                 self.is_probe,

@@ -2,6 +2,7 @@
 //! panic leaves `connect`, since r2d2 would lose a slot of the pool.
 
 mod builder;
+mod cluster;
 mod connect;
 mod dialer;
 mod handoff;
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use self::builder::ManagerBuilder;
+use self::cluster::Members;
+pub(crate) use self::connect::Connected;
 pub(crate) use self::dialer::{Dialer, Opened, Workers};
 use self::health::Health;
 use self::passwords::Passwords;
@@ -23,6 +26,7 @@ use self::server::Server;
 use crate::auth::{IamAuth, Provenance};
 use crate::backend::Backend;
 use crate::clock::Clock;
+use crate::cluster::{Balance, ClusterMember};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Stats};
@@ -57,7 +61,9 @@ pub struct RdsConnectionManager<C: Backend> {
 
 struct Inner<C: Backend> {
     /// In the order in which they are tried.
-    servers: Vec<Server<C>>,
+    servers: Vec<Arc<Server<C>>>,
+    /// Present if the members of a cluster are dialled by their own names.
+    members: Option<Members<C>>,
     is_load_balanced: bool,
     /// What is dialled, for `parameters()`.
     parameters: Vec<(String, String)>,
@@ -75,6 +81,7 @@ pub(crate) struct Pooled<C: Backend> {
     /// Below the pool's own timeout.
     pub(crate) connect_timeout: Duration,
     pub(crate) lifetimes: Arc<Lifetimes>,
+    pub(crate) balance: Arc<Balance>,
     /// Whether a checkout test has waited in vain, and no connection has been opened since.
     pub(crate) is_silent: AtomicBool,
     /// The process of the pool. A child that is forked later cannot use it.
@@ -129,11 +136,17 @@ impl<C: Backend> RdsConnectionManager<C> {
     pub fn try_connect(&self) -> Result<C::Connection, Error> {
         let pooled = self.pooled.as_ref().map(|pooled| pooled.connect_timeout);
         let limit = pooled.or(self.connect_timeout());
-        self.open_within(limit.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
+        let limit = limit.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        Ok(self.open_within(limit, &Arc::default())?.connection)
     }
 
-    pub(crate) fn open_within(&self, limit: Duration) -> Result<C::Connection, Error> {
-        self.inner.open(limit)
+    /// Opens a connection that counts in `balance`.
+    pub(crate) fn open_within(
+        &self,
+        limit: Duration,
+        balance: &Arc<Balance>,
+    ) -> Result<Connected<C::Connection>, Error> {
+        self.inner.open(limit, balance)
     }
 
     /// Returns the configured time limit of a connect, if there is one.
@@ -211,6 +224,13 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// verify it, or leaves that to the TLS library.
     pub fn roots(&self) -> Option<&Roots> {
         self.inner.servers.first()?.roots.as_ref()
+    }
+
+    /// Returns the members of the cluster, as they were read last; see [`cluster`](ManagerBuilder::cluster). None
+    /// before the first connection, and if they cannot be read.
+    pub fn cluster_members(&self) -> Vec<ClusterMember> {
+        let members = self.inner.members.as_ref();
+        members.map_or_else(Vec::new, |members| members.cluster.members())
     }
 
     /// Returns the event counters of this manager's identity, over all its managers.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::passwords::Passwords;
-use crate::auth::LoginLimiter;
+use crate::auth::{IamAuth, LoginLimiter, Password};
 use crate::backend::Backend;
+use crate::clock::Clock;
 use crate::dial::{Addresses, Resolver};
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
@@ -21,15 +22,23 @@ pub(super) struct Server<C: Backend> {
     pub(super) limiter: Arc<LoginLimiter>,
 }
 
-impl<C: Backend> Server<C> {
+/// What all servers of one manager have in common.
+pub(super) struct Login {
+    pub(super) auth: IamAuth,
+    /// The builder's password.
+    pub(super) password: Option<Password>,
+    pub(super) clock: Clock,
+    pub(super) resolver: Resolver,
+}
+
+impl Login {
+    /// Returns the server that `target` names.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
-    pub(super) fn new(
-        target: &ConnectionString,
-        passwords: Passwords,
-        resolver: &Resolver,
-    ) -> Result<Server<C>, Error> {
+    pub(super) fn server<C: Backend>(&self, target: &ConnectionString) -> Result<Server<C>, Error> {
+        let passwords = Passwords::of(target, &self.auth, self.password.as_ref(), &self.clock)?;
         let roots = roots_for(target)?;
         let limiter = match passwords.source() {
             Some(source) => source.limiter(&login_settings(target)),
@@ -37,7 +46,7 @@ impl<C: Backend> Server<C> {
         };
         let addresses = match follows_libpq::<C>(target) {
             true => Addresses::OfDriver,
-            false => Addresses::new(target, resolver.clone())?,
+            false => Addresses::new(target, self.resolver.clone())?,
         };
         Ok(Server {
             connector: C::prepare(target, roots.as_ref())?,

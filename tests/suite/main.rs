@@ -15,6 +15,7 @@ mod architecture;
 mod async_code;
 mod blocked;
 mod classification;
+mod cluster;
 mod cold_cache;
 #[cfg(feature = "config")]
 mod config;

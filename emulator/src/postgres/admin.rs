@@ -91,6 +91,14 @@ impl Admin {
             .map_err(|error| sql_error("PostgreSQL refused the statement", &error))
     }
 
+    /// Runs a query for one text.
+    pub(crate) async fn text(&self, query: &str) -> Result<String, Error> {
+        let session = self.session().await?;
+        let row = session.client.query_one(query, &[]).await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| sql_error("PostgreSQL refused the query", &error))
+    }
+
     /// Runs `statement`. PostgreSQL fills in `%I` and `%L` and quotes them.
     pub(crate) async fn execute_format(
         &self,

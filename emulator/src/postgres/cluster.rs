@@ -14,6 +14,7 @@ use crate::postgres::template::{self, SUPERUSER};
 /// A writer and, after a failover, a reader that was the writer before.
 pub(crate) struct Cluster {
     root: PathBuf,
+    hba: Option<String>,
     binaries: Binaries,
     account: Account,
     settings: Vec<(String, String)>,
@@ -27,25 +28,23 @@ struct Nodes {
 
 impl Cluster {
     /// Starts a server below `root`, which is removed when the cluster is dropped. `hba` replaces the
-    /// template's `pg_hba.conf`.
+    /// template's `pg_hba.conf`. With `primary`, the folder of another server's socket, it is a standby of that.
     pub(crate) fn start(
         root: &Path,
         hba: Option<&str>,
         binaries: Binaries,
         account: Account,
         settings: Vec<(String, String)>,
+        primary: Option<&Path>,
     ) -> Result<Cluster, Error> {
         let folder = make_folder(root, "1", account)?;
         // Created first, so that its supervisor removes the folder from here on.
         let writer = Postgres::new(root, &folder, &binaries, account, &settings)?;
-        template::copy_to(&writer.data(), &binaries, account)?;
-        if let Some(hba) = hba {
-            fs::write(writer.data().join("pg_hba.conf"), hba)
-                .map_err(|cause| Error::io("pg_hba.conf could not be written", cause))?;
-        }
+        fill(&writer.data(), hba, &binaries, account, primary)?;
         writer.start()?;
         Ok(Cluster {
             root: root.to_owned(),
+            hba: hba.map(str::to_owned),
             binaries,
             account,
             settings,
@@ -54,6 +53,40 @@ impl Cluster {
                 reader: None,
             }),
         })
+    }
+
+    /// Makes the one server a standby of the server with its socket in `primary`, from the first transaction on. For
+    /// one that may have data which that server has not.
+    pub(crate) fn start_over_as_standby(&self, primary: &Path) -> Result<(), Error> {
+        let nodes = self.nodes();
+        nodes.writer.stop()?;
+        let data = nodes.writer.data();
+        fs::remove_dir_all(&data)
+            .map_err(|cause| Error::io("a server's data could not be removed", cause))?;
+        fill(
+            &data,
+            self.hba.as_deref(),
+            &self.binaries,
+            self.account,
+            Some(primary),
+        )?;
+        Ok(())
+    }
+
+    /// Lets a standby replicate from another server, once it has read its configuration again.
+    pub(crate) fn follow(&self, primary: &Path) -> Result<(), Error> {
+        set_primary(&self.nodes().writer.data(), primary)
+            .map_err(|cause| Error::io("a standby could not be told its primary", cause))
+    }
+
+    /// Replaces a file in the folder of the server's data.
+    pub(crate) fn write_file(&self, name: &str, content: &str) -> Result<(), Error> {
+        let data = self.nodes().writer.data();
+        let (new, file) = (data.join(format!("{name}.new")), data.join(name));
+        fs::write(&new, content)
+            .and_then(|()| self.account.own(&new))
+            .and_then(|()| fs::rename(&new, &file))
+            .map_err(|cause| Error::io("a file for PostgreSQL could not be written", cause))
     }
 
     /// The folder of the writer's socket.
@@ -114,8 +147,7 @@ impl Cluster {
             _ => {}
         }
         template::copy(&nodes.writer.data(), &heir.data(), self.account).map_err(failed)?;
-        self.make_standby(&nodes.writer.data(), heir.folder())
-            .map_err(failed)?;
+        make_standby(&nodes.writer.data(), heir.folder(), self.account).map_err(failed)?;
         heir.start()?;
         let old = std::mem::replace(&mut nodes.writer, heir);
         let started = old.start();
@@ -123,25 +155,49 @@ impl Cluster {
         started
     }
 
-    /// Turns the cluster in `data` into a standby of the server at `primary`.
-    fn make_standby(&self, data: &Path, primary: &Path) -> io::Result<()> {
-        let signal = data.join("standby.signal");
-        fs::write(&signal, "")?;
-        self.account.own(&signal)?;
-        // PostgreSQL uses the last line of several.
-        let mut settings = OpenOptions::new()
-            .append(true)
-            .open(data.join("postgresql.auto.conf"))?;
-        writeln!(
-            settings,
-            "primary_conninfo = 'host={} user={SUPERUSER}'",
-            primary.display(),
-        )
-    }
-
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a new cluster into `data`, which does not exist.
+fn fill(
+    data: &Path,
+    hba: Option<&str>,
+    binaries: &Binaries,
+    account: Account,
+    primary: Option<&Path>,
+) -> Result<(), Error> {
+    template::copy_to(data, binaries, account)?;
+    if let Some(hba) = hba {
+        fs::write(data.join("pg_hba.conf"), hba)
+            .map_err(|cause| Error::io("pg_hba.conf could not be written", cause))?;
+    }
+    if let Some(primary) = primary {
+        make_standby(data, primary, account)
+            .map_err(|cause| Error::io("a standby could not be set up", cause))?;
+    }
+    Ok(())
+}
+
+/// Turns the cluster in `data` into a standby of the server at `primary`.
+fn make_standby(data: &Path, primary: &Path, account: Account) -> io::Result<()> {
+    let signal = data.join("standby.signal");
+    fs::write(&signal, "")?;
+    account.own(&signal)?;
+    set_primary(data, primary)
+}
+
+/// PostgreSQL uses the last line of several.
+fn set_primary(data: &Path, primary: &Path) -> io::Result<()> {
+    let mut settings = OpenOptions::new()
+        .append(true)
+        .open(data.join("postgresql.auto.conf"))?;
+    writeln!(
+        settings,
+        "primary_conninfo = 'host={} user={SUPERUSER}'",
+        primary.display(),
+    )
 }
 
 fn make_folder(root: &Path, name: &str, account: Account) -> Result<PathBuf, Error> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use diesel::r2d2::R2D2Connection;
 use diesel::sql_types::Text;
-use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
+use diesel::{Connection, ConnectionError, PgConnection, QueryableByName, RunQueryDsl};
 
 use self::conninfo::{Conninfo, NO_FILE};
 use super::{classify, sealed};
@@ -38,6 +38,13 @@ pub struct Connector {
 diesel::define_sql_function! {
     #[sql_name = "pg_catalog.current_setting"]
     fn current_setting(name: Text) -> Text;
+}
+
+/// A row of one column of text.
+#[derive(QueryableByName)]
+struct Line {
+    #[diesel(sql_type = Text)]
+    line: String,
 }
 
 #[expect(private_interfaces, reason = "as at the trait")]
@@ -124,6 +131,14 @@ impl sealed::Backend for PgConnection {
             "off" => Ok(()),
             _ => Err(classify::read_only().into()),
         }
+    }
+
+    fn lines(
+        connection: &mut PgConnection,
+        query: &str,
+    ) -> Result<Vec<String>, diesel::r2d2::Error> {
+        let lines: Vec<Line> = diesel::sql_query(query).load(connection)?;
+        Ok(lines.into_iter().map(|it| it.line).collect())
     }
 
     fn is_broken(connection: &mut PgConnection) -> bool {

@@ -111,6 +111,10 @@ impl sealed::Backend for Client {
         ping::ping_writer(connection)
     }
 
+    fn lines(connection: &mut PostgresConnection, query: &str) -> Result<Vec<String>, Error> {
+        ping::lines(connection, query)
+    }
+
     fn is_broken(connection: &mut PostgresConnection) -> bool {
         connection.is_closed()
     }

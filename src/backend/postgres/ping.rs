@@ -6,6 +6,7 @@ use std::time::Duration;
 use postgres::SimpleQueryMessage;
 
 use super::blocking;
+use super::connect_error;
 use super::connection::PostgresConnection;
 use crate::backend::classify;
 use crate::error::{Error, ErrorKind};
@@ -33,6 +34,20 @@ pub(super) fn ping_writer(connection: &mut PostgresConnection) -> Result<(), Err
         Ok(Ok(messages)) if !messages.iter().any(is_off) => Err(classify::read_only()),
         asked => checked(asked.map(|answer| answer.map(drop))),
     }
+}
+
+/// Runs a query with one column of text, and returns its values.
+pub(super) fn lines(
+    connection: &mut PostgresConnection,
+    query: &str,
+) -> Result<Vec<String>, Error> {
+    let messages = blocking::run(|| connection.simple_query(query))?;
+    let messages = messages.map_err(connect_error::classify)?;
+    let line = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    Ok(messages.iter().filter_map(line).collect())
 }
 
 /// Maps the result of a test, or the panic in asynchronous code.
