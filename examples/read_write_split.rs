@@ -6,25 +6,22 @@
 //!     cargo run --example read_write_split
 //! ```
 //!
-//! After a failover, the writer's name may lead to the old writer for a while, which only reads now. The
-//! writer's pool takes no such connection: `target_session_attrs=read-write` has each one asked when
-//! it is opened.
+//! The names are those of an Aurora cluster. Its members are dialled by their own names, so that writes go on at the new
+//! writer after a failover, whatever DNS says, and reads are shared out among the readers.
 
 use std::error::Error;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Text};
-use diesel_rds_iam::{IamAuth, PgConnectionManager, PgPool};
+use diesel_rds_iam::{IamAuth, PgConnectionManager};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let writer_url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let reader_url = std::env::var("READER_URL").map_err(|_| "set READER_URL")?;
     let auth = IamAuth::builder().build()?;
-    let writers = pool(
-        &with_parameter(&writer_url, "target_session_attrs=read-write"),
-        &auth,
-    )?;
-    let readers = pool(&reader_url, &auth)?;
+    let at = |url: &str| PgConnectionManager::builder(url).auth(auth.clone());
+    let writers = at(&writer_url).writer().build()?.into_pool()?;
+    let readers = at(&reader_url).readers().build()?.into_pool()?;
 
     let mut writer = writers.get()?;
     diesel::sql_query("CREATE TEMPORARY TABLE orders (id bigint)").execute(&mut writer)?;
@@ -44,15 +41,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("reading from {role}, PostgreSQL {version}");
     Ok(())
-}
-
-fn pool(url: &str, auth: &IamAuth) -> Result<PgPool, diesel_rds_iam::Error> {
-    let manager = PgConnectionManager::builder(url).auth(auth.clone());
-    manager.build()?.into_pool()
-}
-
-/// The URL with one parameter more.
-fn with_parameter(url: &str, parameter: &str) -> String {
-    let between = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{between}{parameter}")
 }

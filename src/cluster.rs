@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 pub(crate) use self::balance::{Balance, Held};
 pub(crate) use self::query::{DETECT, Source};
 use crate::endpoint::{ClusterHost, ClusterRole};
+use crate::error::ErrorKind;
 
 /// The interval between two reads of the list of members. AWS's drivers have the same.
 const READ_INTERVAL: Duration = Duration::from_secs(30);
@@ -161,9 +162,14 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn failed_at(&self, place: &Place, now: Instant) {
+    /// Records that no connection was opened at `place`.
+    pub(crate) fn failed_at(&self, place: &Place, kind: ErrorKind, now: Instant) {
         let mut state = self.state.lock();
         state.is_in_trouble = true;
+        // A reader that is asked for writes answers at once, and may be promoted in the next moment.
+        if self.role == ClusterRole::Writer && kind == ErrorKind::ServerUnavailable {
+            return;
+        }
         let number = state.failures.get(place).map_or(0, |it| it.number);
         let back_off = SHORTEST_BACK_OFF.saturating_mul(1 << number.min(10));
         let failures = Failures {
@@ -223,8 +229,10 @@ impl Cluster {
         let is_at_writer = self.role == ClusterRole::Writer;
         let reported = rows.iter().find(|row| row.is_writer);
         match (is_at_writer, &asked, reported) {
-            (true, Some(asked), _) => state.writer_is(asked),
-            (false, _, Some(reported)) => state.writer_is(&reported.id.as_str().into()),
+            (true, Some(asked), _) => announce(asked, state.writer_is(asked)),
+            (false, _, Some(reported)) => {
+                state.writer_is(&reported.id.as_str().into());
+            }
             _ => {}
         }
         let writer = state.writer.clone();
@@ -253,7 +261,7 @@ impl Cluster {
         let mut state = self.state.lock();
         state.failures.remove(place);
         if let (ClusterRole::Writer, Place::Member(id)) = (self.role, place) {
-            state.writer_is(id);
+            announce(id, state.writer_is(id));
         }
     }
 
@@ -313,9 +321,10 @@ impl State {
         has_failed || self.under_way.values().any(hangs)
     }
 
-    fn writer_is(&mut self, id: &Arc<str>) {
+    /// Returns the former writer, if this is another one.
+    fn writer_is(&mut self, id: &Arc<str>) -> Option<Arc<str>> {
         if self.writer.as_ref() == Some(id) {
-            return;
+            return None;
         }
         if let Some(former) = &self.writer {
             tracing::info!(
@@ -327,6 +336,16 @@ impl State {
         for member in &mut self.members {
             member.is_writer = member.id == *id;
         }
-        self.writer = Some(id.clone());
+        self.writer.replace(id.clone())
     }
 }
+
+/// For the operator. The lists of readers are no news, since they are stale for a while after a failover.
+fn announce(writer: &str, former: Option<Arc<str>>) {
+    if let Some(former) = former {
+        tracing::info!(writer, former = &*former, "the cluster has another writer");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ pub(crate) enum ClusterRole {
 
 impl ClusterHost {
     /// `host` is a cluster's endpoint, in the form that is signed.
-    fn of(host: &str) -> Option<ClusterHost> {
+    pub(crate) fn of(host: &str) -> Option<ClusterHost> {
         let (_, rest) = host.split_once('.')?;
         let prefixes = ["cluster-ro-", "cluster-"];
         let domain = prefixes

@@ -179,7 +179,7 @@ impl<C: Backend> Inner<C> {
         });
         match &settled {
             Ok(_) => cluster.succeeded(place),
-            Err(_) => cluster.failed_at(place, now),
+            Err(failed) => cluster.failed_at(place, failed.error().kind(), now),
         }
         settled
     }

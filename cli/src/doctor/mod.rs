@@ -3,6 +3,7 @@
 mod advice;
 mod causes;
 mod certificate;
+mod cluster;
 mod database;
 mod identity;
 mod network;
@@ -43,6 +44,7 @@ Exit status: 0 if a connection can be opened, otherwise the step that failed:
   19  role          the user does not exist, or lacks rds_iam, LOGIN or CONNECT
   20  server        a query failed, the server is not of the wanted kind, or its clock differs by more
                     than five minutes
+  21  cluster       the names of a cluster's members were not resolved in time
 1 and 2 are for failures before the first step.";
 
 #[derive(Debug, Args)]
@@ -122,7 +124,8 @@ fn check(arguments: &Arguments, report: &mut Report) -> Result<(), Failed> {
     let connection = report.step(Step::Login, limit + MARGIN, login)?;
     let role = with(&context, |context| database::role(context, connection));
     let connection = report.step(Step::Role, limit, role)?;
-    report.step(Step::Server, limit, move || database::server(connection))
+    report.step(Step::Server, limit, move || database::server(connection))?;
+    report.step(Step::Cluster, limit, with(&context, cluster::members))
 }
 
 /// The work of a step, on a thread of its own.

@@ -205,7 +205,7 @@ fn too_slow(step: Step, limit: Duration) -> Problem {
         Step::Region | Step::Credentials | Step::Clock | Step::Token => {
             "check that this machine can reach the source of the credentials"
         }
-        Step::Dns => "check the name servers of this machine",
+        Step::Dns | Step::Cluster => "check the name servers of this machine",
         Step::Tcp | Step::Tls | Step::Login | Step::Role | Step::Server => {
             "check what answers there, because a database answers within seconds; for one that has to \
              resume, such as Aurora Serverless at 0 ACU, set --connect-timeout"

@@ -16,6 +16,7 @@ pub(super) enum Step {
     Login,
     Role,
     Server,
+    Cluster,
 }
 
 impl Step {
@@ -32,6 +33,7 @@ impl Step {
             Step::Login => "login",
             Step::Role => "role",
             Step::Server => "server",
+            Step::Cluster => "cluster",
         }
     }
 
@@ -49,6 +51,7 @@ impl Step {
             Step::Login => 18,
             Step::Role => 19,
             Step::Server => 20,
+            Step::Cluster => 21,
         }
     }
 }

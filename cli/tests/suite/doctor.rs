@@ -55,7 +55,7 @@ fn with_unknown_keys(url: &str) -> Command {
 #[test]
 fn a_connection_that_works_passes_each_step() {
     let shown = text(run(rds_iam_to(shared_emulator(), "app").arg("doctor")));
-    let steps = "string region credentials clock token dns tcp tls login role server";
+    let steps = "string region credentials clock token dns tcp tls login role server cluster";
     let seen: Vec<&str> = shown
         .lines()
         .map(|line| line.split_whitespace().nth(1).unwrap())
@@ -70,6 +70,7 @@ fn a_connection_that_works_passes_each_step() {
         "\"app\" is a member of rds_iam",
         "PostgreSQL 1",
         "its clock agrees with this machine's",
+        "skipped: the host is not the endpoint of a cluster",
     ] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
@@ -80,7 +81,7 @@ fn a_connection_that_works_passes_each_step() {
     let json: Value = serde_json::from_str(&json).unwrap();
     schema::check("doctor", &json);
     assert_eq!(json["ok"], true);
-    assert_eq!(json["steps"].as_array().unwrap().len(), 11);
+    assert_eq!(json["steps"].as_array().unwrap().len(), 12);
     assert_eq!(json["steps"][3]["outcome"], "skipped");
     assert_eq!(json["failure"], Value::Null);
 }

@@ -129,7 +129,7 @@ fn a_shell_can_evaluate_the_output() {
         .args(["-c", script])
         .env("RDS_IAM", env!("CARGO_BIN_EXE_rds-iam"));
     let shown = text(run(&mut shell));
-    assert_eq!(shown.lines().count(), 11, "{shown}");
+    assert_eq!(shown.lines().count(), 12, "{shown}");
 }
 
 #[test]

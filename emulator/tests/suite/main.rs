@@ -10,6 +10,7 @@
 
 mod aws;
 mod client;
+mod cluster;
 mod engine;
 mod fault;
 mod lifecycle;
