@@ -59,8 +59,8 @@ impl Source {
         match line {
             "aurora" => Ok(Source::Aurora),
             "multi-az" => Ok(Source::MultiAz),
-            "no right" => Err("this user has no right to"),
-            _ => Err("the server has no function for it"),
+            "no right" => Err("the user has no right to call the function that lists them"),
+            _ => Err("the server has no function that lists them"),
         }
     }
 

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::server::Login;
-use super::server::Server;
+use super::server::{Login, Server};
 use crate::backend::Backend;
 use crate::cluster::{Cluster, DETECT, Place, Source};
 use crate::endpoint::ConnectionString;
@@ -18,9 +17,11 @@ pub(super) struct Members<C: Backend> {
     /// The settings to log in at the cluster's name, for each pass.
     targets: Vec<ConnectionString>,
     login: Login,
-    /// By host name and pass.
-    servers: Mutex<HashMap<(String, u8), Arc<Server<C>>>>,
+    servers: Mutex<Servers<C>>,
 }
+
+/// By host name and pass.
+type Servers<C> = HashMap<(String, u8), Arc<Server<C>>>;
 
 impl<C: Backend> Members<C> {
     pub(super) fn new(cluster: Cluster, targets: Vec<ConnectionString>, login: Login) -> Self {

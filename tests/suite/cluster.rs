@@ -272,7 +272,7 @@ fn members_that_cannot_be_read_are_asked_for_once_and_the_name_is_followed() {
         1,
         "{said}"
     );
-    assert!(said.contains("no right"), "{said}");
+    assert!(said.contains("no right to call the function"), "{said}");
     assert!(manager.cluster_members().is_empty());
     assert_eq!(
         cluster.names_asked(),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel_rds_iam::{Backend, Error, ErrorKind, PgConnectionManager, RdsConnectionManager};
@@ -45,10 +46,17 @@ impl Servers {
         let mut connection = manager.try_connect()?;
         let place = connection.ask("inet_server_port() IS NULL");
         assert_eq!(place, "true", "the emulator dials PostgreSQL's socket");
-        let sessions = |it: &&Emulator| it.sessions() > 0;
-        let mut at = self.0.iter().filter(sessions);
-        let port = at.next().unwrap().port();
-        assert!(at.next().is_none());
+        // One that was passed over notices a moment later that the client has left.
+        let begun = Instant::now();
+        let port = loop {
+            let sessions = |it: &&Emulator| it.sessions() > 0;
+            let at: Vec<u16> = self.0.iter().filter(sessions).map(Emulator::port).collect();
+            if let [port] = at[..] {
+                break port;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{at:?}");
+            thread::yield_now();
+        };
         drop(connection);
         for emulator in &self.0 {
             emulator.wait_for_sessions(0, PATIENCE).unwrap();

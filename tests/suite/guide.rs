@@ -62,7 +62,8 @@ fn is_message(literal: &str) -> bool {
     let is_sentence = literal.matches(' ').count() >= 5 && !literal.starts_with('#');
     let has_capital = literal.starts_with(|char: char| char.is_ascii_uppercase())
         && literal[1..].starts_with(|char: char| char.is_ascii_lowercase());
-    is_sentence && !has_capital && !literal.contains(" FROM ")
+    let is_statement = literal.contains(" FROM ") || literal.starts_with("SELECT ");
+    is_sentence && !has_capital && !is_statement
 }
 
 #[test]
