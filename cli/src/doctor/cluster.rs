@@ -46,15 +46,15 @@ pub(super) fn members(context: &Context) -> StepResult<()> {
 fn reason(context: &Context) -> String {
     let is_cluster = context.endpoint.host().contains(".cluster-");
     if !is_cluster {
-        return "the host is not the endpoint of a cluster".to_owned();
+        return "skipped: the host is not the endpoint of a cluster".to_owned();
     }
     match context.parameter("target_session_attrs") {
         "" | "any" => {
-            "not used; target_session_attrs=read-write, or prefer-standby for reads, lets a pool dial the \
-             members of the cluster"
+            "skipped: members are dialled only with target_session_attrs=read-write, or prefer-standby for \
+             reads"
         }
         _ => {
-            "not known: the user cannot read them, or the connection string says where to dial; \
+            "skipped: the user cannot read them, or the connection string says where to dial; \
              connections follow the cluster's name"
         }
     }
