@@ -11,6 +11,7 @@
 #![allow(missing_docs, reason = "diesel's macro makes items that are public")]
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -42,6 +43,8 @@ struct NewNote {
     text: String,
 }
 
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
+
 type Failure = (StatusCode, String);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -49,7 +52,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1);
     let address = address.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
     // Before anything is asynchronous: this waits for the first connection.
-    let pool = PgConnectionManager::new(&url)?.into_pool()?;
+    // The database may start with this service.
+    let manager = PgConnectionManager::new(&url)?;
+    let pool = manager
+        .pool_builder()
+        .startup_timeout(STARTUP_TIMEOUT)
+        .build()?;
     diesel::sql_query(
         "CREATE TABLE IF NOT EXISTS notes (id serial PRIMARY KEY, text text NOT NULL)",
     )

@@ -257,6 +257,9 @@ pub struct PoolSettings {
     /// As [`PoolBuilder::connection_timeout`].
     #[serde(with = "humantime_serde")]
     pub connection_timeout: Option<Duration>,
+    /// As [`PoolBuilder::startup_timeout`].
+    #[serde(with = "humantime_serde")]
+    pub startup_timeout: Option<Duration>,
 }
 
 impl PoolSettings {
@@ -276,6 +279,9 @@ impl PoolSettings {
         }
         if let Some(limit) = self.idle_timeout {
             builder = builder.idle_timeout(limit.into());
+        }
+        if let Some(timeout) = self.startup_timeout {
+            builder = builder.startup_timeout(timeout);
         }
         if let Some(timeout) = self.connection_timeout {
             builder = builder.connection_timeout(timeout);

@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Network,
     /// The server's certificate, the TLS handshake, or the server's proof that it knows the password was rejected.
     Tls,
+    /// The pool's connection customizer failed; see [`Error::customizer`].
+    Customizer,
     /// A migration failed, or what has been applied cannot be read (feature `migrations`).
     Migration,
     /// Another process held the migration lock for too long (feature `migrations`).
@@ -91,6 +93,15 @@ impl Error {
             message: message.into(),
             cause: Some(Arc::from(cause.into())),
         }))
+    }
+
+    /// The error of a pool's connection customizer, with its cause: of kind [`ErrorKind::Customizer`].
+    ///
+    /// For customizers of the crate `postgres`'s connections, whose error type this is. With the feature `postgres`,
+    /// a [`postgres::Error`] is converted by `?`. The cause must not contain a secret: its text is logged.
+    pub fn customizer(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        let message = "the pool's connection customizer failed";
+        Error::with_cause(ErrorKind::Customizer, message, cause)
     }
 
     pub(crate) fn configuration(message: impl Into<Cow<'static, str>>) -> Error {
@@ -146,6 +157,14 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
         c if c.is_control() => write!(f, "{}", c.escape_default()),
         c => f.write_char(c),
     })
+}
+
+/// As [`Error::customizer`].
+#[cfg(feature = "postgres")]
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Error {
+        Error::customizer(error)
+    }
 }
 
 impl fmt::Debug for Error {

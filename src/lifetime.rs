@@ -9,7 +9,7 @@ mod handler;
 mod lifetimes;
 
 pub(crate) use self::handler::{
-    Drain, LifetimeHandler, begin_connect, is_draining, note_read_only, note_unfinished,
-    take_retirement, take_unfinished, without_notes,
+    Drain, LifetimeHandler, begin_connect, is_draining, note_dropped_for, note_no_failure,
+    take_no_failure, take_retirement, without_notes,
 };
 pub(crate) use self::lifetimes::Lifetimes;

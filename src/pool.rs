@@ -6,6 +6,7 @@
 
 mod customizer;
 mod error_handler;
+mod first;
 mod retire;
 mod workers;
 
@@ -75,6 +76,7 @@ pub struct PoolBuilder<C: Backend> {
     max_lifetime: Option<Duration>,
     idle_timeout: Option<Duration>,
     connection_timeout: Option<Duration>,
+    startup_timeout: Duration,
     thread_pool: Option<Arc<ScheduledThreadPool>>,
     error_handler: Box<dyn HandleError<C::Error>>,
     event_handler: Box<dyn HandleEvent>,
@@ -91,6 +93,7 @@ impl<C: Backend> PoolBuilder<C> {
             max_lifetime: Some(DEFAULT_MAX_LIFETIME),
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             connection_timeout: None,
+            startup_timeout: Duration::ZERO,
             thread_pool: None,
             error_handler: Box::new(DebugErrorHandler),
             event_handler: Box::new(NopEventHandler),
@@ -106,9 +109,10 @@ impl<C: Backend> PoolBuilder<C> {
 
     /// Sets the minimum number of idle connections. Default: 2. `None` means `max_size`.
     ///
-    /// More than `max_size` counts as `max_size`. With a `max_lifetime`, 0 counts as 1: otherwise r2d2 does
-    /// not replace a retired connection for a caller that waits, who then times out. With a `max_lifetime` of
-    /// `None`, 0 is kept.
+    /// More than `max_size` counts as `max_size`. With 0, no connection stays open after
+    /// [`idle_timeout`](PoolBuilder::idle_timeout), so that a database can pause. Connections whose lifetime has ended
+    /// are then dropped at their next checkout, since r2d2 replaces none for a caller that waits. So 0 counts as 1
+    /// without [`test_on_check_out`](PoolBuilder::test_on_check_out), unless `max_lifetime` is `None`.
     pub fn min_idle(mut self, min_idle: Option<u32>) -> Self {
         self.min_idle = min_idle;
         self
@@ -187,20 +191,39 @@ impl<C: Backend> PoolBuilder<C> {
         self
     }
 
-    /// Opens one connection, and then builds the pool with it.
+    /// Sets how long [`build`](PoolBuilder::build) keeps trying to open the first connection. Default: zero, so that
+    /// the first failure is returned at once.
+    ///
+    /// For an application that starts together with its database. Only failures that may pass are tried again, every
+    /// half a second: the server cannot be reached, accepts no logins or throttles them, or there are no credentials
+    /// yet. After this time the last error is returned. A connect that is under way then is waited for.
+    pub fn startup_timeout(mut self, timeout: Duration) -> Self {
+        self.startup_timeout = timeout.min(FOREVER);
+        self
+    }
+
+    /// Opens one connection, builds the pool with it, and returns when it is in the pool.
     ///
     /// # Errors
     ///
-    /// The error of that connection, without waiting for a time-out;
+    /// The error of that connection, without waiting for a time-out unless there is a
+    /// [`startup_timeout`](PoolBuilder::startup_timeout);
+    /// [`ErrorKind::Customizer`](crate::ErrorKind::Customizer) if the customizer fails with it;
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and for a
     /// writer without the checkout test; [`ErrorKind::Internal`](crate::ErrorKind::Internal) if no thread can
     /// be started.
     pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
         self.check()?;
         let balance = Arc::default();
-        let first = self.manager.open_within(self.connect_timeout(), &balance)?;
+        let first = first::open(self.startup_timeout, || {
+            self.manager.open_within(self.connect_timeout(), &balance)
+        })?;
         let workers = self.workers()?;
-        Ok(self.assemble(Some(first), balance, workers))
+        let manager = self.manager.clone();
+        let (startup_timeout, limit) = (self.startup_timeout, self.longest_wait());
+        let pool = self.assemble(Some(first), balance, workers);
+        first::wait_until_added(&pool, &manager, startup_timeout, limit)?;
+        Ok(pool)
     }
 
     /// Builds the pool without a connection. Its workers connect as soon as they can.
@@ -256,6 +279,7 @@ impl<C: Backend> PoolBuilder<C> {
     ) -> Pool<RdsConnectionManager<C>> {
         let max_lifetime = self.longest_life();
         let longest_wait = self.longest_wait();
+        let fewest_idle = self.fewest_idle();
         let pooled = self.pooled(balance, &workers);
         if let Some(connected) = first {
             pooled.dialer.handoff.put(Opened {
@@ -275,7 +299,7 @@ impl<C: Backend> PoolBuilder<C> {
         };
         Pool::builder()
             .max_size(self.max_size)
-            .min_idle(min_idle(self.min_idle, self.max_size, max_lifetime))
+            .min_idle(fewest_idle)
             .test_on_check_out(self.test_on_check_out)
             .max_lifetime(max_lifetime)
             .idle_timeout(self.idle_timeout)
@@ -285,6 +309,7 @@ impl<C: Backend> PoolBuilder<C> {
             .connection_customizer(Box::new(GuardedCustomizer::new(
                 self.customizer,
                 manager.clock().clone(),
+                self.manager.note_customizer_failure(),
             )))
             .thread_pool(workers)
             .build_unchecked(manager)
@@ -314,15 +339,21 @@ impl<C: Backend> PoolBuilder<C> {
         Pooled {
             dialer: Dialer::new(own_workers),
             connect_timeout: self.connect_timeout(),
-            lifetimes: Arc::new(Lifetimes::new(
-                self.longest_life(),
-                self.max_size,
-                self.longest_wait(),
-            )),
+            lifetimes: Arc::new(
+                Lifetimes::new(self.longest_life(), self.max_size, self.longest_wait())
+                    .retiring_at_checkout(self.fewest_idle() == Some(0)),
+            ),
             balance,
             is_silent: AtomicBool::new(false),
             process: process::id(),
         }
+    }
+
+    fn fewest_idle(&self) -> Option<u32> {
+        // A retired connection would not be replaced for a caller that waits.
+        let starves = self.longest_life().is_some() && !self.test_on_check_out;
+        self.min_idle
+            .map(|wanted| wanted.clamp(starves.into(), self.max_size))
     }
 
     fn longest_life(&self) -> Option<Duration> {
@@ -350,11 +381,6 @@ impl<C: Backend> fmt::Debug for PoolBuilder<C> {
             .field("connection_timeout", &self.connection_timeout)
             .finish_non_exhaustive()
     }
-}
-
-fn min_idle(wanted: Option<u32>, max_size: u32, max_lifetime: Option<Duration>) -> Option<u32> {
-    let least = u32::from(max_lifetime.is_some());
-    wanted.map(|wanted| wanted.clamp(least, max_size))
 }
 
 /// Logs the one line that a working pool adds to a production log. Region and credentials are known in full
@@ -386,21 +412,5 @@ fn announce<C: Backend>(
             user = endpoint.map(Endpoint::user),
             "sslmode=require does not verify the server that gets the token"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIFETIME: Option<Duration> = Some(DEFAULT_MAX_LIFETIME);
-
-    #[test]
-    fn min_idle_stays_within_the_limits_of_r2d2() {
-        assert_eq!(min_idle(Some(2), 10, LIFETIME), Some(2));
-        assert_eq!(min_idle(Some(2), 1, LIFETIME), Some(1));
-        assert_eq!(min_idle(Some(0), 10, LIFETIME), Some(1));
-        assert_eq!(min_idle(Some(0), 10, None), Some(0));
-        assert_eq!(min_idle(None, 10, LIFETIME), None);
     }
 }

@@ -90,6 +90,7 @@ fn kind(kind: ErrorKind) -> &'static str {
         ErrorKind::ServerUnavailable => "server_unavailable",
         ErrorKind::Network => "network",
         ErrorKind::Tls => "tls",
+        ErrorKind::Customizer => "customizer",
         ErrorKind::Migration => "migration",
         ErrorKind::MigrationLock => "migration_lock",
         ErrorKind::Internal => "internal",

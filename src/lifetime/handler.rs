@@ -6,8 +6,8 @@
 //!
 //! * `connect`, then `handle_acquire`: the generation in which the login began.
 //! * `handle_checkin`, then `has_broken`: whether the connection is retired.
-//! * `connect` that fails, then the error handler: whether that is no failure.
-//! * `is_valid` that fails, then `handle_release`: whether the server was read-only.
+//! * `connect` or `is_valid` that fails, then the error handler: whether that is no failure.
+//! * `is_valid` that fails, then `handle_release`: why a connection that works is dropped.
 //! * `get` of [`retire_all`](crate::retire_all), then `handle_checkout` or `handle_timeout`: the
 //!   lifetimes of the pool that is drained.
 //!
@@ -36,15 +36,17 @@ use crate::event::{ConnectionRetired, Events, RetireReason};
 struct Notes {
     generation: u64,
     is_retired: bool,
-    is_read_only: bool,
-    is_unfinished: bool,
+    /// Why a connection is being dropped that works.
+    dropped_for: Option<RetireReason>,
+    /// Whether the error that r2d2 is about to report is no failure.
+    is_no_failure: bool,
 }
 
 const NO_NOTES: Notes = Notes {
     generation: 0,
     is_retired: false,
-    is_read_only: false,
-    is_unfinished: false,
+    dropped_for: None,
+    is_no_failure: false,
 };
 
 /// The pool that a thread drains: its lifetimes, once r2d2 has called its handler.
@@ -99,20 +101,20 @@ pub(crate) fn take_retirement() -> bool {
     change_notes(|notes| mem::take(&mut notes.is_retired))
 }
 
-/// Notes that the connection that this thread is dropping works, and that its server is read-only.
-pub(crate) fn note_read_only() {
-    change_notes(|notes| notes.is_read_only = true);
+/// Notes that the connection that this thread is about to drop works, and why it is dropped.
+pub(crate) fn note_dropped_for(reason: RetireReason) {
+    change_notes(|notes| notes.dropped_for = Some(reason));
 }
 
-/// Notes that the error which this thread is about to return from `connect` is no failure: the connection
-/// is still being opened.
-pub(crate) fn note_unfinished() {
-    change_notes(|notes| notes.is_unfinished = true);
+/// Notes that the error which this thread is about to return to r2d2 is no failure: the connection is still being
+/// opened, or its lifetime has ended.
+pub(crate) fn note_no_failure() {
+    change_notes(|notes| notes.is_no_failure = true);
 }
 
-/// Whether the error that this thread returned from `connect` is no failure. Clears the note.
-pub(crate) fn take_unfinished() -> bool {
-    change_notes(|notes| mem::take(&mut notes.is_unfinished))
+/// Whether the error that this thread returned to r2d2 is no failure. Clears the note.
+pub(crate) fn take_no_failure() -> bool {
+    change_notes(|notes| mem::take(&mut notes.is_no_failure))
 }
 
 /// Whether this thread checks connections out only to drop them.
@@ -191,11 +193,11 @@ impl HandleEvent for LifetimeHandler {
     fn handle_release(&self, event: ReleaseEvent) {
         self.lifetimes.closed(event.connection_id());
         self.held.lock().remove(&event.connection_id());
-        if change_notes(|notes| mem::take(&mut notes.is_read_only)) {
+        if let Some(reason) = change_notes(|notes| notes.dropped_for.take()) {
             self.tell_retired(&ConnectionRetired {
                 id: event.connection_id(),
                 age: event.age(),
-                reason: RetireReason::ReadOnly,
+                reason,
             });
         }
         self.pass_on(|inner| inner.handle_release(event));

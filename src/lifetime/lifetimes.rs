@@ -18,6 +18,9 @@ pub(crate) struct Lifetimes {
     /// r2d2 does not replace every connection that it drops, so a retired one stops counting as being
     /// replaced after this long.
     replaced_within: Duration,
+    /// Whether a connection whose lifetime has ended is dropped at its next checkout. r2d2 replaces a dropped one
+    /// only for a caller that checks out, if it keeps no idle connections.
+    retires_at_checkout: bool,
     state: Mutex<State>,
 }
 
@@ -26,6 +29,8 @@ struct State {
     /// The number of times that all connections were retired.
     generation: u64,
     connections: HashMap<u64, Connection>,
+    /// The idle connections whose lifetime has ended, the last returned one last.
+    ended: Vec<u64>,
     /// When the connections that have not been replaced yet were retired.
     replacing: VecDeque<Instant>,
 }
@@ -59,8 +64,14 @@ impl Lifetimes {
             max_lifetime,
             max_replacing: (max_size as usize / 10).max(1),
             replaced_within,
+            retires_at_checkout: false,
             state: Mutex::default(),
         }
+    }
+
+    pub(crate) fn retiring_at_checkout(mut self, at_checkout: bool) -> Self {
+        self.retires_at_checkout = at_checkout;
+        self
     }
 
     /// The generation of a login that begins now.
@@ -100,7 +111,15 @@ impl Lifetimes {
     }
 
     pub(crate) fn closed(&self, id: u64) {
-        self.state.lock().connections.remove(&id);
+        let mut state = self.state.lock();
+        state.connections.remove(&id);
+        state.ended.retain(|ended| *ended != id);
+    }
+
+    /// Whether the connection that is being checked out is retired, since its lifetime has ended. r2d2 does not tell
+    /// which one it is. It takes the one that was returned last, so another one is rarely dropped in its place.
+    pub(crate) fn retires_at_checkout(&self) -> bool {
+        self.retires_at_checkout && self.state.lock().ended.pop().is_some()
     }
 
     pub(crate) fn checked_out(&self, id: u64) {
@@ -113,7 +132,11 @@ impl Lifetimes {
     /// reason if so. Otherwise it counts as idle from here on.
     pub(crate) fn checked_in_at(&self, id: u64, now: Instant) -> Option<(Duration, RetireReason)> {
         let mut state = self.state.lock();
-        let retired = self.should_retire_at(&mut state, id, now);
+        let mut retired = self.should_retire_at(&mut state, id, now);
+        if self.retires_at_checkout && matches!(retired, Some((_, RetireReason::Lifetime))) {
+            state.ended.push(id);
+            retired = None;
+        }
         if let (None, Some(connection)) = (retired, state.connections.get_mut(&id)) {
             connection.is_idle = true;
         }
@@ -286,6 +309,27 @@ mod tests {
         assert!(lifetimes.checked_in_at(1, late).is_some());
         assert!(lifetimes.checked_in_at(2, late).is_none());
         assert!(lifetimes.checked_in_at(2, late + 10 * SECOND).is_some());
+    }
+
+    #[test]
+    fn a_pool_without_idle_connections_retires_at_checkout() {
+        let born = some_instant();
+        let lifetimes =
+            Lifetimes::new(Some(14 * MINUTE), 10, 10 * SECOND).retiring_at_checkout(true);
+        lifetimes.opened_at(1, lifetimes.generation(), born);
+        lifetimes.opened_at(2, lifetimes.generation(), born);
+        assert_eq!(lifetimes.checked_in_at(1, born), None);
+        assert!(!lifetimes.retires_at_checkout());
+        assert_eq!(lifetimes.checked_in_at(1, born + 14 * MINUTE), None);
+        assert_eq!(lifetimes.checked_in_at(2, born + 14 * MINUTE), None);
+        assert!(lifetimes.retires_at_checkout());
+        // r2d2's reaper was faster.
+        lifetimes.closed(1);
+        assert!(!lifetimes.retires_at_checkout());
+        // After a failover no connection is handed out again.
+        lifetimes.opened_at(3, lifetimes.generation(), born);
+        lifetimes.retire_all();
+        assert!(lifetimes.checked_in_at(3, born).is_some());
     }
 
     #[test]

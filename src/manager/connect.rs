@@ -318,6 +318,11 @@ impl<C: Backend> Inner<C> {
             .connection_opened(&event, self.health.succeeded_at(&now));
     }
 
+    /// Notes that a connection was opened in vain.
+    pub(super) fn note_customizer_failure(&self, error: Error) {
+        self.note_failure(Failed::Customizer(error), &self.clock.now());
+    }
+
     fn note_failure(&self, failed: Failed, started: &Moment) -> Error {
         let now = self.clock.now();
         let event = ConnectFailed {

@@ -265,7 +265,7 @@ fn is_unreachable(error: &Error) -> bool {
 
 /// r2d2 shows this to a `get` that times out meanwhile. It is no failure, and none is reported.
 fn unfinished() -> Error {
-    lifetime::note_unfinished();
+    lifetime::note_no_failure();
     Error::new(
         ErrorKind::Network,
         "the connection is still being opened; raise connection_timeout if the server takes this long",

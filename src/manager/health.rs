@@ -20,18 +20,26 @@ pub(super) enum Failed {
     RateLimited(Error),
     /// The server, or the way to it.
     Login(Error),
+    /// The pool's customizer, which logs it itself.
+    Customizer(Error),
 }
 
 impl Failed {
     pub(super) fn error(&self) -> &Error {
         match self {
-            Failed::Password(error) | Failed::RateLimited(error) | Failed::Login(error) => error,
+            Failed::Password(error)
+            | Failed::RateLimited(error)
+            | Failed::Login(error)
+            | Failed::Customizer(error) => error,
         }
     }
 
     pub(super) fn into_error(self) -> Error {
         match self {
-            Failed::Password(error) | Failed::RateLimited(error) | Failed::Login(error) => error,
+            Failed::Password(error)
+            | Failed::RateLimited(error)
+            | Failed::Login(error)
+            | Failed::Customizer(error) => error,
         }
     }
 }
@@ -41,7 +49,7 @@ impl Health {
     pub(super) fn failed_at(&self, now: &Moment, failed: &Failed) -> bool {
         *self.last_failure.lock() = Some(failed.error().clone());
         match failed {
-            Failed::Password(_) => false,
+            Failed::Password(_) | Failed::Customizer(_) => false,
             Failed::RateLimited(_) | Failed::Login(_) => self.failures.failed_at(now),
         }
     }

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::cluster::{Balance, ClusterMember};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, Stats};
+use crate::event::{Events, RetireReason, Stats};
 use crate::lifetime::{self, Lifetimes};
 use crate::roots::Roots;
 use crate::token::Token;
@@ -245,6 +245,14 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
+    /// A function that notes a failure of a pool's customizer.
+    pub(crate) fn note_customizer_failure(
+        &self,
+    ) -> impl Fn(Error) + Send + Sync + 'static + use<C> {
+        let inner = self.inner.clone();
+        move |error| inner.note_customizer_failure(error)
+    }
+
     pub(crate) fn parameter(&self, keyword: &str) -> Option<&str> {
         let found = self.parameters().find(|(name, _)| *name == keyword);
         found.map(|(_, value)| value)
@@ -306,6 +314,11 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         if pooled.process != process::id() {
             return Err(forked().into());
         }
+        if pooled.lifetimes.retires_at_checkout() {
+            lifetime::note_no_failure();
+            lifetime::note_dropped_for(RetireReason::Lifetime);
+            return Err(lifetime_ended().into());
+        }
         if pooled.is_silent.load(Ordering::Relaxed) {
             return Err(idle_while_silent().into());
         }
@@ -321,7 +334,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
             pooled.is_silent.store(true, Ordering::Relaxed);
         }
         if outcome.is_err() && self.inner.is_writer && C::ping(connection).is_ok() {
-            lifetime::note_read_only();
+            lifetime::note_dropped_for(RetireReason::ReadOnly);
         }
         outcome
     }
@@ -381,6 +394,14 @@ fn idle_while_silent() -> Error {
     Error::new(
         ErrorKind::Network,
         "the server fell silent while this connection was idle; it is replaced",
+    )
+}
+
+/// r2d2 shows this to a `get` that times out meanwhile.
+fn lifetime_ended() -> Error {
+    Error::new(
+        ErrorKind::Network,
+        "the lifetime of this connection has ended; it is replaced",
     )
 }
 

@@ -17,15 +17,22 @@ pub(super) struct GuardedCustomizer<C, E> {
     inner: Box<dyn CustomizeConnection<C, E>>,
     clock: Clock,
     failures: FailureStreak,
+    /// Where the pool's manager counts a failure and keeps it.
+    note_failure: Box<dyn Fn(Error) + Send + Sync>,
     /// The process that the connections belong to, and not a child that was forked from it.
     process: u32,
 }
 
 impl<C, E> GuardedCustomizer<C, E> {
-    pub(super) fn new(inner: Box<dyn CustomizeConnection<C, E>>, clock: Clock) -> Self {
+    pub(super) fn new(
+        inner: Box<dyn CustomizeConnection<C, E>>,
+        clock: Clock,
+        note_failure: impl Fn(Error) + Send + Sync + 'static,
+    ) -> Self {
         GuardedCustomizer {
             inner,
             clock,
+            note_failure: Box::new(note_failure),
             failures: FailureStreak::default(),
             process: process::id(),
         }
@@ -56,6 +63,7 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
                 if self.failures.failed_at(&now) {
                     tracing::warn!(%error, "the connection customizer failed");
                 }
+                (self.note_failure)(as_ours(error));
             }
         }
         customized
@@ -79,5 +87,14 @@ impl<C: 'static, E: std::error::Error + From<Error> + 'static> CustomizeConnecti
 impl<C: 'static, E: 'static> fmt::Debug for GuardedCustomizer<C, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
+    }
+}
+
+/// The error of a customizer as one of this crate, which it may be already.
+fn as_ours<E: std::error::Error + 'static>(error: &E) -> Error {
+    let error: &(dyn std::error::Error + 'static) = error;
+    match error.downcast_ref::<Error>() {
+        Some(ours) if ours.kind() == ErrorKind::Customizer => ours.clone(),
+        _ => Error::customizer(error.to_string()),
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use r2d2::HandleError;
 
-use crate::lifetime::{take_unfinished, without_notes};
+use crate::lifetime::{take_no_failure, without_notes};
 
 /// The default. Connect failures are already logged, and a failed checkout test only leads to another
 /// connect.
@@ -24,7 +24,7 @@ pub(super) struct GuardedErrorHandler<E>(pub(super) Box<dyn HandleError<E>>);
 
 impl<E: 'static> HandleError<E> for GuardedErrorHandler<E> {
     fn handle_error(&self, error: E) {
-        if take_unfinished() {
+        if take_no_failure() {
             return;
         }
         let call = AssertUnwindSafe(|| without_notes(|| self.0.handle_error(error)));

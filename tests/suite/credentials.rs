@@ -14,7 +14,7 @@ use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
-use crate::support::{PATIENCE, SECOND, keys};
+use crate::support::{PATIENCE, SECOND, endpoint, keys};
 
 /// For what goes wrong at once, if all is well.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -126,12 +126,11 @@ fn a_role_is_assumed_from_a_role() {
             .assume_role(AssumeRole::new(spoke).external_id("x"))
             .build()
             .unwrap();
-        let url = child::argument("URL");
-        // Two databases, and credentials for both.
-        for url in [&url, &format!("{url}&iam_port=1")] {
-            let manager = PgConnectionManager::builder(url).auth(auth.clone());
-            let _ = manager.build().unwrap().try_connect();
-        }
+        // Two databases, and credentials for both. A login at the second would be refused, and the credentials
+        // fetched anew for it.
+        auth.source(&endpoint()).token().unwrap();
+        let manager = PgConnectionManager::builder(&child::argument("URL")).auth(auth);
+        drop(manager.build().unwrap().try_connect().unwrap());
         return;
     }
     let emulator = emulator();

@@ -34,6 +34,7 @@ mod hostile;
 mod inspection;
 mod isolation;
 mod lifetime;
+mod log;
 mod login;
 #[cfg(feature = "metrics")]
 mod metrics;

@@ -17,7 +17,8 @@ use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{
-    auth_builder, backend_pid, credentials_of, emulator, manager, manager_builder, shared_emulator,
+    auth_builder, backend_pid, builder_of, credentials_of, emulator, manager, manager_builder,
+    shared_emulator,
 };
 use crate::support::footprint::Footprint;
 use crate::support::{FakeSource, PATIENCE, SECOND};
@@ -49,6 +50,154 @@ fn the_connection_that_was_tried_is_the_pools_first() {
     assert_eq!(emulator.login_count(), 1);
 }
 
+/// A pool of r2d2's own `build` does so as well.
+#[test]
+fn after_build_a_connection_is_in_the_pool() {
+    let manager = manager(shared_emulator());
+    for min_idle in [None, Some(0), Some(2)] {
+        let log = Arc::new(EventLog::default());
+        let pool = manager
+            .pool_builder()
+            .max_size(2)
+            .min_idle(min_idle)
+            .event_handler(Box::new(Tells(log.clone())))
+            .build()
+            .unwrap();
+        assert!(pool.state().connections >= 1, "{min_idle:?}");
+        assert!(!log.acquired.lock().is_empty(), "{min_idle:?}");
+        let mut connection = pool.try_get().unwrap();
+        connection.batch_execute("SELECT 1").unwrap();
+    }
+}
+
+#[test]
+fn build_returns_the_error_of_the_customizer() {
+    #[derive(Debug)]
+    struct Fails;
+
+    impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for Fails {
+        fn on_acquire(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+            let set = connection.batch_execute("SET ROLE nobody_at_all");
+            set.map_err(diesel::r2d2::Error::QueryError)
+        }
+    }
+
+    let auth = auth_builder(shared_emulator()).build().unwrap();
+    let manager = manager_builder(shared_emulator())
+        .auth(auth)
+        .build()
+        .unwrap();
+    let builder = manager
+        .pool_builder()
+        .connection_customizer(Box::new(Fails));
+    let error = builder.build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Customizer);
+    assert!(error.to_string().contains("nobody_at_all"), "{error}");
+    let failure = manager.last_failure().unwrap();
+    assert_eq!(failure.kind(), ErrorKind::Customizer);
+    assert!(manager.stats().connects_failed >= 1);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_customizer_of_the_crate_postgres_returns_its_error() {
+    #[derive(Debug)]
+    struct Fails;
+
+    impl CustomizeConnection<diesel_rds_iam::PostgresConnection, diesel_rds_iam::Error> for Fails {
+        fn on_acquire(
+            &self,
+            connection: &mut diesel_rds_iam::PostgresConnection,
+        ) -> Result<(), diesel_rds_iam::Error> {
+            if connection.query_one("SELECT 1", &[])?.is_empty() {
+                return Err(diesel_rds_iam::Error::customizer("no column"));
+            }
+            connection.batch_execute("SET ROLE nobody_at_all")?;
+            Ok(())
+        }
+    }
+
+    let manager = builder_of::<diesel_rds_iam::postgres::Client>(shared_emulator());
+    let pool = manager.build().unwrap().pool_builder();
+    let error = pool
+        .connection_customizer(Box::new(Fails))
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Customizer);
+    assert!(error.to_string().contains("nobody_at_all"), "{error}");
+}
+
+/// FAULTS.md row 67.
+#[test]
+fn a_pool_waits_for_a_database_that_starts_with_the_application() {
+    let emulator = emulator();
+    emulator.stop_postgres().unwrap();
+    let manager = manager(&emulator);
+    let builder = || manager.pool_builder().startup_timeout(PATIENCE);
+    thread::scope(|scope| {
+        let building = scope.spawn(|| builder().build());
+        while manager.stats().connects_failed == 0 && !building.is_finished() {
+            thread::yield_now();
+        }
+        emulator.start_postgres().unwrap();
+        building.join().unwrap().unwrap();
+    });
+    // A mistake is returned at once, and so is what may pass after the time.
+    let unknown = PgConnectionManager::builder(&emulator.url("nobody"))
+        .auth(auth_builder(&emulator).build().unwrap())
+        .build()
+        .unwrap();
+    let begun = Instant::now();
+    let error = unknown.pool_builder().startup_timeout(PATIENCE).build();
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::LoginRefused);
+    emulator.stop_postgres().unwrap();
+    let error = builder().startup_timeout(SECOND).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network);
+    assert!(begun.elapsed() >= SECOND && begun.elapsed() < PATIENCE);
+}
+
+/// FAULTS.md row 68. The wait is that for r2d2's reaper, which comes every 30 s.
+#[test]
+fn a_pool_without_idle_connections_lets_the_database_pause() {
+    let emulator = emulator();
+    let pool = manager(&emulator)
+        .pool_builder()
+        .min_idle(Some(0))
+        .idle_timeout(Some(SECOND))
+        .max_lifetime(Some(SECOND))
+        .build()
+        .unwrap();
+    assert_eq!(pool.min_idle(), Some(0));
+    drop(pool.get().unwrap());
+    emulator.wait_for_sessions(0, 2 * PATIENCE).unwrap();
+    let logins = emulator.login_count();
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+    assert_eq!(emulator.login_count(), logins + 1);
+}
+
+/// FAULTS.md row 68.
+#[test]
+fn a_caller_that_waits_gets_the_place_of_a_connection_whose_lifetime_has_ended() {
+    let pool = manager(shared_emulator())
+        .pool_builder()
+        .max_size(1)
+        .min_idle(Some(0))
+        .max_lifetime(Some(SECOND))
+        .connection_timeout(PATIENCE)
+        .build()
+        .unwrap();
+    let mut held = pool.get().unwrap();
+    let first = backend_pid(&mut held);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| backend_pid(&mut pool.get().unwrap()));
+        thread::sleep(SECOND);
+        let begun = Instant::now();
+        drop(held);
+        assert_ne!(waiting.join().unwrap(), first);
+        assert!(begun.elapsed() < PATIENCE / 3, "{:?}", begun.elapsed());
+    });
+}
+
 /// FAULTS.md row 2.
 #[test]
 fn a_customizer_that_panics_loses_no_slot() {
@@ -68,6 +217,7 @@ fn a_customizer_that_panics_loses_no_slot() {
         .pool_builder()
         .max_size(2)
         .connection_customizer(Box::new(PanicsAtFirst::default()))
+        .startup_timeout(PATIENCE)
         .build()
         .unwrap();
     let both = (pool.get().unwrap(), pool.get().unwrap());
