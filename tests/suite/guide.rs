@@ -228,7 +228,8 @@ fn the_defaults_are_those_of_the_code() {
     assert_eq!(rows["max_lifetime"], span(pool.max_lifetime().unwrap()));
     assert_eq!(rows["idle_timeout"], span(pool.idle_timeout().unwrap()));
     assert_eq!(rows["connection_timeout"], span(pool.connection_timeout()));
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows["startup_timeout"], "0s");
+    assert_eq!(rows.len(), 7);
 
     let debug = format!("{:?}", Password::builder(|| Err("not in this test".into())));
     let rows = table(&page, "Passwords");
