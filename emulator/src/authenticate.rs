@@ -32,6 +32,17 @@ pub(crate) async fn wants_token(
             message,
         }))
     };
+    let phrases = server.language.phrases();
+    let described = Described {
+        host: &client,
+        user: &user,
+        database: &database,
+        encrypted,
+    };
+    if let Some(rejection) = server.faults.rejects_this() {
+        let answer = rejection.answer(server.engine, phrases, &described);
+        return Err(End::Refused(answer.into()));
+    }
     if server.engine == Engine::Proxy
         && let Some(limit) = server.faults.turns_away(monotonic())
     {
@@ -45,13 +56,6 @@ pub(crate) async fn wants_token(
                 .to_owned(),
         }));
     }
-    let phrases = server.language.phrases();
-    let described = Described {
-        host: &client,
-        user: &user,
-        database: &database,
-        encrypted,
-    };
     // PostgreSQL trusts the superuser on its socket, so clients must not log in as this user.
     if user == SUPERUSER {
         return refuse(phrases.rejects(&described));

@@ -86,14 +86,15 @@ impl Builder {
     }
 
     /// Sets the host and port that tokens must be signed for. The certificate names the host besides
-    /// `localhost` and `127.0.0.1`. Default: a host name of the service's form in the region, and the port that
+    /// `localhost`, `127.0.0.1` and `::1`. Default: a host name of the service's form in the region, and the port that
     /// the emulator listens on.
     pub fn endpoint(mut self, host: impl Into<String>, port: u16) -> Builder {
         self.endpoint = Some((host.into(), port));
         self
     }
 
-    /// Sets the port on 127.0.0.1 to listen on. Default: 0, which stands for any free port.
+    /// Sets the port to listen on, on 127.0.0.1 and ::1. Default: 0, which stands for any free port. Without IPv6,
+    /// or if another program listens on this port of ::1, the emulator listens on 127.0.0.1 only.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = port;
         self

@@ -16,6 +16,7 @@ use crate::clock::monotonic;
 use crate::faults::{Fault, Stage};
 use crate::packet::{self, Initial, Malformed, Startup};
 use crate::refusal::{End, Refusal};
+use crate::rejection::CANNOT_FORK;
 use crate::server::Server;
 use crate::sessions::SessionEnd;
 use crate::stream::Stream;
@@ -64,6 +65,14 @@ async fn converse(
 ) -> io::Result<()> {
     let deadline = Instant::from_std(monotonic()) + server.authentication_timeout.get();
     misbehave(server, Stage::Accept, handle, &mut wire).await?;
+    if wire.local_ip().is_some_and(|ip| server.faults.resets(ip)) {
+        handle.reset_at_end();
+        return Ok(());
+    }
+    if server.faults.cannot_fork() {
+        before(deadline, handle, reject_unread(wire, CANNOT_FORK)).await;
+        return Ok(());
+    }
     // As in PostgreSQL, a client that sends its start-up packet too late gets no message.
     let negotiated = before(deadline, handle, negotiate(server, wire, handle)).await;
     let Some(mut client) = negotiated.transpose()?.flatten() else {
@@ -171,7 +180,15 @@ async fn negotiate(
         };
         match initial {
             Initial::Tls => {
-                wire.write_all(b"S").await?;
+                if server.faults.error_before_tls() {
+                    reject_unread(wire, &Refusal::forged(server).packet(server)).await?;
+                    return Ok(None);
+                }
+                let mut answer = b"S".to_vec();
+                if server.faults.bytes_before_tls() {
+                    answer.extend(Refusal::forged(server).packet(server));
+                }
+                wire.write_all(&answer).await?;
                 return encrypt(server, wire, handle, false).await;
             }
             Initial::Gss => wire.write_all(b"N").await?,
@@ -195,14 +212,20 @@ async fn encrypt(
 ) -> io::Result<Option<Client>> {
     misbehave(server, Stage::Tls, handle, &mut wire).await?;
     let mut stream = server.tls.accept(wire).await?;
+    let handshake = stream.get_ref().1;
     // Direct TLS requires ALPN.
-    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if direct && handshake.alpn_protocol() != Some(ALPN) {
         return Ok(None);
     }
-    let end = match read_initial(&mut stream).await {
+    let unnamed = match handshake.server_name() {
+        Some(_) => None,
+        None => server.engine.no_server_name(),
+    };
+    let end = match (read_initial(&mut stream).await, unnamed) {
+        (Ok(_), Some(answer)) => End::Refused(answer.into()),
         // A request for encryption inside encryption gets PostgreSQL's error for an unsupported protocol.
-        Ok((packet, Initial::Tls | Initial::Gss)) => packet::unsupported(&packet).into(),
-        Ok((packet, initial)) => {
+        (Ok((packet, Initial::Tls | Initial::Gss)), None) => packet::unsupported(&packet).into(),
+        (Ok((packet, initial)), None) => {
             return Ok(Some(Client {
                 stream: Box::new(stream),
                 encrypted: true,
@@ -210,7 +233,7 @@ async fn encrypt(
                 initial,
             }));
         }
-        Err(end) => end,
+        (Err(end), _) => end,
     };
     refuse(server, &mut stream, end).await?;
     Ok(None)
@@ -290,6 +313,15 @@ async fn refuse(server: &Server, stream: &mut (impl Stream + ?Sized), end: End) 
     }
     stream.flush().await?;
     stream.shutdown().await
+}
+
+/// Sends a last message to a client whose data is not read, and waits until it has left. Otherwise the system
+/// would reset the connection, and the client might not see the message.
+async fn reject_unread(mut wire: Wire, message: &[u8]) -> io::Result<()> {
+    wire.write_all(message).await?;
+    wire.shutdown().await?;
+    tokio::io::copy(&mut wire, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Passes on a cancel request. PostgreSQL closes the connection when it is done, and so does this.

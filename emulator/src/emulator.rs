@@ -56,6 +56,12 @@ impl Emulator {
         self.address
     }
 
+    /// All addresses of the listener: the one on 127.0.0.1 and, if this machine has IPv6, the same port on ::1.
+    /// For a name that resolves to both, see [`Fault::ResetAddress`](crate::Fault::ResetAddress).
+    pub fn addrs(&self) -> &[SocketAddr] {
+        self.listener.addresses()
+    }
+
     /// The endpoint's host name, which tokens must be signed for.
     pub fn host(&self) -> &str {
         &self.server.host

@@ -16,8 +16,8 @@ pub enum Engine {
     /// RDS Proxy: its messages, a certificate of a public CA, and no command-line options. Users log in with a
     /// token, or by password if they are not members of `rds_iam`.
     Proxy,
-    /// Aurora DSQL: all users log in with a token that contains neither user nor port. Sessions end after an
-    /// hour.
+    /// Aurora DSQL: all users log in with a token that contains neither user nor port. Clients must name the
+    /// server in the TLS handshake (SNI). Sessions end after an hour.
     Dsql,
 }
 
@@ -70,6 +70,17 @@ impl Engine {
             Engine::Rds | Engine::Proxy => None,
             Engine::Dsql => Some(Duration::from_secs(60 * 60)),
         }
+    }
+
+    /// The error for a client that names no server in its handshake, if the service requires one.
+    pub(crate) fn no_server_name(self) -> Option<Answer> {
+        // Many clusters share an address, and Aurora DSQL finds the cluster by this name.
+        (self == Engine::Dsql).then(|| {
+            (
+                "28000",
+                "unable to accept connection, sni was not received".to_owned(),
+            )
+        })
     }
 
     /// The error for a refused token.

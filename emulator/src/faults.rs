@@ -1,10 +1,13 @@
 //! Faults that can be activated while the emulator runs.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::rejection::Rejection;
 
 /// The number of new IAM connections per second that AWS advises to stay below.
 pub const ADVISED_LOGINS_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).unwrap();
@@ -29,6 +32,18 @@ pub enum Fault {
     /// Makes an [RDS Proxy](crate::Engine::Proxy) reject connections above this number per second, before they
     /// log in. The other engines have no such limit.
     LimitConnections(NonZeroU32),
+    /// Rejects this many connections with this error, and then accepts connections again. Rejections of several
+    /// kinds follow each other in the order of their activation.
+    RejectNext(Rejection, u32),
+    /// Answers the request for TLS with the error `PAM authentication failed`, in the clear, as an attacker on
+    /// the network can. A client must not count it as a refused login.
+    ErrorBeforeTls,
+    /// Sends such an error in the clear between the answer to the request for TLS and the handshake. A client
+    /// must not use what it receives there (CVE-2021-23222).
+    BytesBeforeTls,
+    /// Resets all connections to this address, and serves those to the other one; see
+    /// [`Emulator::addrs`](crate::Emulator::addrs).
+    ResetAddress(IpAddr),
 }
 
 /// A stage in the life of a connection.
@@ -56,6 +71,10 @@ pub(crate) struct Faults {
 struct State {
     refuse_next: u32,
     at_stage: Vec<Fault>,
+    rejections: Vec<(Rejection, u32)>,
+    error_before_tls: bool,
+    bytes_before_tls: bool,
+    reset_addresses: Vec<IpAddr>,
     logins: Rate,
     connections: Rate,
 }
@@ -119,6 +138,13 @@ impl Faults {
             Fault::RefuseNext(count) => state.refuse_next = count,
             Fault::Throttle(rate) => state.logins.limit = Some(rate),
             Fault::LimitConnections(rate) => state.connections.limit = Some(rate),
+            Fault::RejectNext(rejection, count) => {
+                state.rejections.retain(|(other, _)| *other != rejection);
+                state.rejections.push((rejection, count));
+            }
+            Fault::ErrorBeforeTls => state.error_before_tls = true,
+            Fault::BytesBeforeTls => state.bytes_before_tls = true,
+            Fault::ResetAddress(address) => state.reset_addresses.push(address),
             Fault::OneByteAtATime => self.wire.one_byte.store(true, Ordering::Relaxed),
             Fault::Delay(Stage::Data, delay) => {
                 let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
@@ -157,6 +183,43 @@ impl Faults {
         let refuses = state.refuse_next > 0;
         state.refuse_next = state.refuse_next.saturating_sub(1);
         refuses
+    }
+
+    /// Whether this new connection fails because PostgreSQL cannot start a process.
+    pub(crate) fn cannot_fork(&self) -> bool {
+        self.take_rejection(|rejection| rejection == Rejection::CannotFork)
+            .is_some()
+    }
+
+    /// The rejection of this connection, whose start-up packet has been read.
+    pub(crate) fn rejects_this(&self) -> Option<Rejection> {
+        self.take_rejection(|rejection| rejection != Rejection::CannotFork)
+    }
+
+    fn take_rejection(&self, is_wanted: impl Fn(Rejection) -> bool) -> Option<Rejection> {
+        let mut state = self.lock();
+        state.rejections.retain(|(_, count)| *count > 0);
+        let (rejection, count) = state
+            .rejections
+            .iter_mut()
+            .find(|(kind, _)| is_wanted(*kind))?;
+        *count -= 1;
+        Some(*rejection)
+    }
+
+    /// Whether the request for TLS is answered with an error.
+    pub(crate) fn error_before_tls(&self) -> bool {
+        self.lock().error_before_tls
+    }
+
+    /// Whether an error is sent in the clear before the handshake.
+    pub(crate) fn bytes_before_tls(&self) -> bool {
+        self.lock().bytes_before_tls
+    }
+
+    /// Whether connections to `address` are reset.
+    pub(crate) fn resets(&self, address: IpAddr) -> bool {
+        self.lock().reset_addresses.contains(&address)
     }
 
     /// Whether a login at `now` exceeds the limit per second.

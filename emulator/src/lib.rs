@@ -60,6 +60,7 @@ mod policy;
 mod postgres;
 mod reason;
 mod refusal;
+mod rejection;
 mod server;
 mod sessions;
 mod sigv4;
@@ -83,6 +84,7 @@ pub use language::Language;
 pub use login::{Login, Verdict};
 pub use members::AuroraCluster;
 pub use reason::Reason;
+pub use rejection::Rejection;
 
 /// Keeps the README's example working.
 #[cfg(doctest)]

@@ -30,6 +30,14 @@ impl Refusal {
         }
     }
 
+    /// A message that an attacker on the network sends before TLS.
+    pub(crate) fn forged(server: &Server) -> Refusal {
+        Refusal {
+            sqlstate: "28000",
+            message: server.language.phrases().pam_failed("forged"),
+        }
+    }
+
     pub(crate) fn packet(&self, server: &Server) -> Vec<u8> {
         let severity = server.language.phrases().fatal;
         packet::fatal(severity, self.sqlstate, &self.message, "auth_failed")

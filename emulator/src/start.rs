@@ -82,7 +82,7 @@ impl Emulator {
             None => (Arc::new(Authority::generate(builder.engine)?), Vec::new()),
         };
         let names = builder.certificate_names.unwrap_or_else(|| {
-            let own = [host.as_str(), "localhost", "127.0.0.1"].map(str::to_owned);
+            let own = [host.as_str(), "localhost", "127.0.0.1", "::1"].map(str::to_owned);
             own.into_iter().chain(other_hosts.clone()).collect()
         });
         let tls = authority.server(&Wanted {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,11 @@ impl Wire {
         let count = self.tcp.peek(&mut first).await?;
         let [byte] = first;
         Ok((count > 0).then_some(byte))
+    }
+
+    /// The address that the client has connected to.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        self.tcp.local_addr().map(|address| address.ip()).ok()
     }
 
     fn is_silent(&self) -> bool {

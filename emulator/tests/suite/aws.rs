@@ -236,10 +236,10 @@ fn endpoints_fail_throttle_and_garble_on_demand() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let sts = assumed_role(&emulator, folder.path(), "");
-    for (behaviour, expected) in [
-        (AwsBehaviour::Failing, "InternalFailure"),
-        (AwsBehaviour::Throttled, "Throttling"),
-        (AwsBehaviour::Garbled, "error"),
+    for (behaviour, expected, status) in [
+        (AwsBehaviour::Failing, "InternalFailure", 500),
+        (AwsBehaviour::Throttled, "Throttling", 429),
+        (AwsBehaviour::Garbled, "error", 200),
     ] {
         emulator.aws().set_behaviour(AwsService::Sts, behaviour);
         emulator
@@ -249,6 +249,12 @@ fn endpoints_fail_throttle_and_garble_on_demand() {
         assert!(error.contains(expected), "{behaviour:?}: {error}");
         assert!(
             chain(&emulator, &emulator.aws().container_environment()).contains_key("error"),
+            "{behaviour:?}"
+        );
+        let call = emulator.aws().calls().pop().unwrap();
+        assert_eq!(
+            (call.service, call.status),
+            (AwsService::Container, status),
             "{behaviour:?}"
         );
     }

@@ -1,5 +1,7 @@
 //! A client: tokens signed by AWS's own signer, connections by the `postgres` crate.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -155,4 +157,9 @@ pub(crate) fn until_refused(emulator: &Emulator, token: &str) -> (String, String
         }
         assert!(start.elapsed() < Duration::from_secs(60), "never refused");
     }
+}
+
+/// Prints why a test is skipped. What `println!` prints is not shown for a test that passes.
+pub(crate) fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
 }

@@ -18,5 +18,6 @@ mod login;
 mod postgresql;
 mod protocol;
 mod refusal;
+mod rejection;
 mod tool;
 mod upstream;

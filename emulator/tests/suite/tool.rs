@@ -1,12 +1,10 @@
 //! Real clients through the emulator.
 
-use std::fmt;
-use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
 use rds_iam_emulator::{Emulator, Verdict};
 
-use crate::client::{Token, emulator};
+use crate::client::{Token, emulator, say};
 
 /// A program of PostgreSQL's, with the token where a user would put it. Variables of the machine
 /// that libpq would read are left out.
@@ -187,9 +185,4 @@ fn a_token_of_boto3_is_accepted_by_way_of_psycopg_and_a_changed_one_refused() {
         "{text}{errors}"
     );
     assert!(text.contains("role: in"), "{text}{errors}");
-}
-
-/// Not by `println!`, of which nothing is seen where a test passes.
-fn say(what: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{what}");
 }
