@@ -50,6 +50,7 @@ mod pool;
 mod postgres_client;
 mod proxy;
 mod refusal;
+mod rejected_connections;
 mod rotation;
 mod secrets;
 mod silent_machine;
