@@ -75,7 +75,7 @@ async fn accept_all(state: Arc<State>, listener: TcpListener) {
                 tokio::spawn(connection);
             }
             Err(error) => {
-                tracing::warn!(target: "rds_iam_emulator", "accepting a connection failed: {error}");
+                tracing::warn!(target: "rds_iam_emulator", "accepting a connection to AWS's endpoints failed: {error}");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -147,4 +147,44 @@ fn respond(state: &State, reply: Reply) -> Response<Full<Bytes>> {
             .insert(metadata::TTL_HEADER, HeaderValue::from(seconds));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use crate::aws::AwsEndpoints;
+    use crate::clock::monotonic;
+
+    use super::READ_LIMIT;
+
+    /// Sends `part` of a request and nothing more. Returns what the endpoint sends until it closes the connection.
+    async fn answer_to(part: &str) -> String {
+        let aws =
+            AwsEndpoints::start(<_>::default(), <_>::default(), "eu-west-1".to_owned()).unwrap();
+        let address = aws.sts_url().replace("http://", "");
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(part.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// The clock of tokio is paused: it advances when all tasks wait, so the limits pass at once.
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_is_not_held_for_ever() {
+        let real = monotonic();
+        let start = tokio::time::Instant::now();
+        let head = "POST / HTTP/1.1\r\nhost: sts\r\n";
+        assert_eq!(answer_to("").await, "");
+        assert_eq!(answer_to(head).await, "");
+        let answer = answer_to(&format!("{head}content-length: 9\r\n\r\nAction")).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(start.elapsed() >= 3 * READ_LIMIT, "closed too early");
+        assert!(
+            real.elapsed() < READ_LIMIT,
+            "the limit is not of the paused clock"
+        );
+    }
 }

@@ -11,6 +11,7 @@
 mod aws;
 mod client;
 mod cluster;
+mod descriptors;
 mod engine;
 mod fault;
 mod lifecycle;
