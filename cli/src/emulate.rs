@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use humantime::{format_duration, format_rfc3339_seconds};
 use rds_iam_emulator::{Emulator, Login};
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,6 +21,7 @@ Examples:
   rds-iam emulate --upstream postgres://postgres:secret@localhost:5432/postgres --database shop
   eval \"$(rds-iam emulate --shell &)\"             # in the background, like ssh-agent;
   kill \"$RDS_IAM_EMULATOR_PID\"                    # ends it
+  rds-iam emulate --port 0 --json                 # for the fixture of a test, which reads one line
 
 Its own PostgreSQL has to be installed (Debian: postgresql; Homebrew: postgresql@17), and is gone with
 all its data at the end: Ctrl-C, SIGTERM or SIGHUP. One that --upstream names stays, and so do the
@@ -66,6 +68,11 @@ pub(crate) struct Arguments {
     /// Prints nothing but lines for a shell to evaluate, then lets go of standard output
     #[arg(long)]
     shell: bool,
+
+    /// Prints one line of JSON when the emulator is ready: the URL, the keys, the region, the CA's path and
+    /// AWS's endpoints
+    #[arg(long, conflicts_with_all = ["shell", "watch"])]
+    json: bool,
 }
 
 /// A URL that may hold a password.
@@ -126,6 +133,10 @@ fn first_of(arguments: &Arguments) -> (&str, &str) {
 fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Error>> {
     let (user, database) = first_of(arguments);
     let mut output = io::stdout().lock();
+    if arguments.json {
+        writeln!(output, "{}", description(emulator, user, database))?;
+        return Ok(());
+    }
     if !arguments.shell {
         writeln!(
             output,
@@ -152,6 +163,30 @@ fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Er
         rustix::stdio::dup2_stdout(io::stderr())?;
     }
     Ok(())
+}
+
+/// All that a client needs, as in `schema/emulate.json`. The keys are secrets of no other server.
+fn description(emulator: &Emulator, user: &str, database: &str) -> Value {
+    let aws = emulator.aws();
+    json!({
+        "schema_version": 1,
+        "url": emulator.url_of(user, database),
+        "host": emulator.host(),
+        "address": emulator.addr().ip(),
+        "port": emulator.port(),
+        "user": user,
+        "database": database,
+        "region": emulator.region(),
+        "access_key_id": emulator.access_key(),
+        "secret_access_key": emulator.secret_key(),
+        "ca_path": emulator.ca_path(),
+        "aws": {
+            "sts_url": aws.sts_url(),
+            "container_credentials_url": aws.container_credentials_url(),
+            "container_authorization_token": aws.container_authorization_token(),
+            "metadata_url": aws.metadata_url(),
+        },
+    })
 }
 
 fn print_all(logins: &Receiver<Login>) {

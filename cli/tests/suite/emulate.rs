@@ -7,8 +7,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
-use crate::support::{PATIENCE, clean, rds_iam, run, shared_emulator, text};
+use crate::support::{PATIENCE, clean, rds_iam, run, schema, shared_emulator, skip, text};
 
 /// A running `rds-iam emulate --port 0`.
 struct Running {
@@ -19,18 +20,37 @@ struct Running {
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Running {
+    fn spawn(arguments: &[&str]) -> Running {
         let mut child = rds_iam()
             .args(["emulate", "--port", "0"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut running = Running {
+        Running {
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
             environment: HashMap::new(),
-        };
+        }
+    }
+
+    /// With `--json`. Returns the document as well.
+    fn start_with_json(arguments: &[&str]) -> (Running, Value) {
+        let mut running = Running::spawn(&[&["--json"], arguments].concat());
+        let json = serde_json::from_str(&running.line()).unwrap();
+        schema::check("emulate", &json);
+        let environment = [
+            ("DATABASE_URL", &json["url"]),
+            ("AWS_REGION", &json["region"]),
+        ];
+        running.environment = environment
+            .map(|(name, value)| (name.to_owned(), value.as_str().unwrap().to_owned()))
+            .into();
+        (running, json)
+    }
+
+    fn start(arguments: &[&str]) -> Running {
+        let mut running = Running::spawn(arguments);
         while running.environment.len() < 4 {
             let line = running.line();
             if let Some(pair) = line.strip_prefix("export ") {
@@ -130,6 +150,88 @@ fn a_shell_can_evaluate_the_output() {
         .env("RDS_IAM", env!("CARGO_BIN_EXE_rds-iam"));
     let shown = text(run(&mut shell));
     assert_eq!(shown.lines().count(), 12, "{shown}");
+}
+
+#[test]
+fn json_has_what_each_kind_of_client_needs() {
+    let arguments = ["--user", "shop owner", "--database", "shop"];
+    let (running, json) = Running::start_with_json(&arguments);
+    let field = |pointer: &str| json.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", field("/access_key_id")),
+        ("AWS_SECRET_ACCESS_KEY", field("/secret_access_key")),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("config");
+    let text_of_profile = "[profile reader]\ncredential_source = Environment\n\
+                           role_arn = arn:aws:iam::123456789012:role/reader\n";
+    std::fs::write(&profile, text_of_profile).unwrap();
+    let role = [
+        ("AWS_CONFIG_FILE", profile.to_str().unwrap().to_owned()),
+        ("AWS_PROFILE", "reader".to_owned()),
+        ("AWS_ENDPOINT_URL_STS", field("/aws/sts_url")),
+    ];
+    let container = [
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            field("/aws/container_credentials_url"),
+        ),
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+            field("/aws/container_authorization_token"),
+        ),
+    ];
+    let instance = [
+        ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
+        (
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            field("/aws/metadata_url"),
+        ),
+    ];
+    let query = "select current_user || ' of ' || current_database()";
+    let psql = ["exec", "--", "psql", "--no-psqlrc", "-Atc", query];
+    for environment in [
+        keys.to_vec(),
+        [keys.as_slice(), &role].concat(),
+        container.to_vec(),
+        instance.to_vec(),
+    ] {
+        let mut client = running.client(&psql);
+        client.envs(environment.iter().map(|(name, value)| (name, value)));
+        let ran = text(run(&mut client));
+        assert_eq!(ran, "shop owner of shop\n", "{environment:?}");
+    }
+    running.end(Signal::TERM);
+}
+
+/// Its fixture is an example of `--json`.
+#[test]
+fn the_pytest_example_of_the_emulators_readme_passes() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../emulator/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, example) = readme.split_once("```python\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let python = std::env::var_os("RDS_IAM_EMULATOR_PYTHON").unwrap_or_else(|| "python3".into());
+    let check = Command::new(&python)
+        .args(["-c", "import boto3, psycopg, pytest"])
+        .output();
+    if !check.is_ok_and(|output| output.status.success()) {
+        skip("no Python with boto3, psycopg and pytest; set RDS_IAM_EMULATOR_PYTHON to one");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("test_login.py"), example).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_rds-iam"));
+    let path = std::env::var_os("PATH").unwrap();
+    let folders = std::iter::once(program.parent().unwrap().to_owned());
+    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).unwrap();
+    let mut pytest = clean(Command::new(python));
+    pytest
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .current_dir(folder.path())
+        .env("PATH", path);
+    let shown = text(run(&mut pytest));
+    assert!(shown.contains("2 passed"), "{shown}");
 }
 
 #[test]

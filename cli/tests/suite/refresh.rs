@@ -1,7 +1,7 @@
 //! `rds-iam exec` for programs that outlive a token, with real clients.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rds_iam_emulator::{Emulator, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{PATIENCE, rds_iam_to, run};
+use crate::support::{PATIENCE, rds_iam_to, run, skip};
 
 /// Short enough to see rotations, and long enough for a loaded machine to log in with what it read.
 const SHORT: &str = "8s";
@@ -381,11 +381,6 @@ fn a_refresh_that_fails_is_reported_once_and_retried() {
             .any(|login| *login.verdict() == Verdict::Accepted)
     };
     wait_for("a login with the new token", accepted);
-}
-
-/// Prints why a test did nothing. `println!` would be captured.
-fn skip(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// Opens connections through a pool that keeps none for longer than a second.

@@ -3,6 +3,7 @@
 pub mod fake_server;
 pub mod schema;
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -102,4 +103,9 @@ pub fn run_openly(command: &mut Command) -> Ran {
 pub fn text(ran: Ran) -> String {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.stdout
+}
+
+/// Prints why a test did nothing. `println!` would be captured.
+pub fn skip(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
