@@ -163,9 +163,13 @@ fn json_has_what_each_kind_of_client_needs() {
     ];
     let folder = tempfile::tempdir().unwrap();
     let profile = folder.path().join("config");
-    let text_of_profile = "[profile reader]\ncredential_source = Environment\n\
-                           role_arn = arn:aws:iam::123456789012:role/reader\n";
-    std::fs::write(&profile, text_of_profile).unwrap();
+    let of_profile = format!(
+        "[profile reader]\nsource_profile = keys\n\
+         role_arn = arn:aws:iam::123456789012:role/reader\n[profile keys]\n\
+         aws_access_key_id = {}\naws_secret_access_key = {}\n",
+        keys[0].1, keys[1].1
+    );
+    std::fs::write(&profile, of_profile).unwrap();
     let role = [
         ("AWS_CONFIG_FILE", profile.to_str().unwrap().to_owned()),
         ("AWS_PROFILE", "reader".to_owned()),
@@ -192,7 +196,7 @@ fn json_has_what_each_kind_of_client_needs() {
     let psql = ["exec", "--", "psql", "--no-psqlrc", "-Atc", query];
     for environment in [
         keys.to_vec(),
-        [keys.as_slice(), &role].concat(),
+        role.to_vec(),
         container.to_vec(),
         instance.to_vec(),
     ] {
