@@ -25,7 +25,8 @@ Examples:
 
 Its own PostgreSQL has to be installed (Debian: postgresql; Homebrew: postgresql@17), and is gone with
 all its data at the end: Ctrl-C, SIGTERM or SIGHUP. One that --upstream names stays, and so do the
-roles rds_iam and USER and the database, which are made in it where they are missing. It is reached
+roles rds_iam and USER and the databases, which are made in it where they are missing: one of each
+user's own, and --database. It is reached
 without TLS. The user of that URL must be a superuser: the emulator sets a password there for each user
 whose token it has verified, and logs in as that user. Only for tests: the keys that it prints open every emulator.";
 
@@ -35,7 +36,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 5433)]
     port: u16,
 
-    /// A database user who logs in with tokens; may be given more than once
+    /// A database user who logs in with tokens, and owns a database of the same name; may be given more than
+    /// once
     #[arg(long = "user", value_name = "USER", default_value = "app")]
     users: Vec<String>,
 

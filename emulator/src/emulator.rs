@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::aws::AwsEndpoints;
 use crate::credentials::Credentials;
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::listener::Listener;
 use crate::login::Login;
@@ -103,9 +104,14 @@ impl Emulator {
         &self.ca_pem
     }
 
-    /// A libpq URL without a password for `user` and the database `postgres`, with `sslmode=verify-full`.
+    /// A libpq URL without a password for `user` and this user's own database, with `sslmode=verify-full`. The
+    /// methods that create a user create that database. For [`Engine::Dsql`] it is `postgres`, the only database of
+    /// Aurora DSQL.
     pub fn url(&self, user: &str) -> String {
-        self.url_of(user, "postgres")
+        match self.server.engine {
+            Engine::Dsql => self.url_of(user, "postgres"),
+            Engine::Rds | Engine::Proxy => self.url_of(user, user),
+        }
     }
 
     /// The same for another database.
@@ -121,8 +127,8 @@ impl Emulator {
         )
     }
 
-    /// A libpq connection string to PostgreSQL itself as its superuser, which bypasses the emulator. Empty in
-    /// front of a foreign PostgreSQL.
+    /// A libpq connection string to PostgreSQL itself as its superuser, which bypasses the emulator. Its database
+    /// is `postgres`; ` dbname=app` after it leads to another one. Empty in front of a foreign PostgreSQL.
     pub fn superuser_url(&self) -> String {
         self.cluster.as_ref().map_or(String::new(), |cluster| {
             format!(
@@ -138,16 +144,19 @@ impl Emulator {
         &self.aws
     }
 
-    /// Creates a database user who logs in with a token: a member of `rds_iam`.
+    /// Creates a database user who logs in with a token: a member of `rds_iam`. Also creates a database of the
+    /// same name that belongs to this user, unless it exists; see [`url`](Emulator::url).
     ///
     /// # Errors
     ///
     /// If PostgreSQL rejects the name, for example because the user exists.
     pub fn create_iam_user(&self, name: &str) -> Result<(), Error> {
-        self.execute_format("CREATE ROLE %1$I LOGIN; GRANT rds_iam TO %1$I", &[name])
+        self.execute_format("CREATE ROLE %1$I LOGIN; GRANT rds_iam TO %1$I", &[name])?;
+        self.ensure_own_database(name)
     }
 
-    /// Lets `name` log in with a token: creates the user if necessary, and makes it a member of `rds_iam`.
+    /// Lets `name` log in with a token: creates the user and a database of the same name if necessary, and makes
+    /// the user a member of `rds_iam`.
     ///
     /// # Errors
     ///
@@ -161,16 +170,19 @@ impl Emulator {
              END $ensure$; \
              GRANT rds_iam TO %1$I",
             &[name],
-        )
+        )?;
+        self.ensure_own_database(name)
     }
 
-    /// Creates a database user who logs in with a password.
+    /// Creates a database user who logs in with a password, and a database of the same name that belongs to this
+    /// user, unless it exists.
     ///
     /// # Errors
     ///
     /// If PostgreSQL rejects the name.
     pub fn create_password_user(&self, name: &str, password: &str) -> Result<(), Error> {
-        self.execute_format("CREATE ROLE %I LOGIN PASSWORD %L", &[name, password])
+        self.execute_format("CREATE ROLE %I LOGIN PASSWORD %L", &[name, password])?;
+        self.ensure_own_database(name)
     }
 
     /// Creates a database that belongs to `owner`.
@@ -267,6 +279,19 @@ impl Emulator {
                 ),
             )
         })
+    }
+
+    /// Creates the database that [`url`](Emulator::url) names, unless it exists.
+    fn ensure_own_database(&self, user: &str) -> Result<(), Error> {
+        if self.server.engine == Engine::Dsql {
+            return Ok(());
+        }
+        let renamed = self.execute_format(
+            "ALTER DATABASE %1$I RENAME TO %2$I; ALTER DATABASE %2$I OWNER TO %2$I",
+            &[template::SPARE_DATABASE, user],
+        );
+        // Another user has the spare one, the database exists, or the PostgreSQL is a foreign one.
+        renamed.or_else(|_| self.ensure_database(user, user))
     }
 
     fn execute_format(&self, statement: &'static str, names: &[&str]) -> Result<(), Error> {

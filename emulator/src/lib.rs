@@ -7,7 +7,6 @@
 //!
 //! let emulator = Emulator::builder().token_lifetime(Duration::from_secs(15)).start()?;
 //! emulator.create_iam_user("app")?;
-//! emulator.create_database("shop", "app")?;
 //!
 //! // What a client needs: an endpoint to sign for, keys to sign with, a URL to connect to.
 //! let (host, port) = (emulator.host(), emulator.signed_port());

@@ -46,8 +46,7 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
         .map_or(Ok(60), |seconds| seconds.parse())?;
     let emulator = Emulator::builder().token_lifetime(TOKEN_LIFETIME).start()?;
     emulator.create_iam_user("app")?;
-    emulator.create_database("greenhouse", "app")?;
-    let url = format!("{}&dbname=greenhouse", emulator.url("app"));
+    let url = emulator.url("app");
 
     // What an application writes, but for the credentials and the lifetimes, which have defaults.
     let timeline = Arc::new(Timeline::start(TOKEN_LIFETIME));

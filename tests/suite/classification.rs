@@ -182,9 +182,7 @@ fn common_mistakes_get_advice() {
     emulator.set_server_clock_skew(0);
 
     // No such database.
-    let elsewhere = with(&url.replace("/postgres?", "/nowhere?"))
-        .build()
-        .unwrap();
+    let elsewhere = with(&emulator.url_of("app", "nowhere")).build().unwrap();
     let error = error_of(&elsewhere);
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
     assert_says(&error, &["\"nowhere\"", "no database of that name"]);

@@ -160,8 +160,7 @@ impl Drop for Service {
 #[test]
 fn the_web_service_serves_and_stops() {
     let emulator = emulator();
-    emulator.create_database("notes", "app").unwrap();
-    let url = emulator.url("app").replace("/postgres?", "/notes?");
+    let url = emulator.url("app");
     let service = command("web", &emulator)
         .env("DATABASE_URL", url)
         .arg("127.0.0.1:0")

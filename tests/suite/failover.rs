@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::PgConnection;
-use diesel::connection::SimpleConnection;
+use diesel::connection::{Connection, SimpleConnection};
 use diesel_rds_iam::{
     Backend, ConnectionRetired, ErrorKind, HandleAuthEvent, IamAuth, IamAuthBuilder, PgPool,
     RdsConnectionManager, RetireReason, retire_all,
@@ -71,9 +71,10 @@ fn a_writers_pool_of_the_crate_postgres_finds_the_new_writer() {
 
 fn assert_finds_the_new_writer<C: Backend<Connection: Ask>>() {
     let emulator = emulator();
-    emulator.execute("CREATE SEQUENCE written").unwrap();
-    emulator
-        .execute("GRANT USAGE ON SEQUENCE written TO app")
+    let superuser = format!("{} dbname=app", emulator.superuser_url());
+    PgConnection::establish(&superuser)
+        .unwrap()
+        .batch_execute("CREATE SEQUENCE written; GRANT USAGE ON SEQUENCE written TO app")
         .unwrap();
     let reasons = Reasons::default();
     let (auth, source) = counted(&emulator);

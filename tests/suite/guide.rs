@@ -8,7 +8,7 @@ use std::time::Duration;
 use diesel_rds_iam::{IamAuth, Password, PgConnectionManager};
 
 use crate::architecture::rust_files;
-use crate::support::database::manager_builder;
+use crate::support::database::auth_builder;
 
 fn page(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -271,8 +271,11 @@ fn the_statements_of_the_setup_make_a_user_who_can_log_in() {
     for statements in statements {
         emulator.execute(statements).unwrap();
     }
-    let manager = manager_builder(&emulator).build().unwrap();
-    manager.try_connect().unwrap();
+    // The statements create a user, and no database.
+    let url = emulator.url_of("app", "postgres");
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = PgConnectionManager::builder(&url).auth(auth);
+    manager.build().unwrap().try_connect().unwrap();
 }
 
 #[test]

@@ -132,8 +132,7 @@ fn any_user_and_database_reach_the_server_unchanged() {
         // Names come again when a failure is made smaller.
         let _ = emulator.create_iam_user(&user);
         let _ = emulator.create_database(&database, &user);
-        let encoded = utf8_percent_encode(&database, NON_ALPHANUMERIC).to_string();
-        let url = emulator.url(&user).replace("/postgres?", &format!("/{encoded}?"));
+        let url = emulator.url_of(&user, &database);
         assert_are::<PgConnection>(&url, &auth, &user, &database)?;
         #[cfg(feature = "postgres")]
         assert_are::<diesel_rds_iam::postgres::Client>(&url, &auth, &user, &database)?;

@@ -329,7 +329,9 @@ fn a_server_with_a_wrong_clock() {
              ALTER ROLE late SET search_path = late, pg_catalog",
         )
         .unwrap();
-    let shown = fails_at(rds_iam_to(emulator, "late"), "server", 20);
+    let mut late = rds_iam_to(emulator, "late");
+    late.env("DATABASE_URL", emulator.url_of("late", "postgres"));
+    let shown = fails_at(late, "server", 20);
     assert!(shown.contains("s behind this machine's"), "{shown}");
 }
 
@@ -632,7 +634,7 @@ fn a_server_that_answers_no_query_does_not_hold_the_doctor() {
                 GRANT SELECT ON slow.pg_roles TO slow; \
                 ALTER ROLE slow SET search_path = slow, pg_catalog";
     emulator.execute(view).unwrap();
-    doctor.env("DATABASE_URL", emulator.url("slow"));
+    doctor.env("DATABASE_URL", emulator.url_of("slow", "postgres"));
     let ran = run(&mut doctor);
     assert_eq!(ran.code, Some(19), "{ran:?}");
     assert!(ran.stdout.contains("no result within 3.0 s"), "{ran:?}");

@@ -20,7 +20,7 @@ fn exec(program: &[&str]) -> Command {
 fn psql_logs_in() {
     let query = "select 1, current_user, current_database()";
     let psql = ["psql", "--no-psqlrc", "-Atc", query];
-    assert_eq!(text(run(&mut exec(&psql))), "1|app|postgres\n");
+    assert_eq!(text(run(&mut exec(&psql))), "1|app|app\n");
 }
 
 #[test]
@@ -85,9 +85,10 @@ fn pg_dump_opens_several_connections_at_once() {
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("dump");
+    let url = emulator.url_of("app", "postgres");
     let mut dump = exec(&["pg_dump", "--schema", "dumped", "-j", "2", "-Fd", "-f"]);
     let before = accepted("app");
-    text(run(dump.arg(&target)));
+    text(run(dump.arg(&target).env("DATABASE_URL", url)));
     assert!(target.join("toc.dat").exists());
     assert!(accepted("app") >= before + 3);
 }
@@ -120,7 +121,7 @@ fn variables_that_would_override_the_connection_are_removed() {
     ] {
         command.env(variable, value);
     }
-    assert_eq!(text(run(&mut command)), "postgres\n");
+    assert_eq!(text(run(&mut command)), "app\n");
 }
 
 #[test]

@@ -19,7 +19,7 @@ struct Deployment {
 impl Deployment {
     fn new(database: &str, user: &str) -> Deployment {
         let emulator = shared_emulator();
-        emulator.create_database(database, user).unwrap();
+        emulator.ensure_database(database, user).unwrap();
         let deployment = Deployment {
             folder: TempDir::new().unwrap(),
             url: format!("{}&dbname={database}", emulator.url(user)),

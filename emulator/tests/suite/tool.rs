@@ -44,10 +44,7 @@ fn psql_logs_in_and_sees_tls() {
     let url = emulator.url("app");
     let statement = "SELECT current_user || ' ' || current_database()";
     let output = libpq_program(&emulator, "psql", &[&url, "--no-psqlrc", "-Atc", statement]);
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        "app postgres"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "app app");
     let output = libpq_program(
         &emulator,
         "psql",
@@ -77,8 +74,7 @@ fn psql_is_told_why_it_is_refused() {
 #[test]
 fn pgbench_opens_a_connection_for_each_transaction() {
     let emulator = emulator();
-    emulator.create_database("bench", "app").unwrap();
-    let url = emulator.url("app").replace("/postgres?", "/bench?");
+    let url = emulator.url("app");
     libpq_program(&emulator, "pgbench", &["--initialize", "--quiet", &url]);
     let arguments = [
         "--connect",
@@ -99,8 +95,7 @@ fn pgbench_opens_a_connection_for_each_transaction() {
 #[test]
 fn pg_dump_writes_what_is_there() {
     let emulator = emulator();
-    emulator.create_database("shop", "app").unwrap();
-    let url = emulator.url("app").replace("/postgres?", "/shop?");
+    let url = emulator.url("app");
     let statement =
         "CREATE TABLE goods AS SELECT generate_series(1, 20000) AS id, repeat('x', 100) AS name";
     libpq_program(&emulator, "psql", &[&url, "--no-psqlrc", "-qc", statement]);

@@ -77,7 +77,7 @@ impl Subject {
             .env("HOME", "/dev/null/none")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .envs(emulator.aws().container_environment())
-            .env(URL, emulator.url(USER))
+            .env(URL, emulator.url_of(USER, "postgres"))
             .env(FOLDER, folder.path())
             .env(SEED, seed.to_string())
             .stdin(Stdio::piped())
