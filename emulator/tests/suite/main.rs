@@ -11,6 +11,7 @@
 mod aws;
 mod client;
 mod cluster;
+mod database;
 mod descriptors;
 mod engine;
 mod fault;
@@ -18,7 +19,9 @@ mod lifecycle;
 mod login;
 mod postgresql;
 mod protocol;
+mod raw;
 mod refusal;
 mod rejection;
+mod startup;
 mod tool;
 mod upstream;

@@ -1,12 +1,11 @@
 //! In front of somebody else's PostgreSQL, which here is that of another emulator.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use rds_iam_emulator::{Emulator, ErrorKind, Verdict};
 
 use crate::client::{Token, config, connect, login, query_one, tls};
+use crate::raw::{Dialer, log_in};
 
 /// A superuser of `behind` who logs in by password, and a URL for an emulator in front.
 fn url_with_password(behind: &Emulator, user: &str, password: &str) -> String {
@@ -101,6 +100,7 @@ fn a_role_that_is_made_anew_can_log_in() {
     login(&emulator, "app");
     behind.execute("ALTER ROLE app PASSWORD 'another'").unwrap();
     login(&emulator, "app");
+    emulator.execute("DROP DATABASE app").unwrap();
     emulator.execute("DROP ROLE app").unwrap();
     emulator.ensure_iam_user("app").unwrap();
     login(&emulator, "app");
@@ -143,53 +143,9 @@ fn session_user(emulator: &Emulator, users: &[&[u8]], signed_for: &str) -> Optio
         body.extend([b"user\0", *user, b"\0"].concat());
     }
     body.extend(b"database\0postgres\0\0");
-    let mut stream = encrypted(emulator);
-    send(&mut stream, &[], &body);
     let token = Token::new(emulator, signed_for).sign();
-    if receive(&mut stream).0 == b'R' {
-        send(&mut stream, b"p", &[token.as_bytes(), b"\0"].concat());
-    }
-    loop {
-        match receive(&mut stream).0 {
-            b'E' => return None,
-            b'Z' => break,
-            _ => {}
-        }
-    }
-    send(&mut stream, b"Q", b"SELECT session_user\0");
-    loop {
-        let (kind, body) = receive(&mut stream);
-        if kind == b'D' {
-            // After the number of columns and the length of the first.
-            return Some(String::from_utf8(body[6..].to_vec()).unwrap());
-        }
-    }
-}
-
-fn encrypted(emulator: &Emulator) -> native_tls::TlsStream<TcpStream> {
-    let mut tcp = TcpStream::connect(emulator.addr()).unwrap();
-    tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
-        .unwrap();
-    tcp.read_exact(&mut [0]).unwrap();
-    let ca = native_tls::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
-    let mut connector = native_tls::TlsConnector::builder();
-    let connector = connector.add_root_certificate(ca).build().unwrap();
-    connector.connect(emulator.host(), tcp).unwrap()
-}
-
-fn send(stream: &mut impl Write, kind: &[u8], body: &[u8]) {
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    stream.write_all(&[kind, &length, body].concat()).unwrap();
-}
-
-fn receive(stream: &mut impl Read) -> (u8, Vec<u8>) {
-    let mut header = [0; 5];
-    stream.read_exact(&mut header).unwrap();
-    let [kind, length @ ..] = header;
-    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
-    stream.read_exact(&mut body).unwrap();
-    (kind, body)
+    log_in(Dialer::new(emulator).encrypted(), &body, Some(&token))
+        .map(|[session_user, _]| session_user)
 }
 
 #[test]

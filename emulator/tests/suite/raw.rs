@@ -1,0 +1,107 @@
+//! A client that sends any bytes as its start-up packet.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use native_tls::{TlsConnector, TlsStream};
+use rds_iam_emulator::Emulator;
+
+/// Opens connections to an emulator. Kept, since OpenSSL reads the roots of the system for each connector.
+pub(crate) struct Dialer<'a> {
+    emulator: &'a Emulator,
+    connector: TlsConnector,
+}
+
+impl Dialer<'_> {
+    pub(crate) fn new(emulator: &Emulator) -> Dialer<'_> {
+        let ca = native_tls::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
+        let connector = TlsConnector::builder()
+            .add_root_certificate(ca)
+            .build()
+            .unwrap();
+        Dialer {
+            emulator,
+            connector,
+        }
+    }
+
+    /// A connection after the TLS handshake.
+    pub(crate) fn encrypted(&self) -> TlsStream<TcpStream> {
+        let mut tcp = TcpStream::connect(self.emulator.addr()).unwrap();
+        // Otherwise each small packet would wait for an acknowledgement.
+        tcp.set_nodelay(true).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
+            .unwrap();
+        tcp.read_exact(&mut [0]).unwrap();
+        self.connector.connect(self.emulator.host(), tcp).unwrap()
+    }
+}
+
+/// Logs in by this start-up packet, without its length, and with this password. Returns the session's
+/// `session_user` and `current_user`; `None` if no session was opened.
+pub(crate) fn log_in(
+    mut stream: impl Read + Write,
+    startup: &[u8],
+    password: Option<&str>,
+) -> Option<[String; 2]> {
+    let result = try_log_in(&mut stream, startup, password);
+    // A server may hang up at any time.
+    result.unwrap_or_else(|error| {
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no answer");
+        None
+    })
+}
+
+fn try_log_in(
+    stream: &mut (impl Read + Write),
+    startup: &[u8],
+    password: Option<&str>,
+) -> io::Result<Option<[String; 2]>> {
+    send(stream, &[], startup)?;
+    loop {
+        match (receive(stream)?, password) {
+            ((b'R', code), _) if code == [0; 4] => {}
+            ((b'R', code), Some(password)) if code == [0, 0, 0, 3] => {
+                send(stream, b"p", &[password.as_bytes(), b"\0"].concat())?;
+            }
+            ((b'R' | b'E', _), _) => return Ok(None),
+            ((b'Z', _), _) => break,
+            _ => {}
+        }
+    }
+    send(stream, b"Q", b"SELECT session_user, current_user\0")?;
+    loop {
+        match receive(stream)? {
+            (b'D', row) => return Ok(Some(columns(&row))),
+            (b'E', error) => panic!("no user: {}", String::from_utf8_lossy(&error)),
+            _ => {}
+        }
+    }
+}
+
+fn columns(row: &[u8]) -> [String; 2] {
+    // After the number of columns, each value follows its length.
+    let mut rest = &row[2..];
+    [(); 2].map(|()| {
+        let (length, after) = rest.split_first_chunk::<4>().unwrap();
+        let (value, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        rest = after;
+        String::from_utf8_lossy(value).into_owned()
+    })
+}
+
+fn send(stream: &mut impl Write, kind: &[u8], body: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    stream.write_all(&[kind, &length, body].concat())
+}
+
+fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header)?;
+    let [kind, length @ ..] = header;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut body)?;
+    Ok((kind, body))
+}
