@@ -168,19 +168,20 @@ fn unsupported_version(version: u32) -> Malformed {
 }
 
 fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
-    let invalid =
-        |what: &str| Malformed::Answer("08P01", format!("invalid startup packet layout: {what}"));
+    let invalid = || {
+        Malformed::Answer(
+            "08P01",
+            "invalid startup packet layout: expected terminator as last byte".to_owned(),
+        )
+    };
     let mut startup = Startup::default();
-    loop {
-        let (name, after) = c_string(rest).ok_or_else(|| invalid("unterminated name"))?;
-        if name.is_empty() {
-            if !after.is_empty() {
-                return Err(invalid("expected terminator as last byte"));
-            }
-            break;
-        }
-        let (value, after) = c_string(after).ok_or_else(|| invalid("unterminated value"))?;
-        // PostgreSQL accepts repeated parameters: its ProcessStartupPacket uses the last value.
+    // The same steps as in PostgreSQL's ProcessStartupPacket, which checks only that one byte is left.
+    while let Some((name, after)) = c_string(rest)
+        && !name.is_empty()
+        && !after.is_empty()
+    {
+        let (value, after) = c_string(after).ok_or_else(invalid)?;
+        // PostgreSQL accepts repeated parameters, and uses the last value.
         match name {
             b"user" => startup.user = value.to_vec(),
             b"database" => startup.database = value.to_vec(),
@@ -188,6 +189,9 @@ fn parse_startup(mut rest: &[u8]) -> Result<Startup, Malformed> {
             _ => {}
         }
         rest = after;
+    }
+    if rest.len() != 1 {
+        return Err(invalid());
     }
     if startup.user.is_empty() {
         return Err(Malformed::Answer(
@@ -252,6 +256,13 @@ mod tests {
         let cut = startup(&[("user", "app")]);
         let cut = parse_initial(&cut[..cut.len() - 1]);
         assert!(matches!(cut, Err(Malformed::Answer("08P01", _))));
+        // Any byte ends the packet, if it is the last one.
+        let mut other = startup(&[("user", "app")]);
+        *other.last_mut().unwrap() = b'u';
+        assert_eq!(
+            parse_initial(&other),
+            parse_initial(&startup(&[("user", "app")]))
+        );
         let old = parse_initial(&[0, 2, 0, 0]);
         assert!(matches!(old, Err(Malformed::Answer("0A000", _))));
     }

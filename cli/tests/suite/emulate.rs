@@ -1,6 +1,7 @@
 //! `rds-iam emulate`, with the other commands as its clients.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -208,13 +209,36 @@ fn json_has_what_each_kind_of_client_needs() {
     running.end(Signal::TERM);
 }
 
+/// The first example in this language in the emulator's README.
+fn example(language: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../emulator/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, example) = readme.split_once(&format!("```{language}\n")).unwrap();
+    example.split_once("```").unwrap().0.to_owned()
+}
+
+/// A program that finds `rds-iam` on its PATH.
+fn with_rds_iam(program: impl AsRef<OsStr>) -> Command {
+    let tested = Path::new(env!("CARGO_BIN_EXE_rds-iam")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let folders = std::iter::once(tested.to_owned()).chain(std::env::split_paths(&path));
+    let mut command = clean(Command::new(program));
+    command.env("PATH", std::env::join_paths(folders).unwrap());
+    command
+}
+
+#[test]
+fn the_shell_example_of_the_emulators_readme_works() {
+    let mut shell = with_rds_iam("sh");
+    shell
+        .args(["-ec", &example("sh")])
+        .env("PSQLRC", "/dev/null");
+    assert_eq!(text(run(&mut shell)), "CREATE TABLE\n");
+}
+
 /// Its fixture is an example of `--json`.
 #[test]
 fn the_pytest_example_of_the_emulators_readme_passes() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../emulator/README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let (_, example) = readme.split_once("```python\n").unwrap();
-    let (example, _) = example.split_once("```").unwrap();
     let python = std::env::var_os("RDS_IAM_EMULATOR_PYTHON").unwrap_or_else(|| "python3".into());
     let check = Command::new(&python)
         .args(["-c", "import boto3, psycopg, pytest"])
@@ -224,16 +248,11 @@ fn the_pytest_example_of_the_emulators_readme_passes() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("test_login.py"), example).unwrap();
-    let program = Path::new(env!("CARGO_BIN_EXE_rds-iam"));
-    let path = std::env::var_os("PATH").unwrap();
-    let folders = std::iter::once(program.parent().unwrap().to_owned());
-    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).unwrap();
-    let mut pytest = clean(Command::new(python));
+    std::fs::write(folder.path().join("test_login.py"), example("python")).unwrap();
+    let mut pytest = with_rds_iam(python);
     pytest
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .current_dir(folder.path())
-        .env("PATH", path);
+        .current_dir(folder.path());
     let shown = text(run(&mut pytest));
     assert!(shown.contains("2 passed"), "{shown}");
 }

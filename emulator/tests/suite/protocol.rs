@@ -138,7 +138,7 @@ fn what_is_no_protocol_is_answered_as_postgresql_does() {
             "no PostgreSQL user name specified",
         ),
         (
-            vec![0, 0, 0, 9, 0, 3, 0, 0, b'u'],
+            vec![0, 0, 0, 10, 0, 3, 0, 0, b'u', b's'],
             "invalid startup packet layout",
         ),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), ""),

@@ -7,6 +7,10 @@ use std::time::Duration;
 use native_tls::{TlsConnector, TlsStream};
 use rds_iam_emulator::Emulator;
 
+/// The start-up packet may have set another encoding.
+const WHO: &[u8] = b"SELECT encode(convert_to(session_user::text, 'UTF8'), 'hex'), \
+    encode(convert_to(current_user::text, 'UTF8'), 'hex')\0";
+
 /// Opens connections to an emulator. Kept, since OpenSSL reads the roots of the system for each connector.
 pub(crate) struct Dialer<'a> {
     emulator: &'a Emulator,
@@ -71,7 +75,7 @@ fn try_log_in(
             _ => {}
         }
     }
-    send(stream, b"Q", b"SELECT session_user, current_user\0")?;
+    send(stream, b"Q", WHO)?;
     loop {
         match receive(stream)? {
             (b'D', row) => return Ok(Some(columns(&row))),
@@ -88,7 +92,7 @@ fn columns(row: &[u8]) -> [String; 2] {
         let (length, after) = rest.split_first_chunk::<4>().unwrap();
         let (value, after) = after.split_at(u32::from_be_bytes(*length) as usize);
         rest = after;
-        String::from_utf8_lossy(value).into_owned()
+        String::from_utf8(hex::decode(value).unwrap()).unwrap()
     })
 }
 

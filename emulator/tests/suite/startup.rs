@@ -11,7 +11,7 @@ use crate::client::Token;
 use crate::raw::{Dialer, log_in};
 
 /// Runs more packets, or others: `RDS_IAM_EMULATOR_PACKETS=5000`, `RDS_IAM_EMULATOR_SEED=7`.
-const PACKETS: (&str, u64) = ("RDS_IAM_EMULATOR_PACKETS", 60);
+const PACKETS: (&str, u64) = ("RDS_IAM_EMULATOR_PACKETS", 80);
 const SEED: (&str, u64) = ("RDS_IAM_EMULATOR_SEED", 2);
 
 /// The superuser of the upstream.
@@ -160,10 +160,10 @@ fn packet(random: &mut Random, users: &[String]) -> Vec<u8> {
 fn user(random: &mut Random, users: &[String]) -> Vec<u8> {
     let name = random.pick(users).clone().into_bytes();
     let changed: &[u8] = match random.below(24) {
-        0 => b"\xff",
-        1 => b" ",
-        2 => b"\xc3\xa9",
-        3 => b"xx",
+        0 | 1 => b"\xff",
+        2 | 3 => b"\xc3\xa9",
+        9 => b" ",
+        10 => b"xx",
         4 => return name.to_ascii_uppercase(),
         5 => return b"rdsadmin".to_vec(),
         6 => return BOSS.into(),
