@@ -238,7 +238,27 @@ impl Identity {
         }
     }
 
+    /// The command that begins a new session, if the profile's is over.
+    fn login_command(&self, error: &CredentialsError) -> Option<String> {
+        let text = text_of(error);
+        let command = match () {
+            // The texts of aws-config, and the folders of the sessions.
+            () if text.contains("Login token") || text.contains("/login/cache") => "aws login",
+            () if text.contains("SSO token") || text.contains("/sso/cache") => "aws sso login",
+            () => return None,
+        };
+        let profile = self.profile().map(str::to_owned);
+        let profile = profile.or_else(|| env::var("AWS_PROFILE").ok().filter(|it| !it.is_empty()));
+        let profile = profile.as_deref().unwrap_or("default");
+        Some(format!("{command} --profile {profile}"))
+    }
+
     fn failed(&self, error: CredentialsError) -> Error {
+        if let Some(command) = self.login_command(&error) {
+            let message =
+                format!("the session of this profile is over or was never begun; run `{command}`");
+            return Error::with_cause(ErrorKind::CredentialsExpired, message, error);
+        }
         if let (CredentialsError::CredentialsNotLoaded(_), Some(profile)) = (&error, self.profile())
         {
             let message = format!(
@@ -255,7 +275,7 @@ impl Identity {
             CredentialsError::ProviderTimedOut(_) => (
                 ErrorKind::CredentialsTimeout,
                 "the source of aws credentials did not answer in time; check that it can be \
-                 reached, or raise refresh_timeout",
+                 reached, or raise iam_credentials_timeout",
             ),
             CredentialsError::InvalidConfiguration(_) => (
                 ErrorKind::Configuration,
@@ -273,6 +293,12 @@ impl Identity {
         };
         Error::with_cause(kind, message, error)
     }
+}
+
+/// The texts of an error and its causes.
+fn text_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| format!("{error}; ")).collect()
 }
 
 /// A variable that is empty counts as unset. The SDK would take it for a region without a name.

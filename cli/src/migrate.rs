@@ -159,7 +159,12 @@ impl Source {
                 )
             }),
         }?;
-        Ok((self.target.manager_within(self.timeout)?, migrations))
+        let manager = self.target.manager_within(self.timeout)?;
+        if manager.auth().is_some() {
+            // A connect waits for less than a user may need to answer the source of the credentials.
+            Target::token_of(&manager)?;
+        }
+        Ok((manager, migrations))
     }
 }
 

@@ -1,16 +1,25 @@
 //! The database to connect to: a connection string, or its parts.
 
 use std::fmt;
+use std::io::{self, IsTerminal};
 #[cfg(unix)]
 use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use diesel_rds_iam::diesel::PgConnection;
-use diesel_rds_iam::{Error, ManagerBuilder, PgConnectionManager};
+use diesel_rds_iam::{Endpoint, Error, ManagerBuilder, PgConnectionManager, Token};
 
 /// The library's default.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// How long a source of credentials may take: a user may have to answer it.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A wait that needs no word.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The options that select the database, common to all commands.
 #[derive(Args, Clone)]
@@ -44,6 +53,11 @@ pub(crate) struct Target {
     #[arg(long)]
     profile: Option<String>,
 
+    /// The time limit for the AWS credentials, such as those of a program that asks for a second factor
+    /// [default: iam_credentials_timeout of the connection string, else 1m]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    credentials_timeout: Option<humantime::Duration>,
+
     /// A PEM file of root certificates, or `system` [default: the RDS roots of the region]
     #[arg(long)]
     sslrootcert: Option<String>,
@@ -72,6 +86,21 @@ fn positive(text: &str) -> Result<humantime::Duration, String> {
         true => Err("the time limit is zero; set 2s or more".to_owned()),
         false => Ok(time),
     }
+}
+
+/// Does `work`, and says on a terminal what it waits for if that takes long.
+pub(crate) fn waiting_for<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    if io::stderr().is_terminal() {
+        thread::spawn(move || {
+            if is_done.recv_timeout(QUIET) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("rds-iam: waiting for {what}");
+            }
+        });
+    }
+    let result = work();
+    drop(done);
+    result
 }
 
 impl Target {
@@ -140,7 +169,15 @@ impl Target {
         if let Some(path) = &self.sslrootcert {
             builder = builder.sslrootcert(path);
         }
-        builder
+        if let Some(timeout) = self.credentials_timeout {
+            builder = builder.credentials_timeout(*timeout);
+        }
+        builder.tune_auth(|auth| auth.refresh_timeout(CREDENTIALS_TIMEOUT))
+    }
+
+    /// Fetches the credentials and a token, and says on a terminal what it waits for.
+    pub(crate) fn token_of(manager: &PgConnectionManager) -> Result<(Endpoint, Arc<Token>), Error> {
+        waiting_for("AWS credentials", || manager.token())
     }
 
     /// The connection string as it was given, unless the parts override it.

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let (endpoint, token) = arguments.target.signer(arguments.lifetime)?.token()?;
+    let (endpoint, token) = Target::token_of(&arguments.target.signer(arguments.lifetime)?)?;
     let date = |time: SystemTime| format_rfc3339_seconds(time).to_string();
     let mut output = io::stdout().lock();
     if arguments.json {

@@ -531,7 +531,7 @@ pub(super) fn timed_out(limit: Duration) -> Error {
         ErrorKind::CredentialsTimeout,
         format!(
             "the source of aws credentials did not answer within {limit:?}; check that it can be \
-             reached, or raise refresh_timeout"
+             reached, or raise iam_credentials_timeout"
         ),
     )
 }

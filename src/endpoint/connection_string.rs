@@ -68,6 +68,8 @@ pub(crate) struct IamSettings {
     /// The host to sign for, if it is not the host to dial.
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
+    /// The time limit of a fetch of credentials.
+    pub(crate) credentials_timeout: Option<Duration>,
 }
 
 /// The kind of login.
@@ -165,13 +167,22 @@ impl ConnectionString {
             "iam_external_id" => self.iam.external_id = Some(not_empty(keyword, value)?),
             "iam_session_name" => self.iam.session_name = Some(not_empty(keyword, value)?),
             "iam_host" => self.iam.host = Some(not_empty(keyword, value)?),
+            "iam_credentials_timeout" => {
+                let seconds = value.trim().parse().ok().filter(|seconds| *seconds > 0);
+                let seconds: u32 = seconds.ok_or_else(|| {
+                    Error::configuration(
+                        "iam_credentials_timeout is not a number of seconds: set it to whole seconds, one or more",
+                    )
+                })?;
+                self.iam.credentials_timeout = Some(Duration::from_secs(seconds.into()));
+            }
             "iam_port" => self.iam.port = Some(port_number(keyword, &value)?),
             _ if keyword.starts_with("iam_") => {
                 // Not quoted: after a stray `?` or `&` in a password, a part of that password is in this place.
                 return Err(Error::configuration(
                     "a parameter that begins with iam_ is not known: there are iam, iam_region, \
-                     iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host, iam_port \
-                     and iam_cluster",
+                     iam_profile, iam_role_arn, iam_external_id, iam_session_name, iam_host, iam_port, \
+                     iam_cluster and iam_credentials_timeout",
                 ));
             }
             "port" => {

@@ -83,6 +83,15 @@ impl<C: Backend> ManagerBuilder<C> {
         self.set(|target| target.iam.profile = Some(name.into()))
     }
 
+    /// Sets the time limit of a fetch of credentials. Same as `iam_credentials_timeout` in the connection string, and as
+    /// [`IamAuthBuilder::refresh_timeout`]. Default: 4 s. Ignored if [`auth`](ManagerBuilder::auth) is set.
+    ///
+    /// For a source that takes long, such as a program that asks for a second factor. A connect waits for
+    /// [`connect_timeout`](ManagerBuilder::connect_timeout) at most; a fetch that takes longer serves the next one.
+    pub fn credentials_timeout(self, timeout: Duration) -> Self {
+        self.set(|target| target.iam.credentials_timeout = Some(timeout))
+    }
+
     /// Sets the database's own endpoint, which tokens are signed for, if another host is dialled: a CNAME, a
     /// tunnel or a load balancer. Same as `iam_host` and `iam_port` in the connection string.
     pub fn sign_for(self, host: impl Into<String>, port: u16) -> Self {
@@ -292,6 +301,9 @@ impl<C> fmt::Debug for ManagerBuilder<C> {
 fn auth_of(target: &ConnectionString, mut builder: IamAuthBuilder) -> Result<IamAuth, Error> {
     if let Some(profile) = &target.iam.profile {
         builder = builder.profile(profile);
+    }
+    if let Some(timeout) = target.iam.credentials_timeout {
+        builder = builder.refresh_timeout(timeout);
     }
     if let Some(arn) = &target.iam.role_arn {
         let mut role = AssumeRole::new(arn);

@@ -20,7 +20,7 @@ use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager};
 
 use self::report::Report;
 use self::step::{Failed, Problem, Step};
-use crate::target::{ConnectTimeout, Target};
+use crate::target::{ConnectTimeout, Target, waiting_for};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -60,9 +60,12 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// The time limit of a step that neither dials nor waits for the server. The library limits each
-/// fetch of credentials to less.
+/// The time limit of a step that neither dials nor waits for the server or for credentials.
 const LOCAL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The time limit of the step that fetches credentials. The library limits a fetch to `--credentials-timeout`, or to
+/// `iam_credentials_timeout` of the connection string.
+const CREDENTIALS_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The time that a step gets beyond a limit inside it, which reports the cause.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -107,8 +110,11 @@ fn check(arguments: &Arguments, report: &mut Report) -> Result<(), Failed> {
     report.extend(LOCAL_LIMIT + limit * 5);
     // The region is needed for the policy that later steps print.
     context.endpoint = report.step(Step::Region, LOCAL_LIMIT, with(&context, identity::region))?;
-    let credentials = with(&context, identity::credentials);
-    let credentials = report.step(Step::Credentials, LOCAL_LIMIT, credentials)?;
+    report.extend(CREDENTIALS_LIMIT);
+    let credentials = with(&context, |context| {
+        waiting_for("AWS credentials", || identity::credentials(context))
+    });
+    let credentials = report.step(Step::Credentials, CREDENTIALS_LIMIT, credentials)?;
     report.step(Step::Clock, LOCAL_LIMIT, with(&context, identity::clock))?;
     report.step(Step::Token, LOCAL_LIMIT, with(&context, identity::token))?;
     let addresses = report.step(Step::Dns, limit, with(&context, network::resolve))?;

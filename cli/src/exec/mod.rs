@@ -91,7 +91,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let manager = arguments.target.manager_of(arguments.lifetime)?;
-    let (_, token) = manager.token()?;
+    let (_, token) = Target::token_of(&manager)?;
     let (name, rest) = arguments
         .program
         .split_first()

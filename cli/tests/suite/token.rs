@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rds_iam_emulator::{Emulator, Verdict};
 
-use crate::support::{MARKER, clean, rds_iam_with, run, run_openly, schema, text};
+use crate::support::{MARKER, Ran, clean, rds_iam, rds_iam_with, run, run_openly, schema, text};
 
 #[test]
 fn standard_output_contains_only_the_token() {
@@ -147,4 +147,107 @@ fn an_error_is_one_line_that_names_the_setting() {
         assert!(ran.stderr.contains(word), "{ran:?}");
         assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
     }
+}
+
+/// A home folder with this profile `dev`.
+fn home(profile: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let config = format!("[profile dev]\nregion = eu-west-1\n{profile}\n");
+    std::fs::write(home.path().join(".aws/config"), config).unwrap();
+    home
+}
+
+/// `rds-iam token` with that profile.
+fn token_of(home: &tempfile::TempDir, options: &[&str]) -> Ran {
+    let mut command = rds_iam();
+    command
+        .env("HOME", home.path())
+        .env_remove("AWS_CONFIG_FILE")
+        .env("AWS_PROFILE", "dev")
+        .args([
+            "token",
+            "--host",
+            "h",
+            "--user",
+            "u",
+            "--region",
+            "eu-west-1",
+        ])
+        .args(options);
+    run_openly(&mut command)
+}
+
+const KEYS: &str = r#"{"Version": 1, "AccessKeyId": "AKIDPROCESS", "SecretAccessKey": "secret"}"#;
+
+/// FAULTS.md row 62.
+#[test]
+fn a_source_that_takes_longer_than_a_pool_waits_is_waited_for() {
+    let home = home(&format!(
+        "credential_process = sh -c \"sleep 5; echo '{}'\"",
+        KEYS.replace('"', "\\\"")
+    ));
+    let token = text(token_of(&home, &[]));
+    assert!(token.contains("AKIDPROCESS"), "{token}");
+
+    let ran = token_of(&home, &["--credentials-timeout", "1s"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("raise iam_credentials_timeout"),
+        "{ran:?}"
+    );
+}
+
+/// FAULTS.md row 63.
+#[test]
+fn a_session_of_aws_login_is_used() {
+    const SESSION: &str = "arn:aws:iam::123456789012:user/Admin";
+    let home = home(&format!("login_session = {SESSION}"));
+    let ran = token_of(&home, &[]);
+    assert!(
+        ran.stderr.contains("run `aws login --profile dev`"),
+        "{ran:?}"
+    );
+    assert!(!ran.stderr.contains("feature"), "{ran:?}");
+
+    let cache = home.path().join(".aws/login/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let name = openssl::sha::sha256(SESSION.as_bytes());
+    let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1)
+        .and_then(|group| openssl::ec::EcKey::generate(&group))
+        .and_then(|key| key.private_key_to_pem())
+        .unwrap();
+    let session = serde_json::json!({
+        "accessToken": {
+            "accessKeyId": "ASIALOGIN",
+            "secretAccessKey": MARKER,
+            "sessionToken": "session",
+            "accountId": "123456789012",
+            "expiresAt": "2099-01-01T00:00:00Z",
+        },
+        "tokenType": "aws_sigv4",
+        "refreshToken": "refresh",
+        "idToken": "id",
+        "clientId": "arn:aws:signin:::devtools/same-device",
+        "dpopKey": String::from_utf8(key).unwrap(),
+    });
+    std::fs::write(cache.join(name + ".json"), session.to_string()).unwrap();
+    let token = text(token_of(&home, &[]));
+    assert!(token.contains("ASIALOGIN"), "{token}");
+}
+
+/// FAULTS.md row 63.
+#[test]
+fn the_command_that_begins_an_sso_session_is_named_with_the_profile() {
+    let home = home(
+        "sso_session = work\nsso_account_id = 123456789012\nsso_role_name = dev\n\
+         [sso-session work]\nsso_region = eu-west-1\nsso_start_url = https://example.awsapps.com/start",
+    );
+    let ran = token_of(&home, &[]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("run `aws sso login --profile dev`"),
+        "{ran:?}"
+    );
 }

@@ -370,3 +370,16 @@ fn by_default_three_probes_are_lost_before_a_silent_connection_is_closed() {
     let keywords: Vec<_> = parsed.tcp_defaults().map(|(keyword, _)| keyword).collect();
     assert_eq!(keywords, ["keepalives_interval", "keepalives_count"]);
 }
+
+#[test]
+fn the_time_for_credentials_is_in_whole_seconds() {
+    let of = |value: &str| {
+        let string = format!("host=h user=u iam_credentials_timeout={value}");
+        ConnectionString::parse(&string).map(|parsed| parsed.iam.credentials_timeout)
+    };
+    assert_eq!(of("30").unwrap(), Some(Duration::from_secs(30)));
+    for value in ["0", "-1", "''", "5s", "1.5"] {
+        let error = of(value).unwrap_err().to_string();
+        assert!(error.contains("iam_credentials_timeout"), "{error}");
+    }
+}
