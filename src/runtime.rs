@@ -23,6 +23,10 @@ use crate::error::{Error, ErrorKind};
 
 const THREAD_NAME: &str = "rds-iam-signer";
 
+/// As large as that of a main thread. The futures of the AWS SDK need more than the 2 MiB of other threads in a build
+/// without optimisation. It is reserved, and occupies memory only where it is used.
+const STACK_SIZE: usize = 8 << 20;
+
 /// The name of the threads on which blocking code of the user's runs.
 const SOURCE_THREAD_NAME: &str = "rds-iam-source";
 
@@ -134,6 +138,7 @@ impl Runtime {
         // The runtime is made on its own thread, so that it is never dropped on another.
         let thread = thread::Builder::new()
             .name(THREAD_NAME.to_owned())
+            .stack_size(STACK_SIZE)
             .spawn(move || run(&started, ended, mark));
         let outcome = match thread {
             Ok(_detached) => start

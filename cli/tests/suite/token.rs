@@ -180,7 +180,6 @@ fn token_of(home: &tempfile::TempDir, options: &[&str]) -> Ran {
 
 const KEYS: &str = r#"{"Version": 1, "AccessKeyId": "AKIDPROCESS", "SecretAccessKey": "secret"}"#;
 
-/// FAULTS.md row 62.
 #[test]
 fn a_source_that_takes_longer_than_a_pool_waits_is_waited_for() {
     let home = home(&format!(
@@ -198,7 +197,6 @@ fn a_source_that_takes_longer_than_a_pool_waits_is_waited_for() {
     );
 }
 
-/// FAULTS.md row 63.
 #[test]
 fn a_session_of_aws_login_is_used() {
     const SESSION: &str = "arn:aws:iam::123456789012:user/Admin";
@@ -237,7 +235,6 @@ fn a_session_of_aws_login_is_used() {
     assert!(token.contains("ASIALOGIN"), "{token}");
 }
 
-/// FAULTS.md row 63.
 #[test]
 fn the_command_that_begins_an_sso_session_is_named_with_the_profile() {
     let home = home(
