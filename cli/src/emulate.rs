@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use humantime::{format_duration, format_rfc3339_seconds};
-use rds_iam_emulator::{Emulator, Login};
+use rds_iam_emulator::{AuroraCluster, Builder, Emulator, Login};
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -53,6 +53,11 @@ pub(crate) struct Arguments {
     /// 15 minutes finds out by a refusal: in the library, IamAuthBuilder::token_lifetime tells it
     #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
+
+    /// Starts an Aurora cluster of so many servers, 2 to 16, each at an address of its own: 127.0.0.1,
+    /// 127.0.0.2 and so on. SIGUSR1 lets the next one become the writer
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["upstream", "database", "watch", "shell", "json"])]
+    members: Option<usize>,
 
     /// The URL of a PostgreSQL to stand in front of, instead of one of its own
     #[arg(
@@ -96,6 +101,10 @@ impl std::fmt::Debug for Secret {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     // Before anything is started, so that whatever is started also ends.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    if let Some(members) = arguments.members {
+        signals.add_signal(SIGUSR1)?;
+        return run_cluster(arguments, members, &mut signals);
+    }
     let emulator = start(arguments)?;
     let logins = arguments.watch.then(|| emulator.watch());
     announce(arguments, &emulator)?;
@@ -110,11 +119,83 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(arguments: &Arguments) -> Result<Emulator, Box<dyn Error>> {
-    let mut builder = Emulator::builder()
+fn run_cluster(
+    arguments: &Arguments,
+    number: usize,
+    signals: &mut Signals,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let cluster = builder(arguments).start_cluster(number)?;
+    for user in &arguments.users {
+        cluster.create_iam_user(user)?;
+    }
+    announce_cluster(arguments, &cluster)?;
+    for signal in signals.forever() {
+        if signal != SIGUSR1 {
+            break;
+        }
+        let former = cluster.writer();
+        let next = (former + 1) % number;
+        cluster.promote(next)?;
+        cluster.demote(former)?;
+        cluster.update_lists()?;
+        writeln!(io::stdout(), "# the writer is {}", cluster.id(next))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce_cluster(arguments: &Arguments, cluster: &AuroraCluster) -> Result<(), Box<dyn Error>> {
+    let (user, _) = first_of(arguments);
+    let mut output = io::stdout().lock();
+    writeln!(
+        output,
+        "# An Aurora cluster of {} servers; the writer is {}. SIGUSR1 lets the next one become the writer, and \
+         Ctrl-C ends it.\n# For /etc/hosts:",
+        cluster.members(),
+        cluster.id(cluster.writer()),
+    )?;
+    for member in (0..cluster.members()).filter_map(|at| cluster.member(at)) {
+        writeln!(output, "# {} {}", member.addr().ip(), member.host())?;
+    }
+    let resolve = cluster.resolve();
+    for host in [cluster.host(), cluster.reader_host()] {
+        for address in resolve(&host, cluster.signed_port())? {
+            writeln!(output, "# {} {host}", address.ip())?;
+        }
+    }
+    let keys = cluster.member(cluster.writer());
+    let (key, secret) = keys.map_or(("", ""), |it| (it.access_key(), it.secret_key()));
+    let region = keys.map_or("", Emulator::region);
+    export(
+        &mut output,
+        &[
+            ("DATABASE_URL", &cluster.url(&cluster.host(), user)),
+            ("READER_URL", &cluster.url(&cluster.reader_host(), user)),
+            ("AWS_ACCESS_KEY_ID", key),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+            ("AWS_REGION", region),
+        ],
+    )
+}
+
+/// Prints lines for a shell.
+fn export(output: &mut impl Write, variables: &[(&str, &str)]) -> Result<(), Box<dyn Error>> {
+    // One from elsewhere would be signed with these keys.
+    writeln!(output, "unset AWS_SESSION_TOKEN")?;
+    for (name, value) in variables {
+        writeln!(output, "export {name}='{}'", value.replace('\'', r"'\''"))?;
+    }
+    Ok(())
+}
+
+fn builder(arguments: &Arguments) -> Builder {
+    Emulator::builder()
         .port(arguments.port)
         .region(&arguments.region)
-        .token_lifetime(arguments.token_lifetime);
+        .token_lifetime(arguments.token_lifetime)
+}
+
+fn start(arguments: &Arguments) -> Result<Emulator, Box<dyn Error>> {
+    let mut builder = builder(arguments);
     if let Some(Secret(url)) = &arguments.upstream {
         builder = builder.upstream(url);
     }
@@ -148,16 +229,15 @@ fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Er
             format_duration(arguments.token_lifetime),
         )?;
     }
-    // One from elsewhere would be signed with these keys.
-    writeln!(output, "unset AWS_SESSION_TOKEN")?;
-    for (name, value) in [
-        ("DATABASE_URL", emulator.url_of(user, database).as_str()),
-        ("AWS_ACCESS_KEY_ID", emulator.access_key()),
-        ("AWS_SECRET_ACCESS_KEY", emulator.secret_key()),
-        ("AWS_REGION", emulator.region()),
-    ] {
-        writeln!(output, "export {name}='{}'", value.replace('\'', r"'\''"))?;
-    }
+    export(
+        &mut output,
+        &[
+            ("DATABASE_URL", &emulator.url_of(user, database)),
+            ("AWS_ACCESS_KEY_ID", emulator.access_key()),
+            ("AWS_SECRET_ACCESS_KEY", emulator.secret_key()),
+            ("AWS_REGION", emulator.region()),
+        ],
+    )?;
     if arguments.shell {
         writeln!(output, "export RDS_IAM_EMULATOR_PID={}", std::process::id())?;
         output.flush()?;

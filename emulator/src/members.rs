@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// The part of RDS's host names that identifies an account.
 const ACCOUNT: &str = "c9akciq32rqv";
 
-/// The port of every member, which tokens are signed for.
+/// The port of every member, which tokens are signed for, unless the builder has another.
 const PORT: u16 = 5432;
 
 /// Functions of Aurora PostgreSQL. They answer from files, since each server has an answer of its own.
@@ -59,14 +59,16 @@ const MASTER_SESSION_ID: &str = "MASTER_SESSION_ID";
 /// An Aurora cluster: a writer and readers, each a PostgreSQL server with a name and an address of its own.
 ///
 /// Created by [`Builder::start_cluster`]. Members are numbered from 0, and member 0 is the writer at first. Tokens
-/// must be signed for the member's own host name, or for one of the two names of the cluster, and for port 5432.
-/// Each member listens on a port of its own on loopback, so a client needs [`resolve`](AuroraCluster::resolve).
+/// must be signed for the member's own host name, or for one of the two names of the cluster, and for port 5432
+/// or [`Builder::port`]. Each member listens on a port of its own on loopback, so a client needs
+/// [`resolve`](AuroraCluster::resolve).
 ///
 /// After [`promote`](AuroraCluster::promote), the cluster's DNS name leads to the former writer until
 /// [`point_dns_at`](AuroraCluster::point_dns_at), and the other readers report the former writer until
 /// [`update_lists`](AuroraCluster::update_lists), as in Aurora for some seconds.
 pub struct AuroraCluster {
     region: String,
+    port: u16,
     state: Arc<Mutex<State>>,
     members: Vec<Emulator>,
 }
@@ -108,6 +110,11 @@ impl AuroraCluster {
     fn start(builder: Builder, number: usize) -> Result<AuroraCluster, Error> {
         let authority = Arc::new(Authority::generate(builder.engine)?);
         let region = builder.region.clone();
+        let port = if builder.port == 0 {
+            PORT
+        } else {
+            builder.port
+        };
         let has_port = builder.port != 0;
         let other_hosts = vec![name(&region, false), name(&region, true)];
         let start = |at: usize, primary| {
@@ -115,7 +122,7 @@ impl AuroraCluster {
             let address = Ipv4Addr::new(127, 0, 0, u8::try_from(last).unwrap_or(1));
             let mut builder = builder
                 .clone()
-                .endpoint(member_name(&region, at), PORT)
+                .endpoint(member_name(&region, at), port)
                 // A standby confirms a commit no sooner than it is in the log that is sent.
                 .postgres_setting("synchronous_commit", "on")
                 .postgres_setting("wal_keep_size", "1GB");
@@ -148,6 +155,7 @@ impl AuroraCluster {
         }
         let cluster = AuroraCluster {
             region,
+            port,
             state: Arc::new(Mutex::new(State {
                 writer: 0,
                 lags: vec![Duration::ZERO; number],
@@ -171,6 +179,11 @@ impl AuroraCluster {
     /// The host name of the reader endpoint.
     pub fn reader_host(&self) -> String {
         name(&self.region, true)
+    }
+
+    /// The port that tokens must be signed for: 5432, or that of the builder.
+    pub fn signed_port(&self) -> u16 {
+        self.port
     }
 
     /// The identifier of a member, such as `instance-1` for member 0.
@@ -198,7 +211,10 @@ impl AuroraCluster {
     pub fn url(&self, host: &str, user: &str) -> String {
         let url = self.first().url(user);
         let (_, parameters) = url.split_once("&sslmode").unwrap_or_default();
-        format!("postgres://{user}@{host}:{PORT}/postgres?sslmode{parameters}")
+        format!(
+            "postgres://{user}@{host}:{}/postgres?sslmode{parameters}",
+            self.port
+        )
     }
 
     /// Resolves a name of the cluster as its DNS does. Addresses have the port at which the member listens.

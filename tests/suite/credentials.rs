@@ -355,7 +355,10 @@ fn a_source_that_does_not_answer_has_its_own_kind() {
     if is_child(TEST) {
         let error = fail_to_log_in(IamAuth::builder().refresh_timeout(MOMENT));
         assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
-        assert!(error.to_string().contains("iam_credentials_timeout"), "{error}");
+        assert!(
+            error.to_string().contains("iam_credentials_timeout"),
+            "{error}"
+        );
         return;
     }
     let emulator = emulator();

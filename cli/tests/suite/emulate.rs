@@ -270,6 +270,29 @@ fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
 }
 
 #[test]
+fn a_cluster_fails_over_on_a_signal() {
+    let mut running = Running::start(&["--members", "2"]);
+    for name in ["DATABASE_URL", "READER_URL"] {
+        let url = &running.environment[name];
+        assert!(
+            url.starts_with("postgres://app@mycluster.cluster-"),
+            "{url}"
+        );
+    }
+    kill_process(Pid::from_child(&running.child), Signal::USR1).unwrap();
+    let mut line = String::new();
+    while !line.contains("the writer is instance-2") {
+        line = running.line();
+        assert!(!line.is_empty(), "it has ended");
+    }
+    running.end(Signal::TERM);
+    for number in ["1", "17"] {
+        let ran = run(rds_iam().args(["emulate", "--members", number]));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_program_that_cannot_be_started_is_one_line() {
     let taken = shared_emulator().port().to_string();
     let before = Instant::now();
