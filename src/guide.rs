@@ -12,6 +12,7 @@
 //! | [`aurora_dsql`] | differences with Aurora DSQL |
 //! | [`testing`] | tests without an AWS account, against the emulator |
 //! | [`coming_from`] | from diesel's `ConnectionManager`, or a library of another language |
+//! | [`own_manager`] | with a connection manager or a pool of the application's own, such as bb8 or deadpool |
 //! | [`security`] | where a token can be read and where it cannot |
 //!
 //! Statements about AWS link to the AWS page that they come from.
@@ -53,6 +54,9 @@ pub mod testing {}
 
 #[doc = include_str!("guide/coming_from.md")]
 pub mod coming_from {}
+
+#[doc = include_str!("guide/own_manager.md")]
+pub mod own_manager {}
 
 #[doc = include_str!("guide/security.md")]
 pub mod security {}

@@ -13,7 +13,7 @@
 )]
 #![cfg_attr(
     feature = "diesel",
-    doc = "[observability]: guide::observability\n[migrations]: guide::migrations"
+    doc = "[observability]: guide::observability\n[migrations]: guide::migrations\n[own_manager]: guide::own_manager"
 )]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]

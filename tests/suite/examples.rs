@@ -112,6 +112,27 @@ fn the_crate_postgres_logs_in_too() {
 }
 
 #[test]
+fn a_manager_over_two_databases_logs_in_with_a_token_or_opens_a_file() {
+    let emulator = emulator();
+    let shown = run_well(&mut command("own_manager", &emulator));
+    assert_eq!(
+        shown,
+        "PostgreSQL, statements end after 5s: open the roof, water the tomatoes\n"
+    );
+    assert!(refused(&emulator).is_empty());
+    let logins = emulator.login_count();
+    assert!(logins > 0);
+    let sqlite = command("own_manager", &emulator)
+        .env("DATABASE_URL", "sqlite::memory:")
+        .output()
+        .unwrap();
+    assert!(sqlite.status.success(), "{sqlite:?}");
+    let shown = String::from_utf8(sqlite.stdout).unwrap();
+    assert_eq!(shown, "SQLite: open the roof, water the tomatoes\n");
+    assert_eq!(emulator.login_count(), logins);
+}
+
+#[test]
 fn the_read_write_split_writes_to_a_writer_only() {
     let emulator = emulator();
     let split = || {
