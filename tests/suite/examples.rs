@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rds_iam_emulator::{Emulator, Node, Verdict};
+use rds_iam_emulator::{Emulator, Engine, Node, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::child::forget_aws_and_postgresql;
@@ -130,6 +130,56 @@ fn a_manager_over_two_databases_logs_in_with_a_token_or_opens_a_file() {
     let shown = String::from_utf8(sqlite.stdout).unwrap();
     assert_eq!(shown, "SQLite: open the roof, water the tomatoes\n");
     assert_eq!(emulator.login_count(), logins);
+}
+
+/// Conflicts at the commit, as DSQL reports them: a deferred trigger raises one for each of the first attempts.
+#[test]
+fn a_transaction_on_dsql_is_repeated_after_conflicts_only() {
+    let emulator = Emulator::builder().engine(Engine::Dsql).start().unwrap();
+    emulator.create_iam_user("app").unwrap();
+    let conflicts = |raised: &str| {
+        let statements = format!(
+            "DROP TABLE IF EXISTS counters; DROP SEQUENCE IF EXISTS attempts;
+             GRANT CREATE ON SCHEMA public TO app;
+             CREATE TABLE counters (name text PRIMARY KEY, value bigint NOT NULL);
+             GRANT ALL ON counters TO app;
+             CREATE SEQUENCE attempts;
+             CREATE OR REPLACE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+             BEGIN
+                 CASE nextval('attempts') {raised} ELSE END CASE;
+                 RETURN NULL;
+             END $$;
+             CREATE CONSTRAINT TRIGGER conflict AFTER UPDATE ON counters
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION conflict();"
+        );
+        emulator.execute(&statements).unwrap();
+    };
+    let run = || run(&mut command("dsql_retry", &emulator));
+
+    conflicts(
+        "WHEN 1 THEN RAISE 'change conflicts with another transaction, please retry: (OC000)'
+             USING ERRCODE = 'OC000';
+         WHEN 2 THEN RAISE 'schema has been updated by another transaction, please retry: (OC001)'
+             USING ERRCODE = 'OC001';
+         WHEN 3 THEN RAISE 'change conflicts with another transaction, please retry: (OC000)'
+             USING ERRCODE = '40001';",
+    );
+    assert_eq!(run(), (true, "visit 1 in 4 attempts\n".to_owned()));
+    assert_eq!(run(), (true, "visit 2 in 1 attempts\n".to_owned()));
+
+    conflicts("WHEN 1 THEN RAISE 'the account is closed';");
+    let (is_well, shown) = run();
+    assert!(
+        !is_well && shown.contains("the account is closed"),
+        "{shown}"
+    );
+    // The sequence advanced once, so the failed run made one attempt.
+    assert_eq!(run(), (true, "visit 1 in 1 attempts\n".to_owned()));
+
+    let page = include_str!("../../src/guide/aurora_dsql.md");
+    let example = include_str!("../../examples/dsql_retry.rs");
+    let (_, functions) = example.split_once("\n/// Runs `work`").unwrap();
+    assert!(page.contains(functions), "the guide has other functions");
 }
 
 #[test]
