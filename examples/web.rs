@@ -6,6 +6,7 @@
 //!     cargo run --example web -- 127.0.0.1:3000
 //! curl --json '{"text": "water the tomatoes"}' localhost:3000/notes
 //! curl localhost:3000/notes
+//! curl localhost:3000/ready
 //! ```
 
 #![allow(missing_docs, reason = "diesel's macro makes items that are public")]
@@ -47,6 +48,24 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Failure = (StatusCode, String);
 
+/// The pool, and its manager beside it, which has the counters and the last failure.
+#[derive(Clone)]
+struct Database {
+    pool: PgPool,
+    manager: PgConnectionManager,
+}
+
+/// What `/ready` answers with.
+#[derive(Serialize)]
+struct Health {
+    connections: u32,
+    idle_connections: u32,
+    connections_opened: u64,
+    connects_failed: u64,
+    logins_refused: u64,
+    last_failure: Option<String>,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let address = std::env::args().nth(1);
@@ -62,14 +81,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         "CREATE TABLE IF NOT EXISTS notes (id serial PRIMARY KEY, text text NOT NULL)",
     )
     .execute(&mut pool.get()?)?;
-    serve(&address, pool)
+    serve(&address, Database { pool, manager })
 }
 
 #[tokio::main]
-async fn serve(address: &str, pool: PgPool) -> Result<(), Box<dyn Error>> {
+async fn serve(address: &str, database: Database) -> Result<(), Box<dyn Error>> {
     let service = Router::new()
         .route("/notes", get(list).post(add))
-        .with_state(pool);
+        .route("/ready", get(ready))
+        .with_state(database);
     let listener = TcpListener::bind(address).await?;
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -87,23 +107,45 @@ async fn serve(address: &str, pool: PgPool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn list(State(pool): State<PgPool>) -> Result<Json<Vec<Note>>, Failure> {
-    let listed = query(pool, |connection| {
+async fn list(State(database): State<Database>) -> Result<Json<Vec<Note>>, Failure> {
+    let listed = query(database.pool, |connection| {
         notes::table.order(notes::id).load(connection)
     });
     Ok(Json(listed.await?))
 }
 
 async fn add(
-    State(pool): State<PgPool>,
+    State(database): State<Database>,
     Json(note): Json<NewNote>,
 ) -> Result<(StatusCode, Json<Note>), Failure> {
-    let added = query(pool, move |connection| {
+    let added = query(database.pool, move |connection| {
         diesel::insert_into(notes::table)
             .values(note)
             .get_result(connection)
     });
     Ok((StatusCode::CREATED, Json(added.await?)))
+}
+
+/// Opens no connection and waits for none, so that it answers at once and keeps no database awake. Not ready without
+/// a connection after a failed attempt to open one. The kind of the failure is enough here; its text is in the log.
+async fn ready(State(database): State<Database>) -> (StatusCode, Json<Health>) {
+    let pool = database.pool.state();
+    let stats = database.manager.stats();
+    let last_failure = database.manager.last_failure();
+    let status = if pool.connections == 0 && last_failure.is_some() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    let health = Health {
+        connections: pool.connections,
+        idle_connections: pool.idle_connections,
+        connections_opened: stats.connections_opened,
+        connects_failed: stats.connects_failed,
+        logins_refused: stats.logins_refused,
+        last_failure: last_failure.map(|error| format!("{:?}", error.kind())),
+    };
+    (status, Json(health))
 }
 
 /// Takes a connection and uses it where blocking is allowed. 503 if there is none, 500 if the query

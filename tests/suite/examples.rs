@@ -1,12 +1,14 @@
 //! The examples, as a reader would run them.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rds_iam_emulator::{Emulator, Engine, Node, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::support::child::forget_aws_and_postgresql;
 use crate::support::database::{emulator, emulator_with, refused};
@@ -208,16 +210,6 @@ fn the_read_write_split_writes_to_a_writer_only() {
     assert!(is_well && shown.contains("2 orders written"), "{shown}");
 }
 
-/// What a server answers to one request.
-fn ask(address: &str, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 /// A service that is gone when the test is.
 struct Service(Child);
 
@@ -228,43 +220,108 @@ impl Drop for Service {
     }
 }
 
+/// A running service, and where it listens.
+struct Web {
+    service: Service,
+    lines: Lines<BufReader<ChildStdout>>,
+    address: String,
+}
+
+impl Web {
+    fn start(emulator: &Emulator) -> Web {
+        let service = command("web", emulator)
+            .arg("127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut service = Service(service.unwrap());
+        let mut lines = BufReader::new(service.0.stdout.take().unwrap()).lines();
+        let listening = lines.next().unwrap().unwrap();
+        let address = listening.strip_prefix("listening on ").unwrap().to_owned();
+        Web {
+            service,
+            lines,
+            address,
+        }
+    }
+
+    /// Sends a request, whose answer can be read from the stream.
+    fn send(&self, request: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let request = format!(
+            "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    /// What the server answers to one request: the status, and the rest.
+    fn ask(&self, request: &str, body: &str) -> (u32, String) {
+        let mut answer = String::new();
+        let mut stream = self.send(request, body);
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    fn list(&self) -> (u32, String) {
+        self.ask("GET /notes", "")
+    }
+
+    /// Waits until `/ready` answers with this status.
+    fn wait_until_ready_is(&self, status: u32) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (is, body) = self.ask("GET /ready", "");
+            if is == status {
+                return serde_json::from_str(&body).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{is} {body}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 #[test]
 fn the_web_service_serves_and_stops() {
     let emulator = emulator();
-    let url = emulator.url("app");
-    let service = command("web", &emulator)
-        .env("DATABASE_URL", url)
-        .arg("127.0.0.1:0")
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut service = Service(service.unwrap());
-    let mut lines = BufReader::new(service.0.stdout.take().unwrap()).lines();
-    let listening = lines.next().unwrap().unwrap();
-    let address = listening.strip_prefix("listening on ").unwrap();
+    let mut web = Web::start(&emulator);
+    let (status, added) = web.ask("POST /notes", r#"{"text": "water the tomatoes"}"#);
+    assert_eq!(status, 201, "{added}");
+    let listed = r#"[{"id":1,"text":"water the tomatoes"}]"#.to_owned();
+    assert_eq!(web.list(), (200, listed));
 
-    let note = r#"{"text": "water the tomatoes"}"#;
-    let head = "Host: localhost\r\nConnection: close\r\n";
-    let length = note.len();
-    let added = ask(
-        address,
-        &format!(
-            "POST /notes HTTP/1.1\r\n{head}Content-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{note}"
-        ),
-    );
-    assert!(added.starts_with("HTTP/1.1 201 "), "{added}");
-    let list = format!("GET /notes HTTP/1.1\r\n{head}\r\n");
-    let listed = ask(address, &list);
-    assert!(listed.starts_with("HTTP/1.1 200 "), "{listed}");
-    assert!(
-        listed.ends_with(r#"[{"id":1,"text":"water the tomatoes"}]"#),
-        "{listed}"
-    );
-
-    kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), "stopped");
-    assert!(service.0.wait().unwrap().success());
+    kill_process(Pid::from_child(&web.service.0), Signal::TERM).unwrap();
+    assert_eq!(web.lines.next().unwrap().unwrap(), "stopped");
+    assert!(web.service.0.wait().unwrap().success());
     emulator.wait_for_sessions(0, PATIENCE).unwrap();
+}
+
+#[test]
+fn the_web_service_is_ready_while_it_has_connections() {
+    let emulator = emulator();
+    let web = Web::start(&emulator);
+    assert_eq!(web.list().0, 200);
+    let health = web.wait_until_ready_is(200);
+    assert!(health["connections"].as_u64() >= Some(1), "{health}");
+    assert!(health["connections_opened"].as_u64() >= Some(1), "{health}");
+    assert_eq!(health["last_failure"], Value::Null, "{health}");
+
+    // A request meets the closed sessions, and waits for another one.
+    emulator.stop_postgres().unwrap();
+    let _waiting = web.send("GET /notes", "");
+    let health = web.wait_until_ready_is(503);
+    assert_eq!(health["connections"], 0, "{health}");
+    assert!(health["connects_failed"].as_u64() >= Some(1), "{health}");
+    assert!(health["last_failure"].is_string(), "{health}");
+
+    emulator.start_postgres().unwrap();
+    let health = web.wait_until_ready_is(200);
+    assert_eq!(health["last_failure"], Value::Null, "{health}");
+    assert_eq!(web.list(), (200, "[]".to_owned()));
 }
 
 /// `script/soak`, as long as it takes to see that it works. It finds nothing wrong before its first

@@ -1,6 +1,6 @@
 //! What the facade of the crate `metrics` is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,6 +12,7 @@ use metrics::{
 };
 use parking_lot::Mutex;
 use rds_iam_emulator::Fault;
+use serde_json::Value;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator};
@@ -134,11 +135,57 @@ fn a_login_a_refusal_and_a_retry_are_counted() {
         .inspect(|(name, times)| assert_eq!(**times, 1, "{name}"))
         .map(|(name, _)| name)
         .collect();
+    assert_eq!(described, listed());
+}
+
+/// The metrics that the guide lists.
+fn listed() -> Vec<&'static str> {
     let page = include_str!("../../src/guide/observability.md");
     let mut listed: Vec<&str> = page
         .split('`')
         .filter(|it| it.starts_with("rds_iam_") && !it.contains(' '))
         .collect();
     listed.sort_unstable();
-    assert_eq!(described, listed);
+    listed
+}
+
+#[test]
+fn the_dashboard_shows_each_metric_by_its_labels() {
+    let dashboard = include_str!("../../examples/grafana_dashboard.json");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut shown = BTreeSet::new();
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        let labels = match expression.split_once("sum by (") {
+            Some((_, rest)) => rest.split(')').next().unwrap(),
+            None => "",
+        };
+        let words = expression.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        for word in words.filter(|word| word.starts_with("rds_iam_")) {
+            // A histogram or summary has a sum and a count.
+            let is_part = word.ends_with("_sum") || word.ends_with("_count");
+            let metric = if is_part {
+                word.rsplit_once('_').unwrap().0
+            } else {
+                word
+            };
+            assert_eq!(is_part, metric.ends_with("_seconds"), "{expression}");
+            let row = include_str!("../../src/guide/observability.md")
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{metric}` |")))
+                .unwrap_or_else(|| panic!("{metric} is not listed"));
+            let own_labels = row
+                .rsplit(" | ")
+                .next()
+                .unwrap()
+                .trim_matches([' ', '|', '`']);
+            assert_eq!(labels, own_labels, "{expression}");
+            shown.insert(metric.to_owned());
+        }
+    }
+    assert_eq!(shown.iter().collect::<Vec<_>>(), listed());
 }
