@@ -10,6 +10,7 @@
 //! | [`rds_proxy`] | differences behind RDS Proxy |
 //! | [`failover`] | what happens to a pool at a failover, and what to set |
 //! | [`aurora_dsql`] | differences with Aurora DSQL |
+//! | [`aurora_serverless`] | Aurora Serverless v2 that pauses: pool settings, and what the first query sees |
 //! | [`testing`] | tests without an AWS account, against the emulator |
 //! | [`coming_from`] | from diesel's `ConnectionManager`, or a library of another language |
 //! | [`own_manager`] | with a connection manager or a pool of the application's own, such as bb8 or deadpool |
@@ -48,6 +49,9 @@ pub mod failover {}
 
 #[doc = include_str!("guide/aurora_dsql.md")]
 pub mod aurora_dsql {}
+
+#[doc = include_str!("guide/aurora_serverless.md")]
+pub mod aurora_serverless {}
 
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}

@@ -9,6 +9,10 @@
 )]
 #![cfg_attr(
     feature = "diesel",
+    doc = "[aurora_serverless]: guide::aurora_serverless"
+)]
+#![cfg_attr(
+    feature = "diesel",
     doc = "[testing]: guide::testing\n[coming_from]: guide::coming_from\n[security]: guide::security"
 )]
 #![cfg_attr(
