@@ -3,6 +3,7 @@
 //! | page | content |
 //! |---|---|
 //! | [`setup`] | what to switch on, grant and allow before a login with IAM works, on each kind of machine |
+//! | [`deployment`] | recipes: ECS, EKS, Lambda, EC2, Terraform, the CDK, a Dockerfile |
 //! | [`defaults`] | each default and its reason |
 //! | [`failures`] | each error and log line, by its text, and what to do |
 //! | [`observability`] | log lines, counters, events and metrics |
@@ -28,6 +29,9 @@
 
 #[doc = include_str!("guide/setup.md")]
 pub mod setup {}
+
+#[doc = include_str!("guide/deployment.md")]
+pub mod deployment {}
 
 #[doc = include_str!("guide/defaults.md")]
 pub mod defaults {}

@@ -9,7 +9,7 @@
 )]
 #![cfg_attr(
     feature = "diesel",
-    doc = "[aurora_serverless]: guide::aurora_serverless"
+    doc = "[aurora_serverless]: guide::aurora_serverless\n[deployment]: guide::deployment"
 )]
 #![cfg_attr(
     feature = "diesel",

@@ -298,3 +298,32 @@ fn the_policies_can_be_read() {
         );
     }
 }
+
+/// `script/check-recipes` has the tools that they are for; this needs none.
+#[test]
+fn the_recipes_name_the_same_role_user_and_database() {
+    let page = page("deployment.md");
+    let role = "arn:aws:iam::123456789012:role/app";
+    let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+    PgConnectionManager::new(url).unwrap();
+
+    let tasks = blocks(&page, "json");
+    let task: serde_json::Value = serde_json::from_str(tasks[0]).unwrap();
+    assert_eq!(task["taskRoleArn"], role);
+    let variable = &task["containerDefinitions"][0]["environment"][0];
+    assert_eq!(variable["name"], "DATABASE_URL");
+    assert_eq!(variable["value"], url);
+
+    let objects = blocks(&page, "yaml")[0];
+    assert!(objects.contains(&format!("eks.amazonaws.com/role-arn: {role}\n")));
+    assert!(objects.contains(&format!("value: {url}\n")));
+    for language in ["hcl", "typescript"] {
+        let recipes = blocks(&page, language);
+        assert_eq!(recipes.len(), 1, "{language}");
+        assert!(recipes[0].contains("eu-west-1"), "{language}");
+    }
+    assert!(blocks(&page, "hcl")[0].contains(r#"roles = ["rds_iam"]"#));
+    // The program of the recipes is the example.
+    let example = include_str!("../../examples/web.rs");
+    assert!(example.contains(r#".route("/ready", "#) && objects.contains("path: /ready\n"));
+}
