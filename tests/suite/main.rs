@@ -46,6 +46,7 @@ mod packaging;
 mod parameters;
 mod password;
 mod pool;
+mod pool_contract;
 #[cfg(feature = "postgres")]
 mod postgres_client;
 mod proxy;

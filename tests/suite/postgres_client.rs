@@ -1,6 +1,7 @@
 //! The crate `postgres`'s clients, where they are not as diesel's connections are.
 
 mod async_code;
+mod queries;
 
 use std::net::TcpListener;
 use std::sync::mpsc::{self, RecvTimeoutError};
