@@ -2,6 +2,7 @@
 //! not be in its way.
 
 use std::io::{Read, Write};
+use std::time::Instant;
 
 use diesel_rds_iam::postgres::error::SqlState;
 use diesel_rds_iam::postgres::fallible_iterator::FallibleIterator;
@@ -179,6 +180,11 @@ fn a_connection_that_is_closed_says_so_and_is_replaced() {
     connection
         .execute("SELECT pg_terminate_backend(pg_backend_pid())", &[])
         .unwrap_err();
+    // The end of the connection follows the error.
+    let begun = Instant::now();
+    while !connection.is_closed() && begun.elapsed() < PATIENCE {
+        let _ = connection.is_valid(SECOND);
+    }
     assert!(connection.is_closed());
     drop(connection);
     let mut connection = pool.get_timeout(PATIENCE).unwrap();
