@@ -27,6 +27,7 @@ use crate::aws_clock::AwsClock;
 use crate::cache::{Expiring, Freshness};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
+use crate::http_client::Outage;
 use crate::runtime::{BlockingCalls, BlockingFailure};
 use crate::sdk_trace::future_without_sdk_trace;
 use crate::token;
@@ -91,6 +92,7 @@ pub(crate) struct Identity {
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
     clock: AwsClock,
+    outage: Outage,
 }
 
 pub(crate) enum Source {
@@ -109,6 +111,7 @@ impl Identity {
             provider: Mutex::new(None),
             region: Mutex::new(None),
             clock: AwsClock::default(),
+            outage: Outage::default(),
         }
     }
 
@@ -118,6 +121,7 @@ impl Identity {
     }
 
     async fn ask(&self, region: Option<&str>) -> Result<Credentials, Error> {
+        self.outage.forget();
         // The guard must be dropped before the await.
         let held = self.provider.lock().clone();
         let provider = match held {
@@ -193,7 +197,7 @@ impl Identity {
     }
 
     async fn load_config(&self, region: Option<&str>) -> SdkConfig {
-        let client = self.clock.http_client();
+        let client = self.clock.http_client(&self.outage);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(self.sts_region(region))
             .http_client(client.clone());
@@ -230,12 +234,24 @@ impl Identity {
         match endpoint {
             Some(region) => configured.or_else(Region::new(region.to_owned())),
             None => {
-                let config =
-                    ProviderConfig::without_region().with_http_client(self.clock.http_client());
+                let config = ProviderConfig::without_region()
+                    .with_http_client(self.clock.http_client(&self.outage));
                 let instance = ImdsRegionProvider::builder().configure(&config).build();
                 configured.or_else(instance)
             }
         }
+    }
+
+    /// The error of a source that cannot be reached or does not serve at present. `None` if the last request was
+    /// answered.
+    pub(crate) fn unavailable(&self) -> Option<Error> {
+        let outage = self.outage.get()?;
+        Some(Error::with_cause(
+            ErrorKind::CredentialsUnavailable,
+            "the source of aws credentials cannot be used at present; check that it runs and can be reached from \
+             here",
+            outage,
+        ))
     }
 
     /// The command that begins a new session, if the profile's is over.
@@ -267,6 +283,14 @@ impl Identity {
             );
             return Error::with_cause(ErrorKind::CredentialsNotFound, message, error);
         }
+        // The chain ends with the instance's metadata, which is not there in most places.
+        if !matches!(
+            error,
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+        ) && let Some(unavailable) = self.unavailable()
+        {
+            return unavailable;
+        }
         let (kind, message) = match &error {
             CredentialsError::CredentialsNotLoaded(_) => (
                 ErrorKind::CredentialsNotFound,
@@ -279,7 +303,7 @@ impl Identity {
             ),
             CredentialsError::InvalidConfiguration(_) => (
                 ErrorKind::Configuration,
-                "the aws configuration is not valid; correct the profile",
+                "the aws configuration is not valid; correct the variables or the profile that the cause names",
             ),
             _ if self.roles.is_empty() => (
                 ErrorKind::CredentialsRefused,

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     CredentialsNotFound,
     /// The source of AWS credentials or of the password failed or was refused.
     CredentialsRefused,
+    /// The source of AWS credentials could not be reached, or cannot serve at present (HTTP status 429, 5xx).
+    CredentialsUnavailable,
     /// The source of AWS credentials or of the password did not respond in time.
     CredentialsTimeout,
     /// The AWS credentials or the password have expired, or expire too soon, and the source has no others.

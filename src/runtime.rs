@@ -5,6 +5,7 @@
 //! inside asynchronous code, where a pool may be built, used and dropped.
 
 use std::cell::Cell;
+use std::env;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -24,7 +25,8 @@ use crate::error::{Error, ErrorKind};
 const THREAD_NAME: &str = "rds-iam-signer";
 
 /// As large as that of a main thread. The futures of the AWS SDK need more than the 2 MiB of other threads in a build
-/// without optimisation. It is reserved, and occupies memory only where it is used.
+/// without optimisation. It is reserved, and occupies memory only where it is used. Rust's own variable for it takes
+/// precedence.
 const STACK_SIZE: usize = 8 << 20;
 
 /// The name of the threads on which blocking code of the user's runs.
@@ -136,10 +138,11 @@ impl Runtime {
         let mark = Arc::new(ThreadMark);
         let weak_mark = Arc::downgrade(&mark);
         // The runtime is made on its own thread, so that it is never dropped on another.
-        let thread = thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .stack_size(STACK_SIZE)
-            .spawn(move || run(&started, ended, mark));
+        let mut thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+        if env::var_os("RUST_MIN_STACK").is_none() {
+            thread = thread.stack_size(STACK_SIZE);
+        }
+        let thread = thread.spawn(move || run(&started, ended, mark));
         let outcome = match thread {
             Ok(_detached) => start
                 .recv_timeout(START_LIMIT)

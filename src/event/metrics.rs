@@ -83,6 +83,7 @@ fn kind(kind: ErrorKind) -> &'static str {
         ErrorKind::Configuration => "configuration",
         ErrorKind::CredentialsNotFound => "credentials_not_found",
         ErrorKind::CredentialsRefused => "credentials_refused",
+        ErrorKind::CredentialsUnavailable => "credentials_unavailable",
         ErrorKind::CredentialsTimeout => "credentials_timeout",
         ErrorKind::CredentialsExpired => "credentials_expired",
         ErrorKind::LoginRefused => "login_refused",

@@ -46,6 +46,7 @@ fn may_pass(kind: ErrorKind) -> bool {
             | ErrorKind::ServerUnavailable
             | ErrorKind::Throttled
             | ErrorKind::CredentialsNotFound
+            | ErrorKind::CredentialsUnavailable
             | ErrorKind::CredentialsTimeout
             | ErrorKind::CredentialsExpired
     )

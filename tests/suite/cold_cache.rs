@@ -109,7 +109,10 @@ fn a_source_that_hangs_times_out_and_is_called_again_later() {
     let source = auth.source(&endpoint());
     let error = source.token().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CredentialsTimeout);
-    assert!(error.to_string().contains("refresh_timeout"), "{error}");
+    assert!(
+        error.to_string().contains("iam_credentials_timeout"),
+        "{error}"
+    );
 
     credentials.release();
     let patience = std::time::Instant::now() + crate::support::PATIENCE;

@@ -64,7 +64,7 @@ fn no_credentials(error: Error) -> Problem {
             "set --profile or AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         }
         ErrorKind::CredentialsExpired => "renew the credentials, for example with `aws sso login`",
-        ErrorKind::CredentialsTimeout => {
+        ErrorKind::CredentialsTimeout | ErrorKind::CredentialsUnavailable => {
             "check that this machine can reach the source of the credentials"
         }
         _ => "run `aws sts get-caller-identity`, and correct the error that it prints",
