@@ -41,7 +41,7 @@ use crate::backend::Backend;
 use crate::endpoint::{ConnectionString, SslMode};
 use crate::error::Error;
 use crate::manager::{ManagerBuilder, RdsConnectionManager};
-use crate::pool::PoolBuilder;
+use crate::pool::{HasRdsManager, PoolBuilder};
 
 /// Connections by name: `[connections.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -264,7 +264,7 @@ pub struct PoolSettings {
 
 impl PoolSettings {
     /// Writes these settings over those of `builder`.
-    pub fn apply<C: Backend>(&self, mut builder: PoolBuilder<C>) -> PoolBuilder<C> {
+    pub fn apply<M: HasRdsManager>(&self, mut builder: PoolBuilder<M>) -> PoolBuilder<M> {
         if let Some(size) = self.max_size {
             builder = builder.max_size(size);
         }

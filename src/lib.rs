@@ -72,7 +72,7 @@ pub use event::{
     LoginRetried, RefreshFailed, RetireReason, StaleServed, Stats, TokenSigned,
 };
 pub use manager::{ManagerBuilder, RdsConnectionManager};
-pub use pool::{PoolBuilder, retire_all};
+pub use pool::{HasRdsManager, PoolBuilder, retire_all};
 pub use roots::Roots;
 pub use token::Token;
 

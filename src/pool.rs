@@ -4,9 +4,11 @@
 //! combinations also fail: `min_idle` above `max_size` panics, `min_idle` of 0 starves waiting callers after
 //! a retirement, and a pool whose first connects fail reports nothing until it times out.
 
+mod announce;
 mod customizer;
 mod error_handler;
 mod first;
+mod has_manager;
 mod retire;
 mod workers;
 
@@ -21,17 +23,18 @@ use r2d2::event::NopEventHandler;
 use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use self::announce::announce;
 use self::customizer::GuardedCustomizer;
 use self::error_handler::{DebugErrorHandler, GuardedErrorHandler};
+pub use self::has_manager::HasRdsManager;
 pub use self::retire::retire_all;
-use crate::backend::Backend;
+use crate::backend::{Backend, sealed};
 use crate::clock::FOREVER;
 use crate::cluster::Balance;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::Error;
 use crate::lifetime::{LifetimeHandler, Lifetimes};
 use crate::manager::{Connected, Dialer, Opened, Pooled, RdsConnectionManager, Workers};
-use crate::token;
 
 const DEFAULT_MAX_SIZE: u32 = 10;
 const DEFAULT_MIN_IDLE: u32 = 2;
@@ -41,6 +44,9 @@ const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Aurora DSQL closes every session after an hour.
 const DSQL_LONGEST_LIFETIME: Duration = Duration::from_secs(59 * 60);
+
+/// The connection that the contained manager opens.
+type Opens<M> = <<M as HasRdsManager>::Backend as sealed::Backend>::Connection;
 
 impl<C: Backend> RdsConnectionManager<C> {
     /// Builds a pool with this crate's defaults; see [`PoolBuilder`].
@@ -52,8 +58,9 @@ impl<C: Backend> RdsConnectionManager<C> {
         self.pool_builder().build()
     }
 
-    /// Returns a builder for a pool with other settings. One manager can serve any number of pools.
-    pub fn pool_builder(&self) -> PoolBuilder<C> {
+    /// Returns a builder for a pool with other settings: [`PoolBuilder::new`] with a clone of this manager. One manager
+    /// can serve any number of pools.
+    pub fn pool_builder(&self) -> PoolBuilder<Self> {
         PoolBuilder::new(self.clone())
     }
 }
@@ -68,8 +75,10 @@ impl<C: Backend> RdsConnectionManager<C> {
 ///
 /// A duration of a hundred years or more, such as [`Duration::MAX`], means no limit.
 #[must_use]
-pub struct PoolBuilder<C: Backend> {
-    manager: RdsConnectionManager<C>,
+pub struct PoolBuilder<M: HasRdsManager> {
+    manager: M,
+    /// A clone of the one that `manager` contains.
+    rds: Option<RdsConnectionManager<M::Backend>>,
     max_size: u32,
     min_idle: Option<u32>,
     test_on_check_out: bool,
@@ -78,14 +87,16 @@ pub struct PoolBuilder<C: Backend> {
     connection_timeout: Option<Duration>,
     startup_timeout: Duration,
     thread_pool: Option<Arc<ScheduledThreadPool>>,
-    error_handler: Box<dyn HandleError<C::Error>>,
+    error_handler: Box<dyn HandleError<M::Error>>,
     event_handler: Box<dyn HandleEvent>,
-    customizer: Box<dyn CustomizeConnection<C::Connection, C::Error>>,
+    customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
 }
 
-impl<C: Backend> PoolBuilder<C> {
-    pub(crate) fn new(manager: RdsConnectionManager<C>) -> PoolBuilder<C> {
+impl<M: HasRdsManager> PoolBuilder<M> {
+    /// Creates a builder for a pool of `manager`, which is or contains an [`RdsConnectionManager`].
+    pub fn new(mut manager: M) -> PoolBuilder<M> {
         PoolBuilder {
+            rds: manager.rds_manager().cloned(),
             manager,
             max_size: DEFAULT_MAX_SIZE,
             min_idle: Some(DEFAULT_MIN_IDLE),
@@ -171,7 +182,7 @@ impl<C: Backend> PoolBuilder<C> {
 
     /// Sets the handler of failed connects and failed checkout tests. By default they are logged at DEBUG,
     /// and consecutive connect failures once at WARN. r2d2's `LoggingErrorHandler` logs each as an error.
-    pub fn error_handler(mut self, handler: Box<dyn HandleError<C::Error>>) -> Self {
+    pub fn error_handler(mut self, handler: Box<dyn HandleError<M::Error>>) -> Self {
         self.error_handler = handler;
         self
     }
@@ -185,7 +196,7 @@ impl<C: Backend> PoolBuilder<C> {
     /// Sets a customizer that prepares each new connection. Default: none.
     pub fn connection_customizer(
         mut self,
-        customizer: Box<dyn CustomizeConnection<C::Connection, C::Error>>,
+        customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
     ) -> Self {
         self.customizer = customizer;
         self
@@ -212,17 +223,16 @@ impl<C: Backend> PoolBuilder<C> {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a size or a time of zero, and for a
     /// writer without the checkout test; [`ErrorKind::Internal`](crate::ErrorKind::Internal) if no thread can
     /// be started.
-    pub fn build(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
-        self.check()?;
+    pub fn build(self) -> Result<Pool<M>, Error> {
+        let rds = self.check()?;
         let balance = Arc::default();
         let first = first::open(self.startup_timeout, || {
-            self.manager.open_within(self.connect_timeout(), &balance)
+            rds.open_within(self.connect_timeout(), &balance)
         })?;
         let workers = self.workers()?;
-        let manager = self.manager.clone();
         let (startup_timeout, limit) = (self.startup_timeout, self.longest_wait());
-        let pool = self.assemble(Some(first), balance, workers);
-        first::wait_until_added(&pool, &manager, startup_timeout, limit)?;
+        let pool = self.assemble(&rds, Some(first), balance, workers);
+        first::wait_until_added(&pool, &rds, startup_timeout, limit)?;
         Ok(pool)
     }
 
@@ -234,14 +244,20 @@ impl<C: Backend> PoolBuilder<C> {
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) and
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal), as [`build`](PoolBuilder::build).
-    pub fn build_unchecked(self) -> Result<Pool<RdsConnectionManager<C>>, Error> {
-        self.check()?;
+    pub fn build_unchecked(self) -> Result<Pool<M>, Error> {
+        let rds = self.check()?;
         let workers = self.workers()?;
-        Ok(self.assemble(None, Arc::default(), workers))
+        Ok(self.assemble(&rds, None, Arc::default(), workers))
     }
 
-    fn check(&self) -> Result<(), Error> {
-        if self.manager.is_writer() && !self.test_on_check_out {
+    /// Checks the settings, and returns the contained manager.
+    fn check(&self) -> Result<RdsConnectionManager<M::Backend>, Error> {
+        let Some(rds) = &self.rds else {
+            return Err(Error::configuration(
+                "this manager contains no RdsConnectionManager at present; build its pool with r2d2::Pool::builder()",
+            ));
+        };
+        if rds.is_writer() && !self.test_on_check_out {
             return Err(Error::configuration(
                 "writer() needs the test at checkout to notice a server that has become read-only; leave out \
                  test_on_check_out(false), or writer() and target_session_attrs",
@@ -257,7 +273,7 @@ impl<C: Backend> PoolBuilder<C> {
         } else if is_zero(self.idle_timeout) {
             "idle_timeout"
         } else {
-            return Ok(());
+            return Ok(rds.clone());
         };
         Err(Error::configuration(format!(
             "{wrong} of the pool is zero; set more"
@@ -272,11 +288,12 @@ impl<C: Backend> PoolBuilder<C> {
     }
 
     fn assemble(
-        self,
-        first: Option<Connected<C::Connection>>,
+        mut self,
+        rds: &RdsConnectionManager<M::Backend>,
+        first: Option<Connected<Opens<M>>>,
         balance: Arc<Balance>,
         workers: Arc<ScheduledThreadPool>,
-    ) -> Pool<RdsConnectionManager<C>> {
+    ) -> Pool<M> {
         let max_lifetime = self.longest_life();
         let longest_wait = self.longest_wait();
         let fewest_idle = self.fewest_idle();
@@ -288,12 +305,14 @@ impl<C: Backend> PoolBuilder<C> {
             });
         }
         let lifetimes = pooled.lifetimes.clone();
-        let manager = self.manager.in_pool(pooled);
-        announce(&manager, self.max_size, max_lifetime);
+        announce(rds, self.max_size, max_lifetime);
+        if let Some(contained) = self.manager.rds_manager() {
+            *contained = rds.in_pool(pooled);
+        }
         let handler = LifetimeHandler {
             lifetimes,
-            clock: manager.clock().clone(),
-            events: manager.events().clone(),
+            clock: rds.clock().clone(),
+            events: rds.events().clone(),
             held: Mutex::default(),
             inner: self.event_handler,
         };
@@ -308,30 +327,37 @@ impl<C: Backend> PoolBuilder<C> {
             .event_handler(Box::new(handler))
             .connection_customizer(Box::new(GuardedCustomizer::new(
                 self.customizer,
-                manager.clock().clone(),
-                self.manager.note_customizer_failure(),
+                rds.clock().clone(),
+                rds.note_customizer_failure(),
             )))
             .thread_pool(workers)
-            .build_unchecked(manager)
+            .build_unchecked(self.manager)
     }
 
     /// Shorter than `get` waits, so that it returns the reason of a failure.
     fn connect_timeout(&self) -> Duration {
         let longest = self.longest_wait() * 9 / 10;
-        self.manager
-            .connect_timeout()
-            .map_or(longest, |limit| limit.min(longest))
+        let configured = self.configured_connect_timeout();
+        configured.map_or(longest, |limit| limit.min(longest))
     }
 
     fn longest_wait(&self) -> Duration {
         self.connection_timeout.unwrap_or_else(|| {
-            let connect_timeout = self.manager.connect_timeout().unwrap_or_default();
+            let connect_timeout = self.configured_connect_timeout().unwrap_or_default();
             let with_reserve = connect_timeout.saturating_mul(10) / 9;
             with_reserve.clamp(DEFAULT_CONNECTION_TIMEOUT, FOREVER)
         })
     }
 
-    fn pooled(&self, balance: Arc<Balance>, workers: &Arc<ScheduledThreadPool>) -> Pooled<C> {
+    fn configured_connect_timeout(&self) -> Option<Duration> {
+        self.rds.as_ref()?.connect_timeout()
+    }
+
+    fn pooled(
+        &self,
+        balance: Arc<Balance>,
+        workers: &Arc<ScheduledThreadPool>,
+    ) -> Pooled<M::Backend> {
         let own_workers = match self.thread_pool {
             Some(_) => None,
             None => Some(Workers::new(workers, workers::COUNT)),
@@ -357,7 +383,8 @@ impl<C: Backend> PoolBuilder<C> {
     }
 
     fn longest_life(&self) -> Option<Duration> {
-        match self.manager.endpoint().map(Endpoint::engine) {
+        let endpoint = self.rds.as_ref().and_then(RdsConnectionManager::endpoint);
+        match endpoint.map(Endpoint::engine) {
             Some(Engine::Dsql) => {
                 let limit = DSQL_LONGEST_LIFETIME;
                 Some(
@@ -370,47 +397,15 @@ impl<C: Backend> PoolBuilder<C> {
     }
 }
 
-impl<C: Backend> fmt::Debug for PoolBuilder<C> {
+impl<M: HasRdsManager> fmt::Debug for PoolBuilder<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolBuilder")
-            .field("manager", &self.manager)
+            .field("manager", &self.rds)
             .field("max_size", &self.max_size)
             .field("min_idle", &self.min_idle)
             .field("max_lifetime", &self.max_lifetime)
             .field("idle_timeout", &self.idle_timeout)
             .field("connection_timeout", &self.connection_timeout)
             .finish_non_exhaustive()
-    }
-}
-
-/// Logs the one line that a working pool adds to a production log. Region and credentials are known in full
-/// once a token was signed, which `build` waits for.
-fn announce<C: Backend>(
-    manager: &RdsConnectionManager<C>,
-    max_size: u32,
-    max_lifetime: Option<Duration>,
-) {
-    let endpoint = manager.endpoint();
-    let provenance = manager.provenance();
-    let token_lifetime = provenance.as_ref().map(|it| it.token_lifetime);
-    tracing::info!(
-        host = endpoint.map(Endpoint::host),
-        user = endpoint.map(Endpoint::user),
-        region = provenance.as_ref().and_then(|it| it.region.as_deref()),
-        credentials = provenance.as_ref().map(|it| it.credentials.as_str()),
-        token_lifetime = token_lifetime.map(tracing::field::debug),
-        margin = token_lifetime.map(token::margin).map(tracing::field::debug),
-        sslmode = manager.parameter("sslmode"),
-        max_size,
-        max_lifetime = max_lifetime.map(tracing::field::debug),
-        "pool built"
-    );
-    let sslmode = manager.parameter("sslmode");
-    if endpoint.is_some() && sslmode == Some("require") && manager.roots().is_none() {
-        tracing::warn!(
-            host = endpoint.map(Endpoint::host),
-            user = endpoint.map(Endpoint::user),
-            "sslmode=require does not verify the server that gets the token"
-        );
     }
 }

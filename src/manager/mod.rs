@@ -417,8 +417,8 @@ fn warn_once_that_lifetimes_are_not_kept() {
     static IS_LOGGED: AtomicBool = AtomicBool::new(false);
     if !IS_LOGGED.swap(true, Ordering::Relaxed) {
         tracing::warn!(
-            "this pool was built without pool_builder() or into_pool(), so max_lifetime is kept \
-             for idle connections only"
+            "this pool was not built by PoolBuilder, so max_lifetime is kept for idle connections only; build it by \
+             PoolBuilder::new, pool_builder() or into_pool()"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use r2d2::Pool;
+use r2d2::{ManageConnection, Pool};
 
 use crate::backend::Backend;
 use crate::clock::Clock;
@@ -58,8 +58,8 @@ fn may_pass(kind: ErrorKind) -> bool {
 /// # Errors
 ///
 /// The error of the customizer.
-pub(super) fn wait_until_added<C: Backend>(
-    pool: &Pool<RdsConnectionManager<C>>,
+pub(super) fn wait_until_added<M: ManageConnection, C: Backend>(
+    pool: &Pool<M>,
     manager: &RdsConnectionManager<C>,
     startup_timeout: Duration,
     limit: Duration,

@@ -3,12 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use r2d2::Pool;
+use r2d2::{ManageConnection, Pool};
 
-use crate::backend::Backend;
 use crate::error::Error;
 use crate::lifetime::Drain;
-use crate::manager::RdsConnectionManager;
 
 /// How long [`retire_all`] waits for threads that are returning a connection at the same moment. Each
 /// needs microseconds, unless the operating system has suspended it.
@@ -43,15 +41,15 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 ///
 /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if the pool was built by r2d2's own
 /// builder, which keeps no lifetimes. No connection is dropped then.
-pub fn retire_all<C: Backend>(pool: &Pool<RdsConnectionManager<C>>) -> Result<(), Error> {
+pub fn retire_all<M: ManageConnection>(pool: &Pool<M>) -> Result<(), Error> {
     let drain = Drain::begin();
     // An r2d2 pool gives no access to its event handler, but calls it on this thread with the outcome of
     // `get`: a connection, or a time-out at once.
     let first = pool.get_timeout(Duration::ZERO);
     let lifetimes = drain.lifetimes().ok_or_else(|| {
         Error::configuration(
-            "this pool was built without pool_builder() or into_pool(), so the ages of its \
-             connections are not known; build it with one of them",
+            "this pool was not built by PoolBuilder, so the ages of its connections are not known; build it by \
+             PoolBuilder::new, pool_builder() or into_pool()",
         )
     })?;
     lifetimes.retire_all();

@@ -42,6 +42,7 @@ mod metrics;
 mod migrations;
 mod names;
 mod network;
+mod own_manager;
 mod packaging;
 mod parameters;
 mod password;
