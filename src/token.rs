@@ -24,6 +24,8 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(60);
 /// overwritten when the last reference is dropped.
 pub struct Token {
     secret: Zeroizing<String>,
+    /// The user that it belongs to, if that is not the one of the connection string.
+    user: Option<String>,
     id: u64,
     issued: Moment,
     ends: Option<Ends>,
@@ -111,10 +113,21 @@ impl Token {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Token {
             secret,
+            user: None,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             issued,
             ends,
         }
+    }
+
+    /// A secret of this user, whichever the connection string names.
+    pub(crate) fn of_user(mut self, user: Option<String>) -> Token {
+        self.user = user;
+        self
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Returns the text to send as the password. The caller is responsible for keeping it secret.

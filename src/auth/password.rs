@@ -110,9 +110,10 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A password and its expiry, as the closure of [`Password::rotating`] returns it.
+/// A password, its user and its expiry, as the closure of [`Password::rotating`] returns it.
 pub struct RotatingPassword {
     secret: Zeroizing<String>,
+    user: Option<String>,
     end: Option<End>,
 }
 
@@ -128,8 +129,19 @@ impl RotatingPassword {
     pub fn new(secret: impl Into<String>) -> RotatingPassword {
         RotatingPassword {
             secret: Zeroizing::new(secret.into()),
+            user: None,
             end: None,
         }
+    }
+
+    /// Sets the database user to log in as. Default: that of the connection string, which must name one in any case.
+    ///
+    /// For stores that change the user together with the password: Vault's dynamic roles, or two alternating users in
+    /// AWS Secrets Manager.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> RotatingPassword {
+        self.user = Some(user.into());
+        self
     }
 
     /// Sets when the server stops accepting it. It is used until a margin before that: a fifteenth of its
@@ -152,6 +164,7 @@ impl RotatingPassword {
 impl fmt::Debug for RotatingPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RotatingPassword")
+            .field("user", &self.user)
             .field("end", &self.end)
             .finish_non_exhaustive()
     }
@@ -262,11 +275,19 @@ impl AskUser {
                 "the source of the password gave an empty one; correct the closure or what it asks",
             ));
         }
-        self.token(password, asked)
+        if let Some(user) = &password.user
+            && (user.is_empty() || user.contains('\0'))
+        {
+            return Err(Error::configuration(
+                "the source of the password gave a user that is empty or holds a zero byte; correct the closure",
+            ));
+        }
+        let user = password.user.clone();
+        Ok(self.token(password, asked)?.of_user(user))
     }
 
     fn token(&self, password: RotatingPassword, asked: Moment) -> Fetched {
-        let RotatingPassword { secret, end } = password;
+        let RotatingPassword { secret, end, .. } = password;
         let life = end.map(|end| match end {
             End::At(end) => end.duration_since(asked.wall).unwrap_or_default(),
             End::After(span) => span,

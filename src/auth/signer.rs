@@ -151,6 +151,7 @@ impl Signer {
 
     /// The region of the AWS configuration, for a host whose name carries none.
     async fn configured_region(&self, endpoint: &Endpoint) -> Result<String, Error> {
+        endpoint.may_be_in_configured_region()?;
         // Off AWS the metadata address may never answer, and then there is no region there.
         let limit = self.refresh_timeout / 2;
         let region = runtime::within(limit, self.identity.region()).await;

@@ -20,6 +20,7 @@ pub use self::postgres::{PostgresConnection, PostgresTls};
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
 use crate::roots::Roots;
+use crate::token::Token;
 
 /// A kind of connection that an [`RdsConnectionManager`](crate::RdsConnectionManager) can open.
 ///
@@ -73,10 +74,10 @@ pub(crate) mod sealed {
             roots: Option<&Roots>,
         ) -> Result<Self::Connector, Error>;
 
-        /// Opens a connection within about `timeout`. Without an `address` the driver finds the server.
+        /// Opens a connection within about `timeout`, as the password's user if it names one. Without an `address` the driver finds the server.
         fn establish(
             connector: &Self::Connector,
-            password: Option<&str>,
+            password: Option<&Token>,
             address: Option<SocketAddr>,
             timeout: Duration,
         ) -> Result<Self::Connection, Error>;

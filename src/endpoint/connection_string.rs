@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::foreign;
 use super::grammar::{self, Value};
 use super::ssl_mode::SslMode;
+use super::{Endpoint, Engine};
 use crate::error::Error;
 
 /// PostgreSQL's default port.
@@ -298,6 +299,15 @@ impl ConnectionString {
     /// The builder has the password, and one in the string is ignored.
     pub(crate) fn supply_password(&mut self) {
         self.has_supplied_password = true;
+    }
+
+    /// Names DSQL's only database, `postgres`, unless the string names one. libpq and the crate `postgres` would ask
+    /// for one with the name of the user.
+    pub(crate) fn set_database_of_dsql(&mut self) {
+        let is_dsql = |server: Endpoint| server.engine() == Engine::Dsql;
+        if self.get("dbname").is_none() && self.server().is_ok_and(is_dsql) {
+            self.put("dbname", "postgres");
+        }
     }
 
     pub(crate) fn set_user(&mut self, user: &str) {

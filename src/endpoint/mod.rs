@@ -173,6 +173,19 @@ impl Endpoint {
         }
     }
 
+    /// # Errors
+    ///
+    /// If the region of the AWS configuration may be another one than that of this endpoint, which names none.
+    pub(crate) fn may_be_in_configured_region(&self) -> Result<(), Error> {
+        match (self.region(), self.host_name().kind) {
+            (None, HostKind::Global) => Err(Error::configuration(
+                "the endpoint of a global database names no region, and that of the aws configuration may be \
+                 another one; set iam_region to the region of the cluster that writes",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the information in the host name, independent of any configured region.
     pub(crate) fn host_name(&self) -> HostName<'_> {
         HostName::read(&self.host)

@@ -190,6 +190,7 @@ impl<C: Backend> ManagerBuilder<C> {
         if target.wants_writer() {
             target.require_writer();
         }
+        target.set_database_of_dsql();
         let targets = servers_of::<C>(&target)?;
         for target in &targets {
             target.check()?;

@@ -262,7 +262,7 @@ impl<C: Backend> Inner<C> {
         let endpoint = server.passwords.endpoint();
         loop {
             let left = self.left_of(limit, &begun);
-            let password = issued.as_ref().map(|issued| issued.token.expose_secret());
+            let password = issued.as_ref().map(|issued| &*issued.token);
             let error = match C::establish(&server.connector, password, address, left) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,

@@ -34,6 +34,7 @@ impl Passwords {
         Ok(match target.login() {
             Login::Iam => {
                 let endpoint = target.endpoint()?;
+                endpoint.may_be_in_configured_region()?;
                 Passwords::Iam {
                     source: auth.source(&endpoint),
                     auth: auth.clone(),

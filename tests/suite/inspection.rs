@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager, RegionSource, Roots};
+use diesel_rds_iam::{Endpoint, ErrorKind, IamAuth, PgConnectionManager, RegionSource, Roots};
 
 use crate::support::child::{self, Child};
 use crate::support::database::emulator;
@@ -116,4 +116,50 @@ fn a_connection_can_be_handed_to_another_program() {
     let local = PgConnectionManager::new("postgres://app:hunter2@h/db").unwrap();
     assert!(local.parameters().all(|(_, value)| value != "hunter2"));
     assert!(local.auth().is_none());
+}
+
+/// DSQL has one database, and libpq would ask for one with the name of the user.
+#[test]
+fn the_database_of_dsql_is_postgres() {
+    const DSQL: &str = "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=app";
+    const RDS: &str = "host=mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com user=app";
+    for (url, database) in [
+        (DSQL.to_owned(), Some("postgres")),
+        (format!("{DSQL} dbname=other"), Some("other")),
+        (RDS.to_owned(), None),
+    ] {
+        let manager = PgConnectionManager::new(&url).unwrap();
+        let mut parameters = manager.parameters();
+        let found = parameters.find(|(keyword, _)| *keyword == "dbname");
+        assert_eq!(found.map(|(_, name)| name), database, "{url}");
+    }
+}
+
+/// FAULTS.md row 71. AWS_REGION is that of the application, and the writer may be elsewhere.
+#[test]
+fn a_global_database_needs_a_region_of_its_own() {
+    const NAME: &str = "a_global_database_needs_a_region_of_its_own";
+    const HOST: &str = "mydb.global-c9akciq32rqv.global.rds.amazonaws.com";
+    if !child::is_running(module_path!(), NAME) {
+        Child::new(module_path!(), NAME, Path::new("/dev/null/none"))
+            .env("AWS_REGION", "eu-central-1")
+            .run();
+        return;
+    }
+    let auth = IamAuth::builder().credentials_provider(keys());
+    let auth = auth.build().unwrap();
+    let url = format!("postgres://app@{HOST}/shop");
+    let builder = || PgConnectionManager::builder(&url).auth(auth.clone());
+    let endpoint = Endpoint::new(HOST, 5432, "app").unwrap();
+    for error in [
+        builder().build().err().unwrap(),
+        auth.region(&endpoint).unwrap_err(),
+        auth.source(&endpoint).token().unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("iam_region"), "{error}");
+    }
+    let manager = builder().region("us-east-1").build().unwrap();
+    let (endpoint, _) = manager.token().unwrap();
+    assert_eq!(endpoint.region(), Some("us-east-1"));
 }

@@ -1,18 +1,18 @@
 //! Pools of a manager of the application's own that contains one of this crate.
 
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::Error;
 use diesel_rds_iam::{ErrorKind, HasRdsManager, PgConnectionManager, PoolBuilder, retire_all};
-use parking_lot::Mutex;
-use r2d2::ManageConnection;
-use rds_iam_emulator::{Fault, Stage};
+use r2d2::{HandleEvent, ManageConnection};
 
-use crate::support::database::{Ask, backend_pid, emulator, manager, shared_emulator};
-use crate::support::{PATIENCE, SECOND};
+use crate::support::database::{Ask, auth_builder, backend_pid, manager, shared_emulator};
+use crate::support::{PATIENCE, SECOND, accept};
 
 /// An enum over several databases, which also prepares its connections.
 enum Own {
@@ -98,32 +98,41 @@ fn retire_all_replaces_the_connections_of_an_own_manager() {
     assert_ne!(backend_pid(&mut pool.get().unwrap().0), first);
 }
 
-/// FAULTS.md row 69: the connections are opened on threads of the pool's own, and r2d2's workers only look for them.
+/// FAULTS.md row 69: r2d2's workers look for a connection, and do not wait for the server. One that did would keep the
+/// pool until the connect ends.
 #[test]
-fn the_pool_of_an_own_manager_opens_connections_beside_its_workers() {
-    #[derive(Clone, Debug, Default)]
-    struct Reported(Arc<Mutex<Vec<String>>>);
-
-    impl r2d2::HandleError<Error> for Reported {
-        fn handle_error(&self, error: Error) {
-            self.0.lock().push(error.to_string());
-        }
+fn a_dropped_pool_of_an_own_manager_ends_although_its_server_is_silent() {
+    #[derive(Debug)]
+    struct Handler {
+        _held: Arc<()>,
     }
 
-    let emulator = emulator();
-    emulator.fault(Fault::Delay(Stage::Login, Duration::from_millis(1500)));
-    let reported = Reported::default();
-    let rds = manager(&emulator);
-    let pool = PoolBuilder::new(Own::Rds(rds.clone()))
-        .max_size(1)
-        .connection_timeout(PATIENCE)
-        .error_handler(Box::new(reported.clone()))
+    impl HandleEvent for Handler {}
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let host = shared_emulator().host();
+    let url = format!("host={host} hostaddr=127.0.0.1 port={port} user=app");
+    let rds = PgConnectionManager::builder(&url)
+        .auth(auth_builder(shared_emulator()).build().unwrap())
+        .connect_timeout(3 * PATIENCE)
+        .build()
+        .unwrap();
+    let held = Arc::new(());
+    let weak = Arc::downgrade(&held);
+    let pool = PoolBuilder::new(Own::Rds(rds))
+        .event_handler(Box::new(Handler { _held: held }))
         .build_unchecked()
         .unwrap();
-    backend_pid(&mut pool.get().unwrap().0);
-    assert_eq!(emulator.login_count(), 1);
-    assert_eq!(*reported.0.lock(), [""; 0]);
-    assert_eq!(rds.stats().connects_failed, 0);
+    // A worker is inside.
+    let client = accept(&silent);
+    drop(pool);
+    let dropped = Instant::now();
+    while weak.strong_count() > 0 {
+        assert!(dropped.elapsed() < PATIENCE, "the pool lives on");
+        thread::yield_now();
+    }
+    drop(client);
 }
 
 #[test]

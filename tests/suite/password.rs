@@ -110,6 +110,38 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
     assert_eq!(store.calls(), 2);
 }
 
+/// FAULTS.md row 70: two users that alternate, as those of a store that changes the user with the password.
+#[test]
+fn a_rotating_password_names_its_user() {
+    let emulator = emulator_with_bob("bobs");
+    emulator.create_password_user("carol", "carols").unwrap();
+    let store = PasswordStore::default();
+    store.answer(|| Ok(RotatingPassword::new("carols").user("carol")));
+    let password = store.password().build().unwrap();
+    let manager = manager(&emulator, "bob", password.clone());
+    assert_eq!(manager.try_connect().unwrap().ask("current_user"), "carol");
+    #[cfg(feature = "postgres")]
+    {
+        let url = emulator.url("bob");
+        let manager = diesel_rds_iam::PostgresConnectionManager::builder(&url).password(password);
+        let mut connection = manager.build().unwrap().try_connect().unwrap();
+        assert_eq!(connection.ask("current_user"), "carol");
+    }
+    assert_eq!(store.calls(), 1);
+
+    emulator.execute("ALTER ROLE carol NOLOGIN").unwrap();
+    emulator
+        .execute("ALTER ROLE carol PASSWORD 'other'")
+        .unwrap();
+    store.answer(|| Ok(RotatingPassword::new("bobs").user("bob")));
+    assert_eq!(manager.try_connect().unwrap().ask("current_user"), "bob");
+
+    store.answer(|| Ok(RotatingPassword::new("bobs").user("")));
+    emulator.execute("ALTER ROLE bob PASSWORD 'other'").unwrap();
+    let error = manager.try_connect().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+}
+
 #[test]
 fn a_refused_password_is_fetched_again_and_the_login_retried_once() {
     let emulator = emulator_with_bob("first");

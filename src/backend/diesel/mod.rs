@@ -21,6 +21,7 @@ use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 use crate::private_file::PrivateFile;
 use crate::roots::Roots;
+use crate::token::Token;
 
 /// libpq's minimum for `connect_timeout`, in seconds.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,7 +85,7 @@ impl sealed::Backend for PgConnection {
 
     fn establish(
         connector: &Connector,
-        password: Option<&str>,
+        password: Option<&Token>,
         address: Option<SocketAddr>,
         timeout: Duration,
     ) -> Result<PgConnection, Error> {
@@ -99,10 +100,15 @@ impl sealed::Backend for PgConnection {
         }
         let passfile = match password {
             Some(password) => Some(
-                PrivateFile::new(passfile::line(password)?.as_bytes()).map_err(cannot_hand_over)?,
+                PrivateFile::new(passfile::line(password.expose_secret())?.as_bytes())
+                    .map_err(cannot_hand_over)?,
             ),
             None => None,
         };
+        if let Some(user) = password.and_then(Token::user) {
+            // Of two values libpq takes the last.
+            conninfo.push("user", user);
+        }
         if let Some(file) = &passfile {
             conninfo.push("passfile", file.path());
             // Otherwise PGPASSWORD would be used.

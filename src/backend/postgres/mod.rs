@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
 use crate::roots::Roots;
+use crate::token::Token;
 
 /// All settings of a login but the password.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl sealed::Backend for Client {
 
     fn establish(
         connector: &Connector,
-        password: Option<&str>,
+        password: Option<&Token>,
         address: Option<SocketAddr>,
         timeout: Duration,
     ) -> Result<PostgresConnection, Error> {
@@ -67,9 +68,13 @@ impl sealed::Backend for Client {
         } = &connector.settings;
         let mut config = config.clone();
         if let Some(password) = password {
-            password::check(password)?;
+            let secret = password.expose_secret();
+            password::check(secret)?;
             // The crate keeps it in plain memory. The last copy is dropped when the login is done.
-            config.password(password);
+            config.password(secret);
+            if let Some(user) = password.user() {
+                config.user(user);
+            }
         }
         config.connect_timeout(timeout);
         let check = |connected: Result<Client, postgres::Error>| {
