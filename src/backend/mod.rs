@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 #[cfg(feature = "postgres")]
+pub(crate) use self::postgres::Tuning;
+#[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresConnection, PostgresTls};
 use crate::endpoint::ConnectionString;
 use crate::error::Error;
@@ -63,6 +65,9 @@ pub(crate) mod sealed {
         /// All settings of a login but the password, computed once.
         type Connector: Send + Sync + fmt::Debug + 'static;
 
+        /// The application's changes to each login, which only the crate `postgres` supports.
+        type Tuning: Clone + Default + Send + Sync + 'static;
+
         /// Whether the driver itself resolves names and chooses among hosts, by libpq's rules, in a login
         /// that this crate does not control.
         const HAS_OWN_RULES: bool;
@@ -72,6 +77,7 @@ pub(crate) mod sealed {
         fn prepare(
             target: &ConnectionString,
             roots: Option<&Roots>,
+            tuning: &Self::Tuning,
         ) -> Result<Self::Connector, Error>;
 
         /// Opens a connection within about `timeout`, as the password's user if it names one. Without an `address` the driver finds the server.

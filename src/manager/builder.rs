@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::error::Error;
 
 /// Builds an [`RdsConnectionManager`].
 #[must_use]
-pub struct ManagerBuilder<C> {
+pub struct ManagerBuilder<C: Backend> {
     target: Result<ConnectionString, Error>,
     auth: Option<IamAuth>,
     /// The settings of the identity if `auth` is not set.
@@ -31,7 +30,7 @@ pub struct ManagerBuilder<C> {
     connect_timeout: Option<Duration>,
     resolver: Resolver,
     max_lag: Option<Duration>,
-    connection: PhantomData<fn() -> C>,
+    tuning: C::Tuning,
 }
 
 impl<C: Backend> ManagerBuilder<C> {
@@ -44,7 +43,7 @@ impl<C: Backend> ManagerBuilder<C> {
             connect_timeout: None,
             resolver: Resolver::default(),
             max_lag: None,
-            connection: PhantomData,
+            tuning: C::Tuning::default(),
         }
     }
 
@@ -219,6 +218,7 @@ impl<C: Backend> ManagerBuilder<C> {
             password: self.password,
             clock: clock.clone(),
             resolver: self.resolver,
+            tuning: self.tuning,
         };
         let servers = targets
             .iter()
@@ -284,7 +284,36 @@ impl<C: Backend> ManagerBuilder<C> {
     }
 }
 
-impl<C> fmt::Debug for ManagerBuilder<C> {
+#[cfg(feature = "postgres")]
+impl ManagerBuilder<postgres::Client> {
+    /// Sets a closure that changes the settings of each login, for what a connection string cannot contain, such as
+    /// [`notice_callback`](postgres::Config::notice_callback). Default: none. Called for each attempt to log in.
+    ///
+    /// User, TLS and the time limit remain those of this crate. The closure must not block. If it sets a host, an
+    /// address, a port or a password, the connect fails with
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration).
+    ///
+    /// ```no_run
+    /// use diesel_rds_iam::PostgresConnectionManager;
+    ///
+    /// let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+    /// let manager = PostgresConnectionManager::builder(url)
+    ///     .tune_config(|config| {
+    ///         config.notice_callback(|notice| eprintln!("{}", notice.message()));
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), diesel_rds_iam::Error>(())
+    /// ```
+    pub fn tune_config(
+        mut self,
+        tune: impl Fn(&mut postgres::Config) + Send + Sync + 'static,
+    ) -> Self {
+        self.tuning = crate::backend::Tuning::new(tune);
+        self
+    }
+}
+
+impl<C: Backend> fmt::Debug for ManagerBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ManagerBuilder")
             .field("target", &self.target)

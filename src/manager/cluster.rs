@@ -16,7 +16,7 @@ pub(super) struct Members<C: Backend> {
     pub(super) cluster: Cluster,
     /// The settings to log in at the cluster's name, for each pass.
     targets: Vec<ConnectionString>,
-    login: Login,
+    login: Login<C>,
     servers: Mutex<Servers<C>>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Members<C: Backend> {
 type Servers<C> = HashMap<(String, u8), Arc<Server<C>>>;
 
 impl<C: Backend> Members<C> {
-    pub(super) fn new(cluster: Cluster, targets: Vec<ConnectionString>, login: Login) -> Self {
+    pub(super) fn new(cluster: Cluster, targets: Vec<ConnectionString>, login: Login<C>) -> Self {
         Members {
             cluster,
             targets,

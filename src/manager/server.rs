@@ -23,21 +23,22 @@ pub(super) struct Server<C: Backend> {
 }
 
 /// What all servers of one manager have in common.
-pub(super) struct Login {
+pub(super) struct Login<C: Backend> {
     pub(super) auth: IamAuth,
     /// The builder's password.
     pub(super) password: Option<Password>,
     pub(super) clock: Clock,
     pub(super) resolver: Resolver,
+    pub(super) tuning: C::Tuning,
 }
 
-impl Login {
+impl<C: Backend> Login<C> {
     /// Returns the server that `target` names.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
-    pub(super) fn server<C: Backend>(&self, target: &ConnectionString) -> Result<Server<C>, Error> {
+    pub(super) fn server(&self, target: &ConnectionString) -> Result<Server<C>, Error> {
         let passwords = Passwords::of(target, &self.auth, self.password.as_ref(), &self.clock)?;
         let roots = roots_for(target)?;
         let limiter = match passwords.source() {
@@ -49,7 +50,7 @@ impl Login {
             false => Addresses::new(target, self.resolver.clone())?,
         };
         Ok(Server {
-            connector: C::prepare(target, roots.as_ref())?,
+            connector: C::prepare(target, roots.as_ref(), &self.tuning)?,
             addresses,
             pass: target.pass(),
             roots,

@@ -1,6 +1,7 @@
 //! Pools whose server is unreachable: how they end, and how often they connect until then.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use r2d2::HandleEvent;
 use rds_iam_emulator::{Emulator, Fault, Stage};
 
-use crate::support::database::{auth_builder, emulator, manager_builder};
+use crate::support::child::{self, Child};
+use crate::support::database::{auth_builder, emulator, manager_builder, shared_emulator};
 use crate::support::{PATIENCE, SECOND};
 
 /// The workers' time inside `connect` is limited to 0.8 s; the rest is for a machine that is busy.
@@ -115,6 +117,59 @@ fn a_dropped_pool_ends_although_its_server_is_read_only() {
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
     assert_dropped_pools_end(&manager);
+}
+
+/// FAULTS.md row 72: suites that build a pool for each test. r2d2's own workers stay for 30 s.
+#[cfg(target_os = "linux")]
+#[test]
+fn four_hundred_dropped_pools_leave_no_threads() {
+    const TEST: &str = "four_hundred_dropped_pools_leave_no_threads";
+    const POOLS: usize = 400;
+    if !child::is_running(module_path!(), TEST) {
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
+            .argument("URL", shared_emulator().url("app"))
+            .env("AWS_ACCESS_KEY_ID", shared_emulator().access_key())
+            .env("AWS_SECRET_ACCESS_KEY", shared_emulator().secret_key())
+            .run();
+    }
+    let before = thread_names();
+    let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
+    // Most of them are dropped before their workers have found that there is no server: logins would take seconds.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let url = format!("{}&port={}", child::argument("URL"), closed.unwrap().port());
+    let nowhere = PgConnectionManager::new(&url).unwrap();
+    for _ in 0..POOLS {
+        nowhere.pool_builder().build_unchecked().unwrap();
+    }
+    let dropped = Instant::now();
+    while thread_names().len() > before.len() + 20 {
+        assert!(dropped.elapsed() < PATIENCE / 3, "{:?}", thread_names());
+        thread::yield_now();
+    }
+    println!("at most 20 threads {:?} after the last", dropped.elapsed());
+    let _pool = manager.into_pool().unwrap();
+    let names = thread_names();
+    let ours: Vec<_> = names.iter().filter(|name| !before.contains(name)).collect();
+    assert!(ours.iter().any(|name| name.starts_with("rds-iam-pool")));
+    let others: Vec<_> = ours
+        .iter()
+        .filter(|name| !name.starts_with("rds-iam-"))
+        .collect();
+    assert_eq!(others, [&&""; 0]);
+}
+
+/// The names of this process's threads, cut to 15 characters by the kernel.
+#[cfg(target_os = "linux")]
+fn thread_names() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        // One may have ended meanwhile.
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    tasks
+        .filter_map(name)
+        .map(|name| name.trim_end().to_owned())
+        .collect()
 }
 
 /// FAULTS.md row 40: of three workers with ten connections to open, one attempt every half a second is left.

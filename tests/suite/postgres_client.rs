@@ -4,14 +4,18 @@ mod async_code;
 mod queries;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use diesel_rds_iam::postgres::config::SslMode as PostgresSslMode;
 use diesel_rds_iam::postgres::error::SqlState;
+use diesel_rds_iam::postgres::{Client, Config};
 use diesel_rds_iam::{
     ErrorKind, IamAuth, ManualClock, Password, PostgresConnectionManager, SslMode,
 };
+use parking_lot::Mutex;
 use r2d2::ManageConnection;
 use rds_iam_emulator::{Emulator, Engine, Fault, Language, Stage};
 
@@ -49,6 +53,49 @@ fn tokens_are_replaced_before_they_expire() {
     assert_ne!(tokens[1].fingerprint(), tokens[2].fingerprint());
     assert!(refused(&emulator).is_empty());
     assert_eq!(session.ask("current_user"), "app");
+}
+
+/// A callback for notices is what no connection string can have.
+#[test]
+fn the_config_of_a_login_can_be_tuned() {
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let heard = notices.clone();
+    let builder = builder_of::<Client>(shared_emulator()).tune_config(move |config| {
+        let heard = heard.clone();
+        config.notice_callback(move |notice| heard.lock().push(notice.message().to_owned()));
+        // These remain those of the manager.
+        config.user("nobody").ssl_mode(PostgresSslMode::Disable);
+        config.connect_timeout(Duration::ZERO);
+    });
+    let mut connection = builder.build().unwrap().try_connect().unwrap();
+    assert_eq!(connection.ask("current_user"), "app");
+    let raise = "DO $$ BEGIN RAISE NOTICE 'heard'; END $$";
+    connection.batch_execute(raise).unwrap();
+    assert_eq!(*notices.lock(), ["heard"]);
+}
+
+/// A token must reach no other server.
+#[test]
+fn a_tuned_config_names_no_server() {
+    let changes: [fn(&mut Config); 4] = [
+        |config| {
+            config.host("elsewhere.example.com");
+        },
+        |config| {
+            config.hostaddr([127, 0, 0, 1].into());
+        },
+        |config| {
+            config.port(1);
+        },
+        |config| {
+            config.password("other");
+        },
+    ];
+    for change in changes {
+        let builder = builder_of::<Client>(shared_emulator()).tune_config(change);
+        let error = builder.build().unwrap().try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    }
 }
 
 /// Whatever language the server speaks.

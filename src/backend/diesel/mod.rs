@@ -53,10 +53,15 @@ impl sealed::Backend for PgConnection {
     type Connection = PgConnection;
     type Error = diesel::r2d2::Error;
     type Connector = Connector;
+    type Tuning = ();
 
     const HAS_OWN_RULES: bool = true;
 
-    fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
+    fn prepare(
+        target: &ConnectionString,
+        roots: Option<&Roots>,
+        _tuning: &(),
+    ) -> Result<Connector, Error> {
         // libpq would initialize OpenSSL with an exit handler that frees memory which a pool's threads may be
         // using when `main` returns. Such programs crashed. The first initialization wins, so it is done here.
         // If another library was first, `exit` at least waits for connects.

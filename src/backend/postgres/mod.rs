@@ -11,6 +11,7 @@ mod ping;
 mod role;
 mod settings;
 mod tls;
+mod tuning;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use postgres::{Client, NoTls};
 pub use self::connection::PostgresConnection;
 use self::settings::{Place, Settings};
 pub use self::tls::PostgresTls;
+pub(crate) use self::tuning::Tuning;
 use super::{password, sealed};
 use crate::clock::Clock;
 use crate::endpoint::ConnectionString;
@@ -31,6 +33,7 @@ use crate::token::Token;
 #[derive(Debug)]
 pub struct Connector {
     settings: Settings,
+    tuning: Tuning,
     tls: PostgresTls,
 }
 
@@ -45,12 +48,18 @@ impl sealed::Backend for Client {
     type Connection = PostgresConnection;
     type Error = Error;
     type Connector = Connector;
+    type Tuning = Tuning;
 
     const HAS_OWN_RULES: bool = false;
 
-    fn prepare(target: &ConnectionString, roots: Option<&Roots>) -> Result<Connector, Error> {
+    fn prepare(
+        target: &ConnectionString,
+        roots: Option<&Roots>,
+        tuning: &Tuning,
+    ) -> Result<Connector, Error> {
         Ok(Connector {
             settings: Settings::new(target)?,
+            tuning: tuning.clone(),
             tls: PostgresTls::new(target, roots)?,
         })
     }
@@ -66,7 +75,7 @@ impl sealed::Backend for Client {
             place,
             role,
         } = &connector.settings;
-        let mut config = config.clone();
+        let mut config = connector.tuning.apply(config)?;
         if let Some(password) = password {
             let secret = password.expose_secret();
             password::check(secret)?;
