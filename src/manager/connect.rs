@@ -7,6 +7,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{Span, field};
+
 use super::Inner;
 use super::cluster::Members;
 use super::health::Failed;
@@ -17,6 +19,7 @@ use crate::backend::Backend;
 use crate::clock::Moment;
 use crate::cluster::{Balance, Candidate, Held, Place};
 use crate::dial::{self, Attempts};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
 use crate::event::{ConnectFailed, ConnectionOpened, LoginRefused, LoginRetried};
 
@@ -46,6 +49,8 @@ impl<C: Backend> Inner<C> {
         balance: &Arc<Balance>,
     ) -> Result<Connected<C::Connection>, Error> {
         let started = self.clock.now();
+        let span = self.span();
+        let _entered = span.enter();
         let connect = AssertUnwindSafe(|| self.connect(limit, balance, &started));
         let connected = panic::catch_unwind(connect).unwrap_or_else(|_| {
             Err(Failed::Login(Error::new(
@@ -53,7 +58,21 @@ impl<C: Backend> Inner<C> {
                 "opening a connection panicked; the panic's message tells where",
             )))
         });
+        record_outcome(&span, connected.as_ref().map_err(Failed::error));
         connected.map_err(|failed| self.note_failure(failed, &started))
+    }
+
+    /// The trace of one connect. It costs nothing while nobody listens at DEBUG.
+    fn span(&self) -> Span {
+        let passwords = self.passwords();
+        let endpoint = passwords.and_then(Passwords::endpoint);
+        tracing::debug_span!(
+            "connect",
+            host = endpoint.map(Endpoint::host),
+            user = endpoint.map(Endpoint::user),
+            login = passwords.map(Passwords::kind),
+            outcome = field::Empty,
+        )
     }
 
     fn connect(
@@ -237,7 +256,15 @@ impl<C: Backend> Inner<C> {
                 break;
             }
             let share = dial::share_of(left, addresses.len() - at);
-            match self.log_in_at(server, *address, &mut issued, share) {
+            let span = tracing::debug_span!(
+                "login",
+                host = server.passwords.endpoint().map(Endpoint::host),
+                address = address.map(field::display),
+                outcome = field::Empty,
+            );
+            let logged_in = span.in_scope(|| self.log_in_at(server, *address, &mut issued, share));
+            record_outcome(&span, logged_in.as_ref());
+            match logged_in {
                 Ok(connection) => return Ok((connection, issued)),
                 Err(error) => {
                     if let Some(tried) = &mut tried {
@@ -372,6 +399,13 @@ impl Tried {
         );
         self.addresses.extend(address.filter(|_| is_servers));
     }
+}
+
+fn record_outcome<T>(span: &Span, outcome: Result<T, &Error>) {
+    match outcome {
+        Ok(_) => span.record("outcome", "connected"),
+        Err(error) => span.record("outcome", field::debug(error.kind())),
+    };
 }
 
 fn same_server() -> Error {

@@ -378,14 +378,12 @@ impl<C: Backend> Clone for RdsConnectionManager<C> {
 impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RdsConnectionManager");
-        match self.inner.passwords() {
-            Some(Passwords::Iam { endpoint, .. }) => {
-                debug.field("login", &"iam").field("endpoint", endpoint)
-            }
-            Some(Passwords::Fixed(_)) => debug.field("login", &"password"),
-            Some(Passwords::Rotating(_)) => debug.field("login", &"rotating password"),
-            Some(Passwords::Libpq) | None => debug.field("login", &"libpq"),
-        };
+        if let Some(passwords) = self.inner.passwords() {
+            debug.field("login", &passwords.kind());
+        }
+        if let Some(endpoint) = self.endpoint() {
+            debug.field("endpoint", endpoint);
+        }
         debug.finish_non_exhaustive()
     }
 }

@@ -54,6 +54,16 @@ impl Passwords {
         })
     }
 
+    /// The kind of login, for the log.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Passwords::Iam { .. } => "iam",
+            Passwords::Fixed(_) => "password",
+            Passwords::Rotating(_) => "rotating password",
+            Passwords::Libpq => "libpq",
+        }
+    }
+
     /// A password, for which the caller waits for at most `limit`.
     pub(super) fn issue_within(&self, limit: Duration) -> Result<Option<IssuedPassword>, Error> {
         match self {

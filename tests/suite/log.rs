@@ -1,13 +1,17 @@
 //! The log of an application that has the crate `log` and no subscriber of `tracing`.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use diesel_rds_iam::PgConnectionManager;
 use parking_lot::Mutex;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::support::child::{self, Child};
-use crate::support::database::{emulator, manager};
+use crate::support::database::{auth_builder, emulator, manager};
 
 /// What an application sees that logs by `env_logger`, with its own level.
 #[test]
@@ -49,6 +53,53 @@ fn an_application_with_env_logger_sees_what_an_operator_needs() {
     let (_, token) = manager.token().unwrap();
     for secret in [emulator.secret_key(), token.expose_secret()] {
         assert_eq!(count(&lines, secret), 0);
+    }
+}
+
+/// A trace of a connect with two candidates, of which the first does not exist, and of one that is refused.
+#[test]
+fn a_connect_is_a_span_with_its_candidates_and_its_outcome() {
+    let emulator = emulator();
+    let (host, port) = (emulator.host(), emulator.port());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let closed = closed.unwrap().port();
+    let url = emulator.url("app");
+    let (_, options) = url.split_once('?').unwrap();
+    let options = options.replace("hostaddr=127.0.0.1", "hostaddr=127.0.0.1,127.0.0.1");
+    let url = format!("postgres://app@{host}:{closed},{host}:{port}/postgres?{options}");
+    let auth = auth_builder(&emulator).build().unwrap();
+    let manager = PgConnectionManager::builder(&url).auth(auth);
+    let manager = manager.build().unwrap();
+    let log = Written::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::DEBUG)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        manager.try_connect().unwrap();
+        emulator.execute("REVOKE rds_iam FROM app").unwrap();
+        manager.try_connect().err().unwrap();
+    });
+    let lines = log.lines();
+    let closes: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains(": close "))
+        .collect();
+    let expected = [
+        format!(":login{{host=\"{host}\" address=127.0.0.1:{closed} outcome=Network}}:"),
+        format!(":login{{host=\"{host}\" address=127.0.0.1:{port} outcome=\"connected\"}}:"),
+        format!(" connect{{host=\"{host}\" user=\"app\" login=\"iam\" outcome=\"connected\"}}:"),
+        format!(":login{{host=\"{host}\" address=127.0.0.1:{closed} outcome=Network}}:"),
+        format!(":login{{host=\"{host}\" address=127.0.0.1:{port} outcome=LoginRefused}}:"),
+        format!(" connect{{host=\"{host}\" user=\"app\" login=\"iam\" outcome=LoginRefused}}:"),
+    ];
+    assert_eq!(closes.len(), expected.len(), "{lines:#?}");
+    for (line, part) in closes.iter().zip(&expected) {
+        let (span, _) = line.split_once(" diesel_rds_iam::").unwrap();
+        assert!(span.ends_with(part.as_str()), "{part} in {span}");
     }
 }
 

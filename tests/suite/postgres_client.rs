@@ -95,6 +95,7 @@ fn a_tuned_config_names_no_server() {
         let builder = builder_of::<Client>(shared_emulator()).tune_config(change);
         let error = builder.build().unwrap().try_connect().err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.to_string().contains("tune_config"), "{error}");
     }
 }
 
