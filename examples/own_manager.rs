@@ -1,5 +1,4 @@
-//! An application with a manager of its own, over PostgreSQL in the cloud and SQLite on a laptop. From this
-//! crate it needs `try_connect` alone.
+//! An application with a manager of its own, over PostgreSQL in the cloud and SQLite on a laptop.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app \
@@ -7,7 +6,7 @@
 //! DATABASE_URL=sqlite::memory: cargo run --example own_manager
 //! ```
 //!
-//! The guide's page `own_manager` describes what such a pool does without.
+//! The guide's page `own_manager` describes it.
 
 #![allow(missing_docs, reason = "diesel's macro makes items that are public")]
 
@@ -16,9 +15,9 @@ use std::error::Error;
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::r2d2::{ConnectionManager, ManageConnection, Pool, R2D2Connection};
+use diesel::r2d2::{ConnectionManager, ManageConnection, Pool};
 use diesel::sql_types::Text;
-use diesel_rds_iam::PgConnectionManager;
+use diesel_rds_iam::{HasRdsManager, PgConnectionManager, PoolBuilder};
 
 diesel::table! {
     notes (text) {
@@ -53,8 +52,7 @@ impl ManageConnection for AnyManager {
     fn connect(&self) -> Result<AnyConnection, Self::Error> {
         Ok(match self {
             AnyManager::Postgresql(manager) => {
-                // A valid token, the second attempt with a new one, and the rate limit are inside.
-                let mut connection = manager.try_connect()?;
+                let mut connection = manager.connect()?;
                 connection
                     .batch_execute("SET statement_timeout = '5s'")
                     .map_err(diesel::r2d2::Error::QueryError)?;
@@ -65,20 +63,50 @@ impl ManageConnection for AnyManager {
     }
 
     fn is_valid(&self, connection: &mut AnyConnection) -> Result<(), Self::Error> {
-        connection.ping().map_err(diesel::r2d2::Error::QueryError)
+        match (self, connection) {
+            (AnyManager::Postgresql(manager), AnyConnection::Postgresql(connection)) => {
+                manager.is_valid(connection)
+            }
+            (AnyManager::Sqlite(manager), AnyConnection::Sqlite(connection)) => {
+                manager.is_valid(connection)
+            }
+            // No manager opens connections of the other.
+            _ => Ok(()),
+        }
     }
 
     fn has_broken(&self, connection: &mut AnyConnection) -> bool {
-        std::thread::panicking() || connection.is_broken()
+        match (self, connection) {
+            (AnyManager::Postgresql(manager), AnyConnection::Postgresql(connection)) => {
+                manager.has_broken(connection)
+            }
+            (AnyManager::Sqlite(manager), AnyConnection::Sqlite(connection)) => {
+                manager.has_broken(connection)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The pool is one of this crate, with its lifetimes and its recovery.
+impl HasRdsManager for AnyManager {
+    type Backend = PgConnection;
+
+    fn rds_manager(&mut self) -> Option<&mut PgConnectionManager> {
+        match self {
+            AnyManager::Postgresql(manager) => Some(manager),
+            AnyManager::Sqlite(_) => None,
+        }
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let manager = AnyManager::new(&url)?;
-    // r2d2 would report a mistake after its time-out, and as text only.
-    drop(manager.connect()?);
-    let pool = Pool::builder().max_size(2).build(manager)?;
+    let pool = match manager {
+        AnyManager::Postgresql(_) => PoolBuilder::new(manager).max_size(2).build()?,
+        AnyManager::Sqlite(_) => Pool::builder().max_size(2).build(manager)?,
+    };
 
     let mut connection = pool.get()?;
     diesel::sql_query("CREATE TEMPORARY TABLE notes (text VARCHAR PRIMARY KEY)")
