@@ -12,4 +12,4 @@ pub(crate) use self::handler::{
     Drain, LifetimeHandler, begin_connect, is_draining, note_dropped_for, note_no_failure,
     take_no_failure, take_retirement, without_notes,
 };
-pub(crate) use self::lifetimes::Lifetimes;
+pub(crate) use self::lifetimes::{Lifetimes, idle_timeout};

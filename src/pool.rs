@@ -33,7 +33,7 @@ use crate::clock::FOREVER;
 use crate::cluster::Balance;
 use crate::endpoint::{Endpoint, Engine};
 use crate::error::Error;
-use crate::lifetime::{LifetimeHandler, Lifetimes};
+use crate::lifetime::{LifetimeHandler, Lifetimes, idle_timeout};
 use crate::manager::{Connected, Dialer, Opened, Pooled, RdsConnectionManager, Workers};
 
 const DEFAULT_MAX_SIZE: u32 = 10;
@@ -151,6 +151,11 @@ impl<M: HasRdsManager> PoolBuilder<M> {
     }
 
     /// Sets how long a connection may be idle. Default: 10 minutes. `None` means no limit.
+    ///
+    /// Each pool has its own limit, between 60 and 100 % of this, which r2d2's
+    /// [`idle_timeout`](r2d2::Pool::idle_timeout) returns. r2d2's reaper closes such connections; it runs every 30 s
+    /// and also replaces those of `min_idle`. With one limit, all pools that started together would log in again in
+    /// the same second.
     pub fn idle_timeout(mut self, idle_timeout: Option<Duration>) -> Self {
         self.idle_timeout = idle_timeout.map(|limit| limit.min(FOREVER));
         self
@@ -321,7 +326,7 @@ impl<M: HasRdsManager> PoolBuilder<M> {
             .min_idle(fewest_idle)
             .test_on_check_out(self.test_on_check_out)
             .max_lifetime(max_lifetime)
-            .idle_timeout(self.idle_timeout)
+            .idle_timeout(self.idle_timeout.map(idle_timeout))
             .connection_timeout(longest_wait)
             .error_handler(Box::new(GuardedErrorHandler(self.error_handler)))
             .event_handler(Box::new(handler))

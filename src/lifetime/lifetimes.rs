@@ -169,6 +169,16 @@ impl Lifetimes {
     }
 }
 
+/// The idle timeout of one pool, between 60 and 100 % of the maximum.
+///
+/// r2d2's reaper closes connections that were idle for this long, and replaces those that `min_idle` requires. It
+/// runs every 30 s from when the pool was built. With one idle timeout, all idle pools of a fleet that started
+/// together would log in again in the same second. So the range has to include many runs of the reaper.
+pub(crate) fn idle_timeout(longest: Duration) -> Duration {
+    let shortest = longest.mul_f64(0.6);
+    shortest + (longest - shortest).mul_f64(fastrand::f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +367,21 @@ mod tests {
                 "{within} of 1000 in tenth {tenth}"
             );
         }
+    }
+
+    #[test]
+    fn the_idle_timeouts_of_pools_are_spread_over_many_runs_of_the_reaper() {
+        const REAPER: Duration = Duration::from_secs(30);
+        let mut closed = HashMap::new();
+        for _ in 0..1000 {
+            let timeout = idle_timeout(10 * MINUTE);
+            assert!((6 * MINUTE..=10 * MINUTE).contains(&timeout), "{timeout:?}");
+            *closed
+                .entry(timeout.as_secs() / REAPER.as_secs())
+                .or_insert(0) += 1;
+        }
+        let most = closed.values().max().unwrap();
+        assert!(*most < 200, "{most} of 1000 pools at once");
     }
 
     /// FAULTS.md row 36: a thread has decided to keep a connection, and r2d2 has not pushed it to the

@@ -391,9 +391,28 @@ fn the_presets_are_those_that_the_documentation_gives() {
     assert_eq!(pool.max_size(), 10);
     assert_eq!(pool.min_idle(), Some(2));
     assert_eq!(pool.max_lifetime(), Some(14 * 60 * SECOND));
-    assert_eq!(pool.idle_timeout(), Some(10 * 60 * SECOND));
+    assert!((6 * 60 * SECOND..=10 * 60 * SECOND).contains(&pool.idle_timeout().unwrap()));
     assert_eq!(pool.connection_timeout(), 10 * SECOND);
     assert!(pool.test_on_check_out());
+}
+
+/// Otherwise all of them would log in again in the same second.
+#[test]
+fn pools_that_start_together_do_not_close_idle_connections_together() {
+    let manager = manager(shared_emulator());
+    let limits: Vec<_> = (0..8)
+        .map(|_| {
+            let builder = manager.pool_builder().max_size(1);
+            let pool = builder.idle_timeout(Some(1_000 * SECOND));
+            pool.build_unchecked().unwrap().idle_timeout().unwrap()
+        })
+        .collect();
+    let range = 600 * SECOND..=1_000 * SECOND;
+    assert!(
+        limits.iter().all(|limit| range.contains(limit)),
+        "{limits:?}"
+    );
+    assert!(limits.iter().any(|limit| *limit != limits[0]), "{limits:?}");
 }
 
 /// FAULTS.md row 38.
