@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::Bench;
 use crate::figure::{Figure, rounded};
+use crate::first_query::{release, stripped_size};
 use crate::measure::{process, rounds, seconds};
+use crate::peers::cargo;
 
 const OURS: &str = "with-diesel-rds-iam";
 const THEIRS: &str = "with-aws-sdk-rds";
+const STOCK: &str = "with-diesel";
 
 pub(crate) fn run(bench: &Bench) {
     cargo("fetch", &["--locked"], None);
@@ -18,6 +20,13 @@ pub(crate) fn run(bench: &Bench) {
     let what = "crates that an application is built of";
     let figure = Figure::new("build_crates", what, "crates", ours).against(theirs);
     bench.results.add(figure.target("fewer", ours < theirs));
+
+    let size = |package| stripped_size(&release(bench, package));
+    if let (Some(ours), Some(theirs)) = (size(OURS), size(STOCK)) {
+        let what = "a release binary without symbols, beside diesel alone";
+        let figure = Figure::new("binary_size", what, "MB", ours).against(theirs);
+        bench.results.add(figure.target("≤ 6 MB", ours <= 6.0));
+    }
 
     let rounds = rounds(1, || {
         [OURS, THEIRS].map(|application| cold_build(&bench.target, application))
@@ -71,20 +80,4 @@ fn cold_build(target: &Path, application: &str) -> Build {
         elapsed,
         cpu: process::cpu_time_of_children() - before,
     }
-}
-
-/// cargo's output for the peers, which are not members of the workspace.
-fn cargo(command: &str, arguments: &[&str], target: Option<&PathBuf>) -> String {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .arg(command)
-        .args(arguments)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers"));
-    if let Some(target) = target {
-        cargo.env("CARGO_TARGET_DIR", target);
-    }
-    let output = cargo.output().unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "cargo {command}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Database {
     pub(crate) host: String,
     pub(crate) port: u16,
-    roots: String,
-    access_key: String,
-    secret_key: String,
+    pub(crate) region: String,
+    pub(crate) roots: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
 }
 
 /// An emulator with a user `app`.
@@ -33,6 +34,7 @@ impl Database {
         Database {
             host: emulator.host().to_owned(),
             port: emulator.port(),
+            region: emulator.region().to_owned(),
             roots: emulator.ca_path().to_str().unwrap().to_owned(),
             access_key: emulator.access_key().to_owned(),
             secret_key: emulator.secret_key().to_owned(),
@@ -70,13 +72,16 @@ impl Database {
         ConnectionManager::new(self.conninfo_with_password())
     }
 
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::new(&self.host, self.port, "app").unwrap()
+    }
+
     pub(crate) fn conninfo_with_password(&self) -> String {
-        let endpoint = Endpoint::new(&self.host, self.port, "app").unwrap();
-        let token = self.auth().source(&endpoint).token().unwrap();
+        let token = self.auth().source(&self.endpoint()).token().unwrap();
         format!("{} password='{}'", self.conninfo(), token.expose_secret())
     }
 
-    fn conninfo(&self) -> String {
+    pub(crate) fn conninfo(&self) -> String {
         format!(
             "host={} hostaddr=127.0.0.1 port={} user=app dbname=postgres sslmode=verify-full \
              sslrootcert='{}'",

@@ -83,6 +83,14 @@ impl Figure {
         self.0[key].as_f64().unwrap()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.text("name")
+    }
+
+    pub(crate) fn optional(&self, key: &str) -> Option<f64> {
+        self.0.get(key).and_then(Value::as_f64)
+    }
+
     fn text(&self, key: &str) -> &str {
         self.0.get(key).and_then(Value::as_str).unwrap_or_default()
     }
@@ -200,7 +208,7 @@ impl Results {
         table
     }
 
-    fn read(&self) -> Vec<Figure> {
+    pub(crate) fn read(&self) -> Vec<Figure> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         text.lines().map(Figure::parse).collect()
     }
@@ -218,7 +226,7 @@ pub(crate) fn rounded(value: f64) -> f64 {
 }
 
 /// Adds a comma between thousands.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     if value.abs() < 10_000.0 {
         return value.to_string();
     }

@@ -24,6 +24,7 @@ mod event {
     pub(crate) use diesel_rds_iam::RetireReason;
 }
 mod figure;
+mod first_query;
 mod fleet;
 mod growth;
 // The library's own file, since the simulation is of its decisions.
@@ -34,10 +35,20 @@ mod growth;
 )]
 mod lifetimes;
 mod measure;
+// The tests' own file.
+#[cfg(target_os = "linux")]
+#[path = "../../tests/suite/support/packets.rs"]
+mod packets;
+mod panels;
+mod peers;
 mod recovery;
 mod report;
 mod rotation;
+mod rotation_peers;
+mod silence;
+mod summary;
 mod token;
+mod token_peers;
 
 use std::alloc::System;
 use std::path::{Path, PathBuf};
@@ -65,6 +76,11 @@ const FIGURES: &[(&str, Measure, InQuickRun)] = &[
     ("thousand_databases", databases::run, InQuickRun::Yes),
     ("fleet", fleet::run, InQuickRun::Yes),
     ("recovery", recovery::run, InQuickRun::Yes),
+    ("silent_checkout", silence::checkout, InQuickRun::No),
+    ("sleep", silence::sleep, InQuickRun::No),
+    ("rotation_peers", rotation_peers::run, InQuickRun::No),
+    ("token_peers", token_peers::run, InQuickRun::No),
+    ("first_query", first_query::run, InQuickRun::No),
     ("emulator", emulator::run, InQuickRun::Yes),
     ("build", build::run, InQuickRun::No),
     ("growth", growth::run, InQuickRun::No),
@@ -159,6 +175,9 @@ fn run_probe(name: &str, times: u64, database: Option<Database>) {
         token::SIGN_BARE => {
             let endpoint = token::endpoint();
             (0..times).for_each(|_| token::sign_bare_again(&endpoint));
+        }
+        rotation_peers::OURS | rotation_peers::PASSWORD => {
+            rotation_peers::probe(name, times, database());
         }
         growth::PROBE => growth::probe(times, database()),
         _ if checkout::PROBES.contains(&name) => checkout::probe(name, times, database()),

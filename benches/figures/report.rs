@@ -10,9 +10,13 @@ use diesel::sql_types::Text;
 
 use crate::Bench;
 use crate::database::emulator;
+use crate::summary;
 
-const BEGIN: &str = "<!-- written by script/bench -->\n";
-const END: &str = "<!-- end -->\n";
+const SUMMARY: [&str; 2] = [
+    "<!-- the summary, written by script/bench -->\n",
+    "<!-- end of the summary -->\n",
+];
+const ALL: [&str; 2] = ["<!-- written by script/bench -->\n", "<!-- end -->\n"];
 
 pub(crate) fn write(bench: &Bench) {
     if !bench.is_quick && bench.results.are_partly_quick() {
@@ -20,17 +24,23 @@ pub(crate) fn write(bench: &Bench) {
         return;
     }
     let text = fs::read_to_string(Path::new(crate::ROOT).join("BENCHMARKS.md")).unwrap();
-    let (before, rest) = text.split_once(BEGIN).unwrap();
-    let (_, after) = rest.split_once(END).unwrap();
-    let run = bench.pick("A quick run", "A full run");
-    let text = format!(
-        "{before}{BEGIN}{run} on {}\n\n{}{END}{after}",
-        machine(),
-        bench.results.table()
+    let run = format!(
+        "{} on {}",
+        bench.pick("A quick run", "A full run"),
+        machine()
     );
+    let text = replace(&text, SUMMARY, &summary::table(&bench.results));
+    let text = replace(&text, ALL, &format!("{run}\n\n{}", bench.results.table()));
     let path = bench.output("BENCHMARKS.md");
     fs::write(&path, text).unwrap();
     println!("{}", path.display());
+}
+
+/// The text with something else between two marks.
+fn replace(text: &str, [begin, end]: [&str; 2], between: &str) -> String {
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    format!("{before}{begin}{between}{end}{after}")
 }
 
 fn machine() -> String {

@@ -26,15 +26,28 @@ pub(crate) fn endpoint() -> Endpoint {
     Endpoint::new(HOST, 5432, "app").unwrap()
 }
 
+/// The access key of AWS's documentation, and its secret.
+pub(crate) const KEYS: [&str; 2] = [
+    "AKIAIOSFODNN7EXAMPLE",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+];
+
 fn credentials() -> Credentials {
-    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-    Credentials::new("AKIAIOSFODNN7EXAMPLE", secret, None, None, "bench")
+    let [access_key, secret_key] = KEYS;
+    Credentials::new(access_key, secret_key, None, None, "bench")
+}
+
+/// A source whose token is in the cache.
+pub(crate) fn source() -> TokenSource {
+    let auth = IamAuth::builder().credentials_provider(credentials());
+    let source = auth.build().unwrap().source(&endpoint());
+    source.token().unwrap();
+    source
 }
 
 /// `token()` with a fresh token in the cache, compared with the least work for such a call.
 pub(crate) fn hit(bench: &Bench) {
-    let auth = IamAuth::builder().credentials_provider(credentials());
-    let source = auth.build().unwrap().source(&endpoint());
+    let source = source();
     let bare = Bare(RwLock::new(source.token().unwrap()));
     // A few at a time, so that other load on the machine affects both alike.
     let calls = 100_000;

@@ -1,9 +1,5 @@
 //! Open connections to a machine that has vanished: no packet comes any more, not even an acknowledgement.
 
-#[cfg(target_os = "linux")]
-use std::net::SocketAddr;
-#[cfg(target_os = "linux")]
-use std::os::fd::OwnedFd;
 #[cfg(feature = "postgres")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +17,8 @@ use crate::support::PATIENCE;
 #[cfg(target_os = "linux")]
 use crate::support::database::Ask;
 use crate::support::database::{auth_builder, emulator};
+#[cfg(target_os = "linux")]
+use crate::support::packets::{ignore_packets_at, own_sockets};
 
 /// FAULTS.md row 54.
 #[cfg(target_os = "linux")]
@@ -106,28 +104,6 @@ where
     assert!(query < PATIENCE);
 }
 
-/// Lets the kernel drop whatever arrives at `port`, in connections that are open now: even its acknowledgements
-/// stop, as those of a machine without power.
-#[cfg(target_os = "linux")]
-fn ignore_packets_at(port: u16) -> bool {
-    /// BPF's instruction `ret 0`: keep no byte of the packet.
-    const RETURN: u16 = 6;
-    let of_server = |local: SocketAddr, _: SocketAddr| local.port() == port;
-    let Some(sockets) = own_sockets(of_server) else {
-        return false;
-    };
-    assert!(!sockets.is_empty());
-    for socket in sockets {
-        let socket = socket2::SockRef::from(&socket);
-        let drop_all = [socket2::SockFilter::new(RETURN, 0, 0, 0)];
-        if let Err(error) = socket.attach_filter(&drop_all) {
-            println!("skipped: a sandbox keeps this process from filtering packets: {error}");
-            return false;
-        }
-    }
-    true
-}
-
 /// Of this process's connections to `port`: the time until the first keepalive, the interval, the time limit of
 /// unacknowledged data; and the number of keepalives.
 #[cfg(target_os = "linux")]
@@ -146,36 +122,6 @@ fn tcp_settings_of(port: u16) -> Vec<([Duration; 3], u32)> {
         (times, sockopt::tcp_keepcnt(socket).unwrap())
     });
     settings.collect()
-}
-
-/// This process's open TCP connections whose own address and peer `are_meant`. `None` if a sandbox hides them.
-#[cfg(target_os = "linux")]
-fn own_sockets(are_meant: impl Fn(SocketAddr, SocketAddr) -> bool) -> Option<Vec<OwnedFd>> {
-    use rustix::net::{getpeername, getsockname};
-    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-
-    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
-    if let Err(error) = pidfd_getfd(&process, 2, PidfdGetfdFlags::empty()) {
-        println!("skipped: a sandbox keeps this process from examining its sockets: {error}");
-        return None;
-    }
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
-    let descriptors = descriptors.filter_map(|entry| {
-        let name = entry.unwrap().file_name();
-        let number = name.to_str().unwrap().parse().unwrap();
-        // Another test may have closed it since.
-        pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()
-    });
-    let of_connection = |socket: &OwnedFd| {
-        let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
-        let peer = SocketAddr::try_from(getpeername(socket).ok()??).ok()?;
-        are_meant(local, peer).then_some(())
-    };
-    Some(
-        descriptors
-            .filter(|socket| of_connection(socket).is_some())
-            .collect(),
-    )
 }
 
 /// Keeps the errors of a pool's checkout tests.

@@ -5,6 +5,8 @@ pub mod database;
 pub mod eavesdropper;
 pub mod footprint;
 pub mod hostile;
+#[cfg(target_os = "linux")]
+pub mod packets;
 pub mod proxy;
 
 use std::io::ErrorKind;

@@ -6,7 +6,9 @@ use diesel::{RunQueryDsl, sql_query};
 use diesel_rds_iam::PgConnectionManager;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let pool = PgConnectionManager::new(&std::env::var("DATABASE_URL")?)?.into_pool()?;
-    sql_query("SELECT 1").execute(&mut pool.get()?)?;
+    let manager = PgConnectionManager::new(&std::env::var("DATABASE_URL")?)?;
+    let pool = manager.pool_builder().max_size(1).build()?;
+    let rows = sql_query("SELECT 1").execute(&mut pool.get()?)?;
+    println!("{rows}");
     Ok(())
 }
