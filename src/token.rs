@@ -126,6 +126,7 @@ impl Token {
         self
     }
 
+    #[cfg(any(feature = "diesel", feature = "postgres"))]
     pub(crate) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
