@@ -28,14 +28,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
-use zeroize::Zeroizing;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+use self::secret::Secret;
 use crate::auth::Password;
 use crate::backend::Backend;
 use crate::endpoint::{ConnectionString, SslMode};
@@ -91,9 +94,9 @@ impl Connections {
     }
 }
 
-/// The settings of one connection.
+/// The settings of one connection. A text instead of a table is the connection string.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct ConnectionSettings {
     /// The connection string, as for [`RdsConnectionManager::new`]. The settings below take precedence.
@@ -119,6 +122,31 @@ pub struct ConnectionSettings {
     pub pool: PoolSettings,
 }
 
+/// An error about a text in place of a table would repeat the text, which may contain a password.
+impl<'de> Deserialize<'de> for ConnectionSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TableOrText;
+
+        impl<'de> Visitor<'de> for TableOrText {
+            type Value = ConnectionSettings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table or a URL")
+            }
+
+            fn visit_str<E>(self, url: &str) -> Result<ConnectionSettings, E> {
+                Ok(ConnectionSettings::new(url))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConnectionSettings, A::Error> {
+                ConnectionSettings::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_any(TableOrText)
+    }
+}
+
 impl ConnectionSettings {
     /// The default settings for this connection string.
     pub fn new(url: impl Into<String>) -> ConnectionSettings {
@@ -135,9 +163,15 @@ impl ConnectionSettings {
 
     /// Returns a builder with these settings, for further ones in code.
     pub fn builder<C: Backend>(&self) -> ManagerBuilder<C> {
-        let mut builder = RdsConnectionManager::builder(&self.url.0);
+        let mut builder = RdsConnectionManager::builder(self.url.0.expose().unwrap_or_default());
+        if self.url.0.expose().is_none() {
+            builder = builder.fail(not_text("url"));
+        }
         if let Some(password) = &self.password {
-            builder = builder.password(Password::fixed(password.0.as_str()));
+            builder = match password.0.expose() {
+                Some(password) => builder.password(Password::fixed(password)),
+                None => builder.fail(not_text("password")),
+            };
         }
         if let Some(mode) = self.sslmode {
             builder = builder.sslmode(mode);
@@ -178,7 +212,7 @@ impl ConnectionSettings {
 ///
 /// Each connection has an identity of its own, which fetches its own credentials. To share one, call
 /// [`ManagerBuilder::auth`] on [`ConnectionSettings::builder`].
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct IamSettings {
@@ -204,6 +238,20 @@ pub struct IamSettings {
     /// As [`IamAuthBuilder::refresh_timeout`](crate::IamAuthBuilder::refresh_timeout).
     #[serde(with = "humantime_serde")]
     pub refresh_timeout: Option<Duration>,
+}
+
+/// Without the external id, which is a secret to some.
+impl fmt::Debug for IamSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IamSettings")
+            .field("region", &self.region)
+            .field("profile", &self.profile)
+            .field("role_arn", &self.role_arn)
+            .field("session_name", &self.session_name)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl IamSettings {
@@ -323,24 +371,30 @@ impl<'de> Deserialize<'de> for Limit {
 
 /// A connection string. It may contain a password, so it cannot be printed.
 #[derive(Clone, Deserialize)]
-#[serde(from = "String")]
-pub struct ConnectionUrl(Zeroizing<String>);
+#[serde(transparent)]
+pub struct ConnectionUrl(Secret);
 
 /// A password. It cannot be printed, and is overwritten when it is dropped.
 #[derive(Clone, Deserialize)]
-#[serde(from = "String")]
-pub struct ConfiguredPassword(Zeroizing<String>);
+#[serde(transparent)]
+pub struct ConfiguredPassword(Secret);
 
 impl From<String> for ConnectionUrl {
     fn from(url: String) -> ConnectionUrl {
-        ConnectionUrl(Zeroizing::new(url))
+        ConnectionUrl(Secret::new(url))
     }
 }
 
 impl From<String> for ConfiguredPassword {
     fn from(password: String) -> ConfiguredPassword {
-        ConfiguredPassword(Zeroizing::new(password))
+        ConfiguredPassword(Secret::new(password))
     }
+}
+
+fn not_text(key: &str) -> Error {
+    Error::configuration(format!(
+        "{key} in the settings of the connection is not a text; put it in quotes"
+    ))
 }
 
 impl fmt::Debug for ConnectionUrl {

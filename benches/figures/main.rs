@@ -23,6 +23,7 @@ mod emulator;
 mod event {
     pub(crate) use diesel_rds_iam::RetireReason;
 }
+mod failover_write;
 mod figure;
 mod first_query;
 mod fleet;
@@ -78,6 +79,12 @@ const FIGURES: &[(&str, Measure, InQuickRun)] = &[
     ("recovery", recovery::run, InQuickRun::Yes),
     ("silent_checkout", silence::checkout, InQuickRun::No),
     ("sleep", silence::sleep, InQuickRun::No),
+    ("failover_write_dead", failover_write::dead, InQuickRun::No),
+    (
+        "failover_write_silent",
+        failover_write::silent,
+        InQuickRun::No,
+    ),
     ("rotation_peers", rotation_peers::run, InQuickRun::No),
     ("token_peers", token_peers::run, InQuickRun::No),
     ("first_query", first_query::run, InQuickRun::No),

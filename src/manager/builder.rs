@@ -276,6 +276,13 @@ impl<C: Backend> ManagerBuilder<C> {
         self
     }
 
+    /// Makes [`build`](ManagerBuilder::build) fail.
+    #[cfg(feature = "config")]
+    pub(crate) fn fail(mut self, error: Error) -> Self {
+        self.target = Err(error);
+        self
+    }
+
     pub(crate) fn set(mut self, change: impl FnOnce(&mut ConnectionString)) -> Self {
         if let Ok(target) = &mut self.target {
             change(target);

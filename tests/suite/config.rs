@@ -235,3 +235,36 @@ connections:
     assert!(managers["default"].endpoint().is_some());
     assert!(managers["reports"].endpoint().is_none());
 }
+
+/// A number or a table in place of a password, and a text in place of a table, whose errors would repeat them.
+#[test]
+fn nothing_of_a_secret_is_in_an_error_or_in_debug() {
+    let table = "[connections.a]\nurl = \"postgres://app@localhost/app\"\nsslmode = \"disable\"\n";
+    for password in ["47.11", "[4711]", "{ secret = 4711 }"] {
+        let settings = format!("{table}password = {password}");
+        let error = managers(&settings).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(
+            text.contains("password") && text.contains("quotes"),
+            "{text}"
+        );
+        assert!(!text.contains("47"), "{text}");
+    }
+    assert_eq!(managers(&format!("{table}password = 4711")).unwrap(), 1);
+    let error = managers("[connections.a]\nurl = 47.11").unwrap_err();
+    assert!(!error.to_string().contains("47"), "{error}");
+    let error = serde_json::from_str::<Connections>(
+        r#"{"connections": {"a": {"url": "postgres://a@h/d", "password": [4711]}}}"#,
+    );
+    error.unwrap().managers::<PgConnection>().unwrap_err();
+
+    let text = "[connections]\na = \"postgres://app:hunter2@localhost/app?sslmode=disable\"";
+    assert_eq!(managers(text).unwrap(), 1);
+    let settings = format!("{table}iam = {{ role_arn = \"arn\", external_id = \"partner-42\" }}");
+    let shown = format!("{:?}", read(&settings));
+    assert!(
+        shown.contains("role_arn") && !shown.contains("partner-42"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,233 @@
+//! From the promotion of another writer of an Aurora cluster to the first committed write of a busy pool, while the
+//! cluster's DNS name leads to the former writer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, ConnectionError, PgConnection};
+use diesel_rds_iam::aws_credential_types::Credentials;
+use diesel_rds_iam::r2d2::{ManageConnection, NopErrorHandler, Pool};
+use diesel_rds_iam::{Endpoint, IamAuth, ManagerBuilder, PgConnectionManager};
+use parking_lot::Mutex;
+use rds_iam_emulator::{AuroraCluster, Emulator, Fault, Stage};
+
+use crate::Bench;
+use crate::figure::Figure;
+use crate::measure::wait_until;
+
+const USERS: u32 = 4;
+const THINK: Duration = Duration::from_millis(20);
+
+/// How long the database itself takes to notice that its writer is silent. By then the pools have noticed, too.
+const DETECTION: Duration = Duration::from_secs(25);
+
+pub(crate) fn dead(bench: &Bench) {
+    let stop = |cluster: &AuroraCluster| cluster.member(0).unwrap().stop_postgres().is_ok();
+    run(
+        bench,
+        "failover_write_dead",
+        "that refuses connections",
+        1.5,
+        stop,
+    );
+}
+
+pub(crate) fn silent(bench: &Bench) {
+    let cut = |cluster: &AuroraCluster| {
+        let writer = cluster.member(0).unwrap();
+        writer.fault(Fault::BlackHole(Stage::Accept));
+        let is_cut = ignore_packets_at(writer.port());
+        thread::sleep(DETECTION);
+        is_cut
+    };
+    run(
+        bench,
+        "failover_write_silent",
+        "whose network is cut",
+        5.0,
+        cut,
+    );
+}
+
+#[cfg(target_os = "linux")]
+fn ignore_packets_at(port: u16) -> bool {
+    crate::packets::ignore_packets_at(port)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ignore_packets_at(_: u16) -> bool {
+    false
+}
+
+fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&AuroraCluster) -> bool) {
+    let behind = Duration::from_secs(bench.pick(10, 30));
+    let cluster = Emulator::builder().start_cluster(3).unwrap();
+    cluster.create_iam_user("app").unwrap();
+    cluster
+        .execute("CREATE SEQUENCE written; GRANT USAGE ON SEQUENCE written TO app")
+        .unwrap();
+    let ours = Writers::start(
+        builder(&cluster)
+            .writer()
+            .build()
+            .unwrap()
+            .into_pool()
+            .unwrap(),
+    );
+    let by_name = builder(&cluster).writer().cluster(false).build().unwrap();
+    let by_name = Writers::start(by_name.into_pool().unwrap());
+    let stock = Pool::builder().error_handler(Box::new(NopErrorHandler));
+    let stock = Writers::start(stock.build(Stock::new(&cluster)).unwrap());
+    let all = [&ours, &by_name, &stock];
+    wait_until("all pools to write", || {
+        all.iter().all(|it| it.has_written())
+    });
+    if !fail(&cluster) {
+        println!("{name}: not measured, this process may not drop packets");
+        return;
+    }
+    cluster.promote(1).unwrap();
+    let promoted = Instant::now();
+    let given_up = behind + Duration::from_secs(45);
+    while promoted.elapsed() < given_up && !all.iter().all(|it| it.since(promoted).is_some()) {
+        if promoted.elapsed() >= behind {
+            cluster.point_dns_at(1);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let took = |writers: &Writers| writers.since(promoted).unwrap_or(given_up).as_secs_f64();
+    let what = format!(
+        "from the promotion to the first committed write of a busy pool, after a writer {which}, with DNS {} s \
+         behind, beside stock diesel and r2d2; given up after {} s",
+        behind.as_secs(),
+        given_up.as_secs(),
+    );
+    let figure = Figure::new(name, &what, "s", took(&ours)).against(took(&stock));
+    let figure = figure.with("writer() by the DNS name alone, s", took(&by_name));
+    let label = format!("<= {target} s");
+    bench
+        .results
+        .add(figure.target(&label, took(&ours) <= target));
+}
+
+fn builder(cluster: &AuroraCluster) -> ManagerBuilder<PgConnection> {
+    PgConnectionManager::builder(&cluster.url(&cluster.host(), "app"))
+        .auth(auth(cluster))
+        .resolver(cluster.resolve())
+}
+
+fn auth(cluster: &AuroraCluster) -> IamAuth {
+    let member = cluster.member(0).unwrap();
+    let keys = Credentials::new(
+        member.access_key(),
+        member.secret_key(),
+        None,
+        None,
+        "bench",
+    );
+    IamAuth::builder()
+        .credentials_provider(keys)
+        .build()
+        .unwrap()
+}
+
+type Resolve = dyn Fn(&str, u16) -> std::io::Result<Vec<std::net::SocketAddr>> + Send + Sync;
+
+/// diesel's manager with a token as its fixed password. libpq would ask the system's DNS, which does not know the
+/// cluster.
+struct Stock {
+    conninfo: String,
+    host: String,
+    resolve: Box<Resolve>,
+}
+
+impl Stock {
+    fn new(cluster: &AuroraCluster) -> Stock {
+        let (host, port) = (cluster.host(), cluster.signed_port());
+        let endpoint = Endpoint::new(&host, port, "app").unwrap();
+        let token = auth(cluster).source(&endpoint).token().unwrap();
+        let roots = cluster.member(0).unwrap().ca_path().display().to_string();
+        Stock {
+            conninfo: format!(
+                "host={host} user=app dbname=postgres sslmode=verify-full sslrootcert='{roots}' password='{}'",
+                token.expose_secret()
+            ),
+            host,
+            resolve: Box::new(cluster.resolve()),
+        }
+    }
+}
+
+impl ManageConnection for Stock {
+    type Connection = PgConnection;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> Result<PgConnection, diesel::r2d2::Error> {
+        let address = (self.resolve)(&self.host, 5432)
+            .map_err(|error| ConnectionError::BadConnection(error.to_string()))?[0];
+        let (ip, port) = (address.ip(), address.port());
+        let conninfo = format!("{} hostaddr={ip} port={port}", self.conninfo);
+        Ok(PgConnection::establish(&conninfo)?)
+    }
+
+    fn is_valid(&self, connection: &mut PgConnection) -> Result<(), diesel::r2d2::Error> {
+        Ok(diesel::r2d2::R2D2Connection::ping(connection)?)
+    }
+
+    fn has_broken(&self, connection: &mut PgConnection) -> bool {
+        diesel::r2d2::R2D2Connection::is_broken(connection)
+    }
+}
+
+/// Threads that write through a pool. They are not waited for: those of a pool without time limits end with the
+/// process.
+struct Writers {
+    /// When each write was committed, in order.
+    written: Arc<Mutex<Vec<Instant>>>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Writers {
+    fn start<M: ManageConnection<Connection = PgConnection>>(pool: Pool<M>) -> Writers {
+        let writers = Writers {
+            written: Arc::default(),
+            ends: Arc::default(),
+        };
+        for _ in 0..USERS {
+            let (pool, written, ends) =
+                (pool.clone(), writers.written.clone(), writers.ends.clone());
+            thread::spawn(move || {
+                while !ends.load(Ordering::Relaxed) {
+                    let write = |connection: &mut PgConnection| {
+                        connection.batch_execute("SELECT nextval('written')")
+                    };
+                    if pool.get().is_ok_and(|mut it| write(&mut it).is_ok()) {
+                        written.lock().push(Instant::now());
+                    }
+                    thread::sleep(THINK);
+                }
+            });
+        }
+        writers
+    }
+
+    fn has_written(&self) -> bool {
+        self.written.lock().len() > 100
+    }
+
+    /// From `promoted` to the first write after it.
+    fn since(&self, promoted: Instant) -> Option<Duration> {
+        let written = self.written.lock();
+        let first = written.iter().find(|at| **at > promoted)?;
+        Some(*first - promoted)
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
