@@ -15,7 +15,7 @@ use aws_smithy_types::date_time::Format;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::http_client::{self, Outage};
+use crate::http_client::{Client, LastRequest};
 
 /// By how many seconds AWS's clock was ahead of this machine's when it was last seen.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +28,9 @@ impl AwsClock {
         *self.seconds_ahead.lock()
     }
 
-    /// Returns the HTTP client for the SDK. Its responses set this clock, and its failures `outage`.
-    pub(crate) fn http_client(&self, outage: &Outage) -> SharedHttpClient {
-        let inner = SharedHttpClient::new(http_client::Client::from_env(outage.clone()));
+    /// Returns the HTTP client for the SDK. Its responses set this clock, and its requests `last_request`.
+    pub(crate) fn http_client(&self, last_request: LastRequest) -> SharedHttpClient {
+        let inner = SharedHttpClient::new(Client::from_env(last_request));
         let clock = self.clone();
         SharedHttpClient::new(Watched { inner, clock })
     }

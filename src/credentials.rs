@@ -3,6 +3,7 @@
 //! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
 //! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
 
+mod failure;
 mod info;
 
 use std::env;
@@ -27,8 +28,8 @@ use crate::aws_clock::AwsClock;
 use crate::cache::{Expiring, Freshness};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
-use crate::http_client::Outage;
-use crate::runtime::{BlockingCalls, BlockingFailure};
+use crate::http_client::LastRequest;
+use crate::runtime::{self, BlockingCalls, BlockingFailure};
 use crate::sdk_trace::future_without_sdk_trace;
 use crate::token;
 
@@ -37,6 +38,15 @@ const DEFAULT_SESSION_NAME: &str = "diesel-rds-iam";
 
 /// The minimum interval between requests to a source whose credentials expire within a token's lifetime.
 const LEAST_TIME_BETWEEN_FETCHES: Duration = Duration::from_secs(10);
+
+/// The pauses between attempts if the source answers 429, as EKS's and ECS's agents and EC2's metadata service do
+/// when many containers start. The SDK tries again by itself after 5xx and after STS's errors of throttling.
+const RETRY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 
 /// A role to assume by STS before tokens are signed.
 ///
@@ -92,7 +102,7 @@ pub(crate) struct Identity {
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
     clock: AwsClock,
-    outage: Outage,
+    last_request: LastRequest,
 }
 
 pub(crate) enum Source {
@@ -111,7 +121,7 @@ impl Identity {
             provider: Mutex::new(None),
             region: Mutex::new(None),
             clock: AwsClock::default(),
-            outage: Outage::default(),
+            last_request: LastRequest::default(),
         }
     }
 
@@ -121,7 +131,6 @@ impl Identity {
     }
 
     async fn ask(&self, region: Option<&str>) -> Result<Credentials, Error> {
-        self.outage.forget();
         // The guard must be dropped before the await.
         let held = self.provider.lock().clone();
         let provider = match held {
@@ -132,10 +141,21 @@ impl Identity {
                 provider
             }
         };
-        provider
-            .provide_credentials()
-            .await
-            .map_err(|error| self.failed(error))
+        self.last_request.forget();
+        let mut pauses = RETRY_PAUSES.iter();
+        loop {
+            let error = match provider.provide_credentials().await {
+                Ok(credentials) => return Ok(credentials),
+                Err(error) => self.failed(error),
+            };
+            match pauses.next() {
+                Some(pause) if error.is_throttled => {
+                    // With jitter, so that processes that started together do not ask together.
+                    runtime::pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                }
+                _ => return Err(error.error),
+            }
+        }
     }
 
     /// Makes the next fetch start from nothing: files are read again, roles assumed again.
@@ -197,7 +217,7 @@ impl Identity {
     }
 
     async fn load_config(&self, region: Option<&str>) -> SdkConfig {
-        let client = self.clock.http_client(&self.outage);
+        let client = self.clock.http_client(self.last_request.clone());
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(self.sts_region(region))
             .http_client(client.clone());
@@ -234,95 +254,14 @@ impl Identity {
         match endpoint {
             Some(region) => configured.or_else(Region::new(region.to_owned())),
             None => {
-                let config = ProviderConfig::without_region()
-                    .with_http_client(self.clock.http_client(&self.outage));
+                // Off AWS there is no instance, which is not a failure of the credentials.
+                let client = self.clock.http_client(LastRequest::default());
+                let config = ProviderConfig::without_region().with_http_client(client);
                 let instance = ImdsRegionProvider::builder().configure(&config).build();
                 configured.or_else(instance)
             }
         }
     }
-
-    /// The error of a source that cannot be reached or does not serve at present. `None` if the last request was
-    /// answered.
-    pub(crate) fn unavailable(&self) -> Option<Error> {
-        let outage = self.outage.get()?;
-        Some(Error::with_cause(
-            ErrorKind::CredentialsUnavailable,
-            "the source of aws credentials cannot be used at present; check that it runs and can be reached from \
-             here",
-            outage,
-        ))
-    }
-
-    /// The command that begins a new session, if the profile's is over.
-    fn login_command(&self, error: &CredentialsError) -> Option<String> {
-        let text = text_of(error);
-        let command = match () {
-            // The texts of aws-config, and the folders of the sessions.
-            () if text.contains("Login token") || text.contains("/login/cache") => "aws login",
-            () if text.contains("SSO token") || text.contains("/sso/cache") => "aws sso login",
-            () => return None,
-        };
-        let profile = self.profile().map(str::to_owned);
-        let profile = profile.or_else(|| env::var("AWS_PROFILE").ok().filter(|it| !it.is_empty()));
-        let profile = profile.as_deref().unwrap_or("default");
-        Some(format!("{command} --profile {profile}"))
-    }
-
-    fn failed(&self, error: CredentialsError) -> Error {
-        if let Some(command) = self.login_command(&error) {
-            let message =
-                format!("the session of this profile is over or was never begun; run `{command}`");
-            return Error::with_cause(ErrorKind::CredentialsExpired, message, error);
-        }
-        if let (CredentialsError::CredentialsNotLoaded(_), Some(profile)) = (&error, self.profile())
-        {
-            let message = format!(
-                "no aws credentials found in the profile {profile:?}; correct its name, or add it \
-                 to the aws configuration files"
-            );
-            return Error::with_cause(ErrorKind::CredentialsNotFound, message, error);
-        }
-        // The chain ends with the instance's metadata, which is not there in most places.
-        if !matches!(
-            error,
-            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
-        ) && let Some(unavailable) = self.unavailable()
-        {
-            return unavailable;
-        }
-        let (kind, message) = match &error {
-            CredentialsError::CredentialsNotLoaded(_) => (
-                ErrorKind::CredentialsNotFound,
-                "no aws credentials found; set a profile, AWS_* variables or an instance role",
-            ),
-            CredentialsError::ProviderTimedOut(_) => (
-                ErrorKind::CredentialsTimeout,
-                "the source of aws credentials did not answer in time; check that it can be \
-                 reached, or raise iam_credentials_timeout",
-            ),
-            CredentialsError::InvalidConfiguration(_) => (
-                ErrorKind::Configuration,
-                "the aws configuration is not valid; correct the variables or the profile that the cause names",
-            ),
-            _ if self.roles.is_empty() => (
-                ErrorKind::CredentialsRefused,
-                "the source of aws credentials failed or refused",
-            ),
-            _ => (
-                ErrorKind::CredentialsRefused,
-                "assuming the role failed; check its trust policy and external id, and the \
-                 credentials that assume it",
-            ),
-        };
-        Error::with_cause(kind, message, error)
-    }
-}
-
-/// The texts of an error and its causes.
-fn text_of(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(|error| format!("{error}; ")).collect()
 }
 
 /// A variable that is empty counts as unset. The SDK would take it for a region without a name.

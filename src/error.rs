@@ -33,7 +33,8 @@ pub enum ErrorKind {
     CredentialsNotFound,
     /// The source of AWS credentials or of the password failed or was refused.
     CredentialsRefused,
-    /// The source of AWS credentials could not be reached, or cannot serve at present (HTTP status 429, 5xx).
+    /// The source of AWS credentials cannot be reached, throttles its callers or fails (429, 5xx). It may work again
+    /// without a change of settings.
     CredentialsUnavailable,
     /// The source of AWS credentials or of the password did not respond in time.
     CredentialsTimeout,

@@ -4,6 +4,8 @@
 //! build. Credentials are fetched a few times an hour, so that each request has a connection of its own, and
 //! nothing is kept between them.
 
+mod last_request;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -23,21 +25,14 @@ use http::{Request, Uri};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+pub(crate) use self::last_request::{LastRequest, Outcome};
 
 /// The time limit of one TCP connection and TLS handshake, if the SDK sets none.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-const TOO_MANY_REQUESTS: u16 = 429;
-
-/// The pause before a request that was not admitted is repeated, on average. It doubles...
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-
-/// ...up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The client. Its proxies are those of the environment at the time of its creation.
 #[derive(Clone)]
@@ -45,50 +40,18 @@ pub(crate) struct Client {
     proxies: Arc<Matcher>,
     /// Reading the system's root certificates takes time, and not every source of credentials has TLS.
     tls: Arc<OnceLock<tokio_native_tls::TlsConnector>>,
-    outage: Outage,
+    last_request: LastRequest,
 }
 
 impl Client {
-    pub(crate) fn from_env(outage: Outage) -> Client {
+    /// `last_request` is set by each request.
+    pub(crate) fn from_env(last_request: LastRequest) -> Client {
         Client {
             proxies: Arc::new(Matcher::from_env()),
             tls: Arc::default(),
-            outage,
+            last_request,
         }
     }
-}
-
-/// Why the last request was not served, if that may pass: with the address, which the SDK's errors lack.
-#[derive(Clone, Default)]
-pub(crate) struct Outage(Arc<Mutex<Option<String>>>);
-
-impl Outage {
-    pub(crate) fn get(&self) -> Option<String> {
-        self.0.lock().clone()
-    }
-
-    pub(crate) fn forget(&self) {
-        *self.0.lock() = None;
-    }
-
-    fn note(&self, authority: &str, result: &Result<HttpResponse, ConnectorError>) {
-        *self.0.lock() = match result {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                let is_busy = status == TOO_MANY_REQUESTS || status >= 500;
-                is_busy.then(|| format!("{authority} answered with status {status}"))
-            }
-            Err(error) => Some(format!("{authority}: {}", root_of(error))),
-        };
-    }
-}
-
-fn root_of(error: &ConnectorError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 impl fmt::Debug for Client {
@@ -122,7 +85,18 @@ struct Connector {
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let connector = self.clone();
-        HttpConnectorFuture::new(async move { connector.send_when_admitted(request).await })
+        HttpConnectorFuture::new(async move {
+            let uri = request.uri().parse::<Uri>();
+            let destination = uri.map_err(|_| invalid("the URL is not valid"));
+            let address = destination
+                .and_then(|uri| Destination::of(&uri))?
+                .authority();
+            let last_request = &connector.client.last_request;
+            last_request.begin(&address);
+            let result = connector.send(request).await;
+            last_request.end(&address, &result);
+            result
+        })
     }
 }
 
@@ -175,33 +149,6 @@ impl Destination {
 }
 
 impl Connector {
-    /// Repeats what is answered with "too many requests", which the SDK does not: EKS's agent answers so while many
-    /// pods start. The caller's time limit ends it.
-    async fn send_when_admitted(
-        &self,
-        mut request: HttpRequest,
-    ) -> Result<HttpResponse, ConnectorError> {
-        let uri: Option<Uri> = request.uri().parse().ok();
-        let authority = uri.and_then(|uri| Destination::of(&uri).ok());
-        let authority = authority.map_or_else(String::new, |it| it.authority());
-        let mut pause = SHORTEST_PAUSE;
-        loop {
-            let same = request.try_clone();
-            let result = self.send(request).await;
-            self.client.outage.note(&authority, &result);
-            let is_admitted = match &result {
-                Ok(response) => response.status().as_u16() != TOO_MANY_REQUESTS,
-                Err(_) => true,
-            };
-            match same {
-                Some(same) if !is_admitted => request = same,
-                _ => return result,
-            }
-            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
-        }
-    }
-
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x();
         let mut request: Request<SdkBody> =

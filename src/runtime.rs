@@ -212,6 +212,11 @@ fn run(
     }
 }
 
+/// Waits without occupying the thread. For use on the thread only.
+pub(crate) async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Awaits `future` for at most `limit`; `None` if it took longer. For use on the thread only.
 ///
 /// The limit is waited for in steps, so that time in which the process was suspended counts as one.

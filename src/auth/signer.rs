@@ -225,10 +225,7 @@ impl Signer {
                     self.refresh_timeout
                 ),
             ),
-            false => {
-                let unavailable = self.identity.unavailable();
-                unavailable.unwrap_or_else(|| timed_out(self.refresh_timeout))
-            }
+            false => self.identity.timed_out(timed_out(self.refresh_timeout)),
         }
     }
 
@@ -254,11 +251,7 @@ impl Signer {
         async move {
             let attempt = || runtime::marked(&fetching.in_poll, identity.fetch(Some(&region)));
             let fetched = runtime::attempt_within(limit, attempt).await;
-            let in_vain = || {
-                let unavailable = identity.unavailable();
-                unavailable.unwrap_or_else(|| timed_out(limit))
-            };
-            let credentials = fetched.ok_or_else(in_vain)??;
+            let credentials = fetched.ok_or_else(|| identity.timed_out(timed_out(limit)))??;
             let now = clock.now();
             let held = HeldCredentials::new(credentials, &now, token_lifetime);
             if !held.are_usable_at(&now) {

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
 use aws_credential_types::provider::{ProvideCredentials, future};
@@ -334,91 +333,18 @@ fn a_source_that_refuses_or_answers_nonsense_is_a_refusal() {
         return;
     }
     let emulator = emulator();
-    let set = |behaviour| {
-        emulator
-            .aws()
-            .set_behaviour(AwsService::Container, behaviour)
-    };
-    set(AwsBehaviour::Garbled);
+    emulator
+        .aws()
+        .set_behaviour(AwsService::Container, AwsBehaviour::Garbled);
     with_container(homeless(TEST, &emulator), &emulator).run();
     // As if another container asked.
-    set(AwsBehaviour::Normal);
+    emulator
+        .aws()
+        .set_behaviour(AwsService::Container, AwsBehaviour::Normal);
     with_container(homeless(TEST, &emulator), &emulator)
         .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "wrong")
         .run();
     assert_eq!(emulator.login_count(), 0);
-}
-
-/// FAULTS.md row 61.
-#[test]
-fn a_source_that_cannot_be_used_at_present_has_its_own_kind_and_is_named() {
-    const TEST: &str = "a_source_that_cannot_be_used_at_present_has_its_own_kind_and_is_named";
-    if is_child(TEST) {
-        let error = fail_to_log_in(IamAuth::builder().refresh_timeout(3 * SECOND));
-        assert_eq!(error.kind(), ErrorKind::CredentialsUnavailable, "{error}");
-        let text = error.to_string();
-        for part in [child::argument("ADDRESS"), child::argument("REASON")] {
-            assert!(text.contains(&part), "{text}");
-        }
-        return;
-    }
-    let emulator = emulator();
-    let address = emulator.aws().container_credentials_url();
-    let address = address.strip_prefix("http://").unwrap();
-    let address = address.split('/').next().unwrap();
-    let child = |address: &str, reason: &str| {
-        let child = with_container(homeless(TEST, &emulator), &emulator);
-        child
-            .argument("ADDRESS", address)
-            .argument("REASON", reason)
-    };
-    for (behaviour, reason) in [
-        (AwsBehaviour::Failing, "status 500"),
-        (AwsBehaviour::Throttled, "status 429"),
-    ] {
-        emulator
-            .aws()
-            .set_behaviour(AwsService::Container, behaviour);
-        child(address, reason).run();
-    }
-    child("127.0.0.1:1", "refused")
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
-        .run();
-    assert_eq!(emulator.login_count(), 0);
-}
-
-/// FAULTS.md row 61. As EKS's agent answers while many pods start.
-#[test]
-fn a_source_that_throttles_is_asked_again() {
-    const TEST: &str = "a_source_that_throttles_is_asked_again";
-    if is_child(TEST) {
-        let auth = IamAuth::builder().refresh_timeout(PATIENCE).build();
-        auth.unwrap().source(&endpoint()).token().unwrap();
-        return;
-    }
-    let emulator = emulator();
-    let set = |behaviour| {
-        emulator
-            .aws()
-            .set_behaviour(AwsService::Container, behaviour)
-    };
-    set(AwsBehaviour::Throttled);
-    let child = with_container(homeless(TEST, &emulator), &emulator);
-    thread::scope(|scope| {
-        let running = scope.spawn(move || child.run());
-        while emulator.aws().calls().len() < 2 && !running.is_finished() {
-            thread::yield_now();
-        }
-        set(AwsBehaviour::Normal);
-    });
-    let statuses: Vec<u16> = emulator
-        .aws()
-        .calls()
-        .iter()
-        .map(|call| call.status)
-        .collect();
-    assert!(statuses.starts_with(&[429, 429]), "{statuses:?}");
-    assert!(statuses.ends_with(&[200]), "{statuses:?}");
 }
 
 #[test]

@@ -64,7 +64,10 @@ fn no_credentials(error: Error) -> Problem {
             "set --profile or AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         }
         ErrorKind::CredentialsExpired => "renew the credentials, for example with `aws sso login`",
-        ErrorKind::CredentialsTimeout | ErrorKind::CredentialsUnavailable => {
+        ErrorKind::CredentialsUnavailable => {
+            "check DNS, routes and firewalls to the address in the error, or try again later if it is overloaded"
+        }
+        ErrorKind::CredentialsTimeout => {
             "check that this machine can reach the source of the credentials"
         }
         _ => "run `aws sts get-caller-identity`, and correct the error that it prints",
