@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 /// Lets the kernel drop whatever arrives at `port`, in connections that are open now: even its acknowledgements
 /// stop, as those of a machine without power.
@@ -31,6 +32,9 @@ pub(crate) fn own_sockets(
     use rustix::net::{getpeername, getsockname};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
+    // The copies that another thread makes meanwhile would be found, too.
+    static EXAMINING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = EXAMINING.lock().unwrap_or_else(PoisonError::into_inner);
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     if let Err(error) = pidfd_getfd(&process, 2, PidfdGetfdFlags::empty()) {
         println!("skipped: a sandbox keeps this process from examining its sockets: {error}");
