@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rds_iam_emulator::{AuroraCluster, Emulator, Fault, Stage};
 
 use crate::Bench;
-use crate::figure::Figure;
+use crate::figure::{Figure, rounded};
 use crate::measure::wait_until;
 
 const USERS: u32 = 4;
@@ -106,7 +106,7 @@ fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&Auror
         given_up.as_secs(),
     );
     let figure = Figure::new(name, &what, "s", took(&ours)).against(took(&stock));
-    let figure = figure.with("writer() by the DNS name alone, s", took(&by_name));
+    let figure = figure.with("writer() by the DNS name alone, s", rounded(took(&by_name)));
     let label = format!("<= {target} s");
     bench
         .results
