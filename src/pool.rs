@@ -19,7 +19,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use r2d2::event::NopEventHandler;
 use r2d2::{CustomizeConnection, HandleError, HandleEvent, NopConnectionCustomizer, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
@@ -88,7 +87,7 @@ pub struct PoolBuilder<M: HasRdsManager> {
     startup_timeout: Duration,
     thread_pool: Option<Arc<ScheduledThreadPool>>,
     error_handler: Box<dyn HandleError<M::Error>>,
-    event_handler: Box<dyn HandleEvent>,
+    event_handler: Option<Box<dyn HandleEvent>>,
     customizer: Box<dyn CustomizeConnection<M::Connection, M::Error>>,
 }
 
@@ -107,7 +106,7 @@ impl<M: HasRdsManager> PoolBuilder<M> {
             startup_timeout: Duration::ZERO,
             thread_pool: None,
             error_handler: Box::new(DebugErrorHandler),
-            event_handler: Box::new(NopEventHandler),
+            event_handler: None,
             customizer: Box::new(NopConnectionCustomizer),
         }
     }
@@ -194,7 +193,7 @@ impl<M: HasRdsManager> PoolBuilder<M> {
 
     /// Sets the handler of r2d2's events. Default: none.
     pub fn event_handler(mut self, handler: Box<dyn HandleEvent>) -> Self {
-        self.event_handler = handler;
+        self.event_handler = Some(handler);
         self
     }
 

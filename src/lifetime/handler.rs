@@ -152,14 +152,18 @@ pub(crate) struct LifetimeHandler {
     pub(crate) events: Events,
     /// Which member of a cluster each connection leads to, by its id.
     pub(crate) held: Mutex<HashMap<u64, Held>>,
-    pub(crate) inner: Box<dyn HandleEvent>,
+    /// The user's handler.
+    pub(crate) inner: Option<Box<dyn HandleEvent>>,
 }
 
 impl LifetimeHandler {
     /// Calls the user's handler. If it panicked through one of r2d2's workers, the pool would lose a
     /// slot for good.
     fn pass_on(&self, call: impl FnOnce(&dyn HandleEvent)) {
-        let call = AssertUnwindSafe(|| without_notes(|| call(&*self.inner)));
+        let Some(inner) = self.inner.as_deref() else {
+            return;
+        };
+        let call = AssertUnwindSafe(|| without_notes(|| call(inner)));
         if panic::catch_unwind(call).is_err() {
             tracing::error!("the pool's event handler panicked");
         }

@@ -324,14 +324,12 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         }
         let begun = self.inner.clock.monotonic();
         let outcome = self.inner.ping(connection);
-        let took = self
-            .inner
-            .clock
-            .monotonic()
-            .saturating_duration_since(begun);
-        if outcome.is_err() && took >= SILENT_AFTER {
-            // The other idle connections would each take as long.
-            pooled.is_silent.store(true, Ordering::Relaxed);
+        if outcome.is_err() {
+            let now = self.inner.clock.monotonic();
+            if now.saturating_duration_since(begun) >= SILENT_AFTER {
+                // The other idle connections would each take as long.
+                pooled.is_silent.store(true, Ordering::Relaxed);
+            }
         }
         if outcome.is_err() && self.inner.is_writer && C::ping(connection).is_ok() {
             lifetime::note_dropped_for(RetireReason::ReadOnly);
