@@ -80,7 +80,8 @@ pub(crate) mod sealed {
             tuning: &Self::Tuning,
         ) -> Result<Self::Connector, Error>;
 
-        /// Opens a connection within about `timeout`, as the password's user if it names one. Without an `address` the driver finds the server.
+        /// Opens a connection within about `timeout`, as the password's user if it names one. Without an
+        /// `address` the driver finds the server.
         fn establish(
             connector: &Self::Connector,
             password: Option<&Token>,
