@@ -11,6 +11,32 @@ use rds_iam_emulator::Emulator;
 const WHO: &[u8] = b"SELECT encode(convert_to(session_user::text, 'UTF8'), 'hex'), \
     encode(convert_to(current_user::text, 'UTF8'), 'hex')\0";
 
+/// A socket whose reads go on after a signal. One with a time limit is interrupted even by SIGCONT, and a TLS handshake
+/// does not go on after that. [signal(7)]
+#[derive(Debug)]
+pub(crate) struct Socket(TcpStream);
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Opens connections to an emulator. Kept, since OpenSSL reads the roots of the system for each connector.
 pub(crate) struct Dialer<'a> {
     emulator: &'a Emulator,
@@ -31,7 +57,7 @@ impl Dialer<'_> {
     }
 
     /// A connection after the TLS handshake.
-    pub(crate) fn encrypted(&self) -> TlsStream<TcpStream> {
+    pub(crate) fn encrypted(&self) -> TlsStream<Socket> {
         let mut tcp = TcpStream::connect(self.emulator.addr()).unwrap();
         // Otherwise each small packet would wait for an acknowledgement.
         tcp.set_nodelay(true).unwrap();
@@ -39,7 +65,8 @@ impl Dialer<'_> {
         tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
             .unwrap();
         tcp.read_exact(&mut [0]).unwrap();
-        self.connector.connect(self.emulator.host(), tcp).unwrap()
+        let host = self.emulator.host();
+        self.connector.connect(host, Socket(tcp)).unwrap()
     }
 }
 
