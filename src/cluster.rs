@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub(crate) use self::balance::{Balance, Held};
-pub(crate) use self::query::{DETECT, Source};
+pub(crate) use self::query::Source;
 use crate::endpoint::{ClusterHost, ClusterRole};
 use crate::error::ErrorKind;
 
@@ -120,6 +120,10 @@ impl Cluster {
 
     pub(crate) fn members(&self) -> Vec<ClusterMember> {
         self.state.lock().members.clone()
+    }
+
+    pub(crate) fn knows_members(&self) -> bool {
+        !self.state.lock().members.is_empty()
     }
 
     /// Returns the candidates for one connect, in the order in which they are tried. The first is counted in
@@ -325,13 +329,6 @@ impl State {
     fn writer_is(&mut self, id: &Arc<str>) -> Option<Arc<str>> {
         if self.writer.as_ref() == Some(id) {
             return None;
-        }
-        if let Some(former) = &self.writer {
-            tracing::info!(
-                writer = &**id,
-                former = &**former,
-                "the cluster has another writer"
-            );
         }
         for member in &mut self.members {
             member.is_writer = member.id == *id;

@@ -17,6 +17,7 @@ use rds_iam_emulator::{AuroraCluster, Emulator, Fault, Stage};
 use crate::Bench;
 use crate::figure::{Figure, rounded};
 use crate::measure::wait_until;
+use crate::silence;
 
 const USERS: u32 = 4;
 const THINK: Duration = Duration::from_millis(20);
@@ -39,7 +40,7 @@ pub(crate) fn silent(bench: &Bench) {
     let cut = |cluster: &AuroraCluster| {
         let writer = cluster.member(0).unwrap();
         writer.fault(Fault::BlackHole(Stage::Accept));
-        let is_cut = ignore_packets_at(writer.port());
+        let is_cut = silence::cut(writer.port());
         thread::sleep(DETECTION);
         is_cut
     };
@@ -50,16 +51,6 @@ pub(crate) fn silent(bench: &Bench) {
         5.0,
         cut,
     );
-}
-
-#[cfg(target_os = "linux")]
-fn ignore_packets_at(port: u16) -> bool {
-    crate::packets::ignore_packets_at(port)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ignore_packets_at(_: u16) -> bool {
-    false
 }
 
 fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&AuroraCluster) -> bool) {

@@ -50,12 +50,12 @@ pub(crate) fn checkout(bench: &Bench) {
 /// Drops all packets to the server in connections that are open now. Those that are opened later are accepted, and
 /// not answered. Returns whether this process may do so.
 #[cfg(target_os = "linux")]
-fn cut(port: u16) -> bool {
+pub(crate) fn cut(port: u16) -> bool {
     crate::packets::ignore_packets_at(port)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn cut(_: u16) -> bool {
+pub(crate) fn cut(_: u16) -> bool {
     false
 }
 

@@ -11,7 +11,7 @@ pub(super) const MOST_MEMBERS: usize = 32;
 /// What the members are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// To be found out, by [`DETECT`].
+    /// To be found out, by its own query.
     #[default]
     Unknown,
     Aurora,
@@ -22,7 +22,7 @@ pub(crate) enum Source {
 
 /// Returns one line, which [`Source::from_line`] reads. A function that does not exist, or that the user may not
 /// call, is no error here.
-pub(crate) const DETECT: &str = "\
+const DETECT: &str = "\
     SELECT CASE \
     WHEN pg_catalog.has_function_privilege(\
         pg_catalog.to_regproc('pg_catalog.aurora_replica_status'), 'EXECUTE') THEN 'aurora' \

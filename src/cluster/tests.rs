@@ -193,3 +193,38 @@ fn a_server_cannot_name_servers_outside_its_cluster() {
     assert_eq!(members[0].lag, Duration::from_millis(1500));
     assert_eq!((&*members[1].id, members[1].lag), ("two", Duration::ZERO));
 }
+
+#[test]
+fn another_writer_is_logged_once_and_by_the_pools_of_writers_only() {
+    let count_at = |role| {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let cluster = cluster(role);
+            cluster.learn(&Place::Name, &list("a", &[("b", 0)]));
+            cluster.succeeded(&member("b"));
+            cluster.learn(&member("b"), &list("b", &[("a", 0)]));
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        text.matches("the cluster has another writer").count()
+    };
+    assert_eq!(count_at(ClusterRole::Writer), 1);
+    assert_eq!(count_at(READERS), 0);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::server::{Login, Server};
 use crate::backend::Backend;
-use crate::cluster::{Cluster, DETECT, Place, Source};
+use crate::cluster::{Cluster, ClusterMember, Place, Source};
 use crate::endpoint::ConnectionString;
 use crate::error::{Error, ErrorKind};
 
@@ -33,12 +33,16 @@ impl<C: Backend> Members<C> {
         }
     }
 
-    /// Returns the server of member `id`; `None` if it is no member any more.
-    pub(super) fn server(&self, id: &str, pass: u8) -> Result<Option<Arc<Server<C>>>, Error> {
-        let members = self.cluster.members();
+    /// Returns the server of member `id`; `None` if it is not among those that are `listed` now.
+    pub(super) fn server(
+        &self,
+        listed: &[ClusterMember],
+        id: &str,
+        pass: u8,
+    ) -> Result<Option<Arc<Server<C>>>, Error> {
         let mut servers = self.servers.lock();
-        servers.retain(|(host, _), _| members.iter().any(|member| member.host == *host));
-        let Some(member) = members.iter().find(|member| *member.id == *id) else {
+        servers.retain(|(host, _), _| listed.iter().any(|member| member.host == *host));
+        let Some(member) = listed.iter().find(|member| *member.id == *id) else {
             return Ok(None);
         };
         let key = (member.host.clone(), pass);
@@ -72,7 +76,7 @@ impl<C: Backend> Members<C> {
             return Ok(known);
         };
         if source == Source::Unknown {
-            let line = C::lines(connection, DETECT);
+            let line = C::lines(connection, source.query());
             let line = line.as_ref().map(|lines| lines.first().map(String::as_str));
             source = match line {
                 Ok(line) => Source::from_line(line.unwrap_or_default())

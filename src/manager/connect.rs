@@ -110,7 +110,7 @@ impl<C: Backend> Inner<C> {
 
     fn knows_members(&self) -> bool {
         let members = self.members.as_ref();
-        members.is_none_or(|members| !members.cluster.members().is_empty())
+        members.is_none_or(|members| members.cluster.knows_members())
     }
 
     /// The servers in the order in which this connect tries them.
@@ -143,11 +143,12 @@ impl<C: Backend> Inner<C> {
         balance: &Arc<Balance>,
     ) -> Result<VecDeque<Attempt<C>>, Error> {
         let candidates = members.cluster.candidates(balance, self.clock.monotonic());
+        let listed = members.cluster.members();
         let mut attempts = VecDeque::with_capacity(candidates.len());
         for candidate in candidates {
             let server = match &candidate.place {
                 Place::Name => self.servers.get(usize::from(candidate.pass)).cloned(),
-                Place::Member(id) => members.server(id, candidate.pass)?,
+                Place::Member(id) => members.server(&listed, id, candidate.pass)?,
             };
             attempts.extend(server.map(|server| Attempt {
                 server,
