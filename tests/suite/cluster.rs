@@ -1,7 +1,6 @@
 //! Clusters of several servers, whose members are dialled by their own names.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use parking_lot::Mutex;
 use rds_iam_emulator::{AuroraCluster, Emulator, Fault, Stage};
 
 use crate::support::database::{Ask, credentials_of};
+use crate::support::written::Written;
 use crate::support::{FakeSource, PATIENCE, SECOND};
 
 const WRITER: usize = 0;
@@ -259,8 +259,13 @@ fn members_that_cannot_be_read_are_asked_for_once_and_the_name_is_followed() {
     cluster.execute(revoke).unwrap();
     let observed = Observed::default();
     let manager = writer::<PgConnection>(&cluster, &observed);
-    let log = Log::default();
-    tracing::subscriber::with_default(log.subscriber(), || {
+    let log = Written::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
         for _ in 0..3 {
             assert_eq!(member_of(&manager), "instance-1");
             observed.half_a_minute_passes();
@@ -322,34 +327,5 @@ fn wait_for<T: std::fmt::Debug>(mut reached: impl FnMut() -> bool, state: impl F
     while !reached() {
         assert!(begun.elapsed() < PATIENCE, "{:?}", state());
         thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// What is logged on one thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
-        let log = self.clone();
-        tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

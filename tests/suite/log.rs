@@ -1,17 +1,15 @@
 //! The log of an application that has the crate `log` and no subscriber of `tracing`.
 
-use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 
 use diesel_rds_iam::PgConnectionManager;
-use parking_lot::Mutex;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, manager};
+use crate::support::written::Written;
 
 /// What an application sees that logs by `env_logger`, with its own level.
 #[test]
@@ -105,25 +103,4 @@ fn a_connect_is_a_span_with_its_candidates_and_its_outcome() {
 
 fn count(lines: &[String], part: &str) -> usize {
     lines.iter().filter(|line| line.contains(part)).count()
-}
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Written {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Write for Written {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

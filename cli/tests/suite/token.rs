@@ -6,6 +6,17 @@ use rds_iam_emulator::{Emulator, Verdict};
 
 use crate::support::{MARKER, Ran, clean, rds_iam, rds_iam_with, run, run_openly, schema, text};
 
+/// A token for an endpoint that nobody dials.
+const TOKEN: [&str; 7] = [
+    "token",
+    "--host",
+    "h",
+    "--user",
+    "u",
+    "--region",
+    "eu-west-1",
+];
+
 #[test]
 fn standard_output_contains_only_the_token() {
     let ran = run_openly(
@@ -105,15 +116,7 @@ fn the_token_lifetime_can_be_shortened() {
     let token = |arguments: &[&str]| {
         run_openly(
             rds_iam_with("AKIDEXAMPLE", MARKER)
-                .args([
-                    "token",
-                    "--host",
-                    "h",
-                    "--user",
-                    "u",
-                    "--region",
-                    "eu-west-1",
-                ])
+                .args(TOKEN)
                 .args(arguments),
         )
     };
@@ -165,15 +168,7 @@ fn token_of(home: &tempfile::TempDir, options: &[&str]) -> Ran {
         .env("HOME", home.path())
         .env_remove("AWS_CONFIG_FILE")
         .env("AWS_PROFILE", "dev")
-        .args([
-            "token",
-            "--host",
-            "h",
-            "--user",
-            "u",
-            "--region",
-            "eu-west-1",
-        ])
+        .args(TOKEN)
         .args(options);
     run_openly(&mut command)
 }

@@ -43,6 +43,16 @@ impl Token {
         }
     }
 
+    /// A token of Aurora DSQL for `action`, which says who logs in: it names neither a user nor a port.
+    pub(crate) fn of_dsql(emulator: &Emulator, action: &str) -> Token {
+        Token {
+            service: "dsql".to_owned(),
+            authority: emulator.host().to_owned(),
+            query: format!("Action={action}"),
+            ..Token::new(emulator, "")
+        }
+    }
+
     /// Signs with AWS's signer.
     pub(crate) fn sign(&self) -> String {
         let identity = Credentials::from_keys(

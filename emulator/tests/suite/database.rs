@@ -70,12 +70,7 @@ fn dsql_has_one_database() {
     let emulator = Emulator::builder().engine(Engine::Dsql).start().unwrap();
     emulator.create_iam_user("reader").unwrap();
     assert!(emulator.url("reader").contains("/postgres?"));
-    let token = Token {
-        service: "dsql".to_owned(),
-        authority: emulator.host().to_owned(),
-        query: "Action=DbConnect".to_owned(),
-        ..Token::new(&emulator, "reader")
-    };
+    let token = Token::of_dsql(&emulator, "DbConnect");
     let mut client = own_database(&emulator, "reader", &token.sign());
     let query = "SELECT count(*)::text FROM pg_database WHERE datname = 'reader'";
     assert_eq!(query_one(&mut client, query), "0");

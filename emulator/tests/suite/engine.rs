@@ -82,12 +82,7 @@ fn dsql_takes_tokens_without_user_and_port() {
     emulator
         .execute("CREATE ROLE admin LOGIN; CREATE ROLE reader LOGIN")
         .unwrap();
-    let token = |action: &str| Token {
-        service: "dsql".to_owned(),
-        authority: emulator.host().to_owned(),
-        query: format!("Action={action}"),
-        ..Token::new(&emulator, "")
-    };
+    let token = |action: &str| Token::of_dsql(&emulator, action);
     connect(&emulator, "admin", &token("DbConnectAdmin").sign()).unwrap();
     connect(&emulator, "reader", &token("DbConnect").sign()).unwrap();
 
@@ -124,12 +119,7 @@ fn dsql_cuts_sessions_at_their_limit() {
         .start()
         .unwrap();
     emulator.execute("CREATE ROLE admin LOGIN").unwrap();
-    let token = Token {
-        service: "dsql".to_owned(),
-        authority: emulator.host().to_owned(),
-        query: "Action=DbConnectAdmin".to_owned(),
-        ..Token::new(&emulator, "admin")
-    };
+    let token = Token::of_dsql(&emulator, "DbConnectAdmin");
     let mut client = connect(&emulator, "admin", &token.sign()).unwrap();
     assert!(client.simple_query("SELECT pg_sleep(30)").is_err());
 }

@@ -65,13 +65,7 @@ fn rejections_follow_each_other_and_end_when_healed() {
 fn dsql_has_limits_of_connections_and_requires_a_server_name() {
     let emulator = Emulator::builder().engine(Engine::Dsql).start().unwrap();
     emulator.execute("CREATE ROLE admin LOGIN").unwrap();
-    let token = Token {
-        service: "dsql".to_owned(),
-        authority: emulator.host().to_owned(),
-        query: "Action=DbConnectAdmin".to_owned(),
-        ..Token::new(&emulator, "admin")
-    }
-    .sign();
+    let token = Token::of_dsql(&emulator, "DbConnectAdmin").sign();
     for (rejection, sqlstate, message) in [
         (
             Rejection::RateExceeded,

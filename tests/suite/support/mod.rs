@@ -8,6 +8,7 @@ pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod packets;
 pub mod proxy;
+pub mod written;
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
