@@ -1,5 +1,6 @@
 //! Loss of packets on this process's own sockets, on Linux. The benchmarks use this file as well.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +33,7 @@ pub(crate) fn own_sockets(
     use rustix::net::{getpeername, getsockname};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-    // The copies that another thread makes meanwhile would be found, too.
+    // A copy that another thread makes meanwhile would keep a connection open that has been closed.
     static EXAMINING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = EXAMINING.lock().unwrap_or_else(PoisonError::into_inner);
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
@@ -47,14 +48,13 @@ pub(crate) fn own_sockets(
         // Another test may have closed it since.
         pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()
     });
-    let of_connection = |socket: &OwnedFd| {
-        let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
-        let peer = SocketAddr::try_from(getpeername(socket).ok()??).ok()?;
-        are_meant(local, peer).then_some(())
+    let connection = |socket: OwnedFd| {
+        let local = SocketAddr::try_from(getsockname(&socket).ok()?).ok()?;
+        let peer = SocketAddr::try_from(getpeername(&socket).ok()??).ok()?;
+        are_meant(local, peer).then_some(((local, peer), socket))
     };
-    Some(
-        descriptors
-            .filter(|socket| of_connection(socket).is_some())
-            .collect(),
-    )
+    // By their addresses, since a copy that is made here can take the number of a descriptor that another test has
+    // closed, and be found again.
+    let connections: HashMap<_, _> = descriptors.filter_map(connection).collect();
+    Some(connections.into_values().collect())
 }
