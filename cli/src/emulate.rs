@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -55,7 +56,7 @@ pub(crate) struct Arguments {
     token_lifetime: Duration,
 
     /// Starts an Aurora cluster of so many servers, 2 to 16, each at an address of its own: 127.0.0.1,
-    /// 127.0.0.2 and so on. SIGUSR1 lets the next one become the writer
+    /// 127.0.0.2 and so on, which macOS has only after `ifconfig lo0 alias`. SIGUSR1 lets the next one become the writer
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["upstream", "database", "watch", "shell", "json"])]
     members: Option<usize>,
 
@@ -124,7 +125,9 @@ fn run_cluster(
     number: usize,
     signals: &mut Signals,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let cluster = builder(arguments).start_cluster(number)?;
+    let cluster = builder(arguments)
+        .port(cluster_port(arguments.port)?)
+        .start_cluster(number)?;
     for user in &arguments.users {
         cluster.create_iam_user(user)?;
     }
@@ -141,6 +144,15 @@ fn run_cluster(
         writeln!(io::stdout(), "# the writer is {}", cluster.id(next))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All members listen on one port, since the cluster's names have only one.
+fn cluster_port(port: u16) -> io::Result<u16> {
+    if port != 0 {
+        return Ok(port);
+    }
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(free.local_addr()?.port())
 }
 
 fn announce_cluster(arguments: &Arguments, cluster: &AuroraCluster) -> Result<(), Box<dyn Error>> {

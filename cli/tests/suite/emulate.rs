@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -18,6 +19,8 @@ struct Running {
     output: BufReader<ChildStdout>,
     /// What it says to put into the environment.
     environment: HashMap<String, String>,
+    /// What it says to put into `/etc/hosts`.
+    hosts: String,
 }
 
 impl Running {
@@ -32,6 +35,7 @@ impl Running {
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
             environment: HashMap::new(),
+            hosts: String::new(),
         }
     }
 
@@ -58,6 +62,8 @@ impl Running {
                 let (name, value) = pair.trim_end().split_once('=').unwrap();
                 let value = value.trim_matches('\'').to_owned();
                 running.environment.insert(name.to_owned(), value);
+            } else if line.starts_with("# 127.") {
+                running.hosts += line.trim_start_matches("# ");
             } else {
                 assert!(line.starts_with(['#', 'u']), "{line:?}");
             }
@@ -271,6 +277,9 @@ fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
 
 #[test]
 fn a_cluster_fails_over_on_a_signal() {
+    if let Err(error) = TcpListener::bind("127.0.0.2:0") {
+        return skip(&format!("the second member has no address: {error}"));
+    }
     let mut running = Running::start(&["--members", "2"]);
     for name in ["DATABASE_URL", "READER_URL"] {
         let url = &running.environment[name];
@@ -290,6 +299,45 @@ fn a_cluster_fails_over_on_a_signal() {
         let ran = run(rds_iam().args(["emulate", "--members", number]));
         assert_eq!(ran.code, Some(1), "{ran:?}");
     }
+}
+
+/// With a hosts file of its own, in a mount namespace.
+#[cfg(target_os = "linux")]
+#[test]
+fn doctor_shows_the_members_of_a_cluster_and_where_its_name_leads() {
+    let cluster = Running::start(&["--members", "2"]);
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, &cluster.hosts).unwrap();
+    let in_namespace = |attributes: &str, script: &str| {
+        let mut command = clean(Command::new("unshare"));
+        let script = format!("mount --bind \"$1\" /etc/hosts && {script}");
+        // root needs no other user, who could not read the emulator's files.
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["--mount", "sh", "-c", &script, "sh"]);
+        command
+            .arg(&hosts)
+            .arg(env!("CARGO_BIN_EXE_rds-iam"))
+            .envs(&cluster.environment);
+        let url = &cluster.environment["DATABASE_URL"];
+        let url = format!("{url}&target_session_attrs={attributes}");
+        run(command.env("DATABASE_URL", url))
+    };
+    let trial = in_namespace("any", "true");
+    if trial.code != Some(0) {
+        return skip(&format!("no mount namespace: {}", trial.stderr.trim_end()));
+    }
+    let doctor = |attributes| text(in_namespace(attributes, "exec \"$2\" doctor"));
+    let shown = doctor("read-write");
+    let members = "instance-1 (writer), instance-2 (reader); the name leads to instance-1.";
+    assert!(shown.contains(members), "{shown}");
+    let shown = doctor("any");
+    assert!(
+        shown.contains("skipped: members are dialled only with"),
+        "{shown}"
+    );
 }
 
 #[test]
