@@ -129,7 +129,11 @@ const LIBPQ: &[(&str, ErrorKind)] = &[
         Configuration,
     ),
     (
-        "authentication method requirement \"password\" failed: server requested SCRAM-SHA-256 authentication",
+        "authentication method requirement \"password\" failed: server requested SASL authentication",
+        LoginRefused,
+    ),
+    (
+        "authentication method requirement \"password\" failed: server requested a hashed password",
         LoginRefused,
     ),
     (

@@ -104,7 +104,12 @@ static CAUSES: &[Cause] = &[
         advice: Policy,
     },
     Cause {
-        messages: &["password authentication failed for user"],
+        // libpq 16 and later let only a cleartext password leave, and say what the server requested instead.
+        messages: &[
+            "password authentication failed for user",
+            "server requested SASL authentication",
+            "server requested a hashed password",
+        ],
         step: Step::Role,
         advice: CreateAndGrant,
     },
