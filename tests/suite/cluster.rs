@@ -79,7 +79,7 @@ fn writer<C: Backend>(cluster: &AuroraCluster, observed: &Observed) -> RdsConnec
     builder.writer().build().unwrap()
 }
 
-fn reader(cluster: &AuroraCluster, observed: &Observed) -> RdsConnectionManager<PgConnection> {
+fn reader<C: Backend>(cluster: &AuroraCluster, observed: &Observed) -> RdsConnectionManager<C> {
     let builder = builder(cluster, &cluster.reader_host(), observed);
     builder.readers().build().unwrap()
 }
@@ -178,11 +178,22 @@ fn a_silent_writer_costs_one_connect_a_share_of_its_time() {
 /// FAULTS.md row 83.
 #[test]
 fn readers_get_equal_shares_and_one_that_is_added_gets_its_own() {
+    assert_equal_shares::<PgConnection>();
+}
+
+/// FAULTS.md row 83.
+#[cfg(feature = "postgres")]
+#[test]
+fn readers_of_the_crate_postgres_get_equal_shares() {
+    assert_equal_shares::<diesel_rds_iam::postgres::Client>();
+}
+
+fn assert_equal_shares<C: Backend>() {
     let cluster = cluster(4);
     cluster.set_listed(3, false);
     cluster.update_lists().unwrap();
     let observed = Observed::default();
-    let manager = reader(&cluster, &observed);
+    let manager = reader::<C>(&cluster, &observed);
     let pool = manager.pool_builder().max_size(6).min_idle(Some(6)).build();
     let pool = pool.unwrap();
     wait_for(|| sessions(&cluster) == [0, 3, 3, 0], || sessions(&cluster));
@@ -209,7 +220,7 @@ fn readers_get_equal_shares_and_one_that_is_added_gets_its_own() {
 fn a_lost_reader_is_left_out_and_the_writer_serves_if_there_is_no_reader() {
     let cluster = cluster(3);
     let observed = Observed::default();
-    let manager = reader(&cluster, &observed);
+    let manager = reader::<PgConnection>(&cluster, &observed);
     assert_ne!(member_of(&manager), "instance-1");
     cluster.member(1).unwrap().stop_postgres().unwrap();
     for _ in 0..4 {
