@@ -154,14 +154,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The program, where this system can wait for a process that is not a child.
+/// The program, which is not a child of this process. It is `None` if it has ended.
 struct Program {
     #[cfg(target_os = "linux")]
     open: Option<std::os::fd::OwnedFd>,
+    #[cfg(not(target_os = "linux"))]
+    id: Option<rustix::process::Pid>,
 }
 
 impl Program {
-    /// None if the program has ended.
     #[cfg(target_os = "linux")]
     fn open(id: i32) -> Program {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -182,12 +183,25 @@ impl Program {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open(_id: i32) -> Program {
-        Program {}
+    fn open(id: i32) -> Program {
+        Program {
+            id: rustix::process::Pid::from_raw(id),
+        }
     }
 
+    /// Waits for the program's end. POSIX reports only the end of children, so this checks every second.
     #[cfg(not(target_os = "linux"))]
-    fn wait(&self) {}
+    fn wait(&self) {
+        use rustix::io::Errno;
+        use rustix::process::test_kill_process;
+
+        while let Some(id) = self.id
+            // A program that has changed its user, as sudo does, exists and cannot be signalled.
+            && test_kill_process(id) != Err(Errno::SRCH)
+        {
+            thread::sleep(std::time::Duration::from_secs(1));
+        }
+    }
 }
 
 /// Removes the folder with the files that `exec` and a refresh create, and nothing else.
