@@ -1,4 +1,4 @@
-//! The rooms of ARCHITECTURE.md, and who may know whom.
+//! The modules of ARCHITECTURE.md, and which may import which.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,7 +16,7 @@ fn layers() -> HashMap<String, u32> {
     rows.collect()
 }
 
-/// The modules of `src`, each with its files' text as far as it is not a test.
+/// The modules of `src`, each with the text of its files without tests.
 fn sources() -> Vec<(String, PathBuf, String)> {
     let src = root().join("src");
     let sources: Vec<_> = rust_files(&src)
@@ -109,7 +109,7 @@ fn is_part_of_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-/// A reader can then read the files of a folder one after the other.
+/// The imports of a folder's files form no cycle, so a reader can read them one after the other.
 #[test]
 fn files_of_one_folder_do_not_import_each_other_in_a_circle() {
     let mut folders: HashMap<PathBuf, HashMap<String, String>> = HashMap::new();
@@ -132,7 +132,7 @@ fn files_of_one_folder_do_not_import_each_other_in_a_circle() {
                 (name.clone(), imports)
             })
             .collect();
-        // Takes away the files that import none of those that are left.
+        // Removes the files that import none of the remaining ones.
         while let Some(name) = left
             .iter()
             .find(|(_, imports)| imports.iter().all(|import| !left.contains_key(import)))
@@ -148,7 +148,7 @@ fn files_of_one_folder_do_not_import_each_other_in_a_circle() {
     }
 }
 
-/// FAULTS.md and the tests speak of the same rows.
+/// FAULTS.md and the tests name the same rows.
 #[test]
 fn every_fault_has_its_tests() {
     let table = fs::read_to_string(root().join("FAULTS.md")).unwrap();
@@ -174,8 +174,8 @@ fn every_fault_has_its_tests() {
     assert_eq!(named, rows);
 }
 
-/// What a test may run: what `script/setup` installs, the shell, and what Debian's essential packages and
-/// macOS have. `ps` is for macOS, which has no /proc.
+/// The programs that a test may run: those that `script/setup` installs, the shell, and those of Debian's essential
+/// packages and of macOS. `ps` is for macOS, which has no /proc.
 const PROGRAMS: &[&str] = &[
     "/bin/sh",
     "bash",
@@ -200,7 +200,7 @@ fn tests_run_no_program_that_a_bare_machine_lacks() {
         "cli/tests",
     ] {
         let folder = root().join(folder);
-        // The package alone has no other packages beside it.
+        // A published package has no other packages beside it.
         if !folder.exists() {
             continue;
         }
@@ -243,7 +243,7 @@ fn some_names_have_one_home() {
         for (_, path, code) in sources() {
             let is_guest = match name {
                 "passfile" => path.starts_with(root().join("src/endpoint")),
-                // What the crate `postgres` and the AWS SDK are made of.
+                // The crate `postgres` and the AWS SDK are built on it.
                 "tokio" => {
                     path.ends_with("src/backend/postgres/deadline_stream.rs")
                         || path.ends_with("src/http_client.rs")

@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, clean, rds_iam, run, schema, shared_emulator, ski
 struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// What it says to put into the environment.
+    /// The variables that it prints.
     environment: HashMap<String, String>,
 }
 
@@ -71,14 +71,14 @@ impl Running {
         line
     }
 
-    /// The command in the environment that was printed.
+    /// A command with the printed variables in its environment.
     fn client(&self, arguments: &[&str]) -> Command {
         let mut command = rds_iam();
         command.args(arguments).envs(&self.environment);
         command
     }
 
-    /// The folder of all that it made.
+    /// The folder of its files.
     fn folder(&self) -> &Path {
         let (_, path) = self.environment["DATABASE_URL"]
             .split_once("sslrootcert=")
@@ -97,7 +97,7 @@ impl Running {
     }
 }
 
-/// Where an assertion fails on the way.
+/// Ends the process if an assertion fails.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -217,7 +217,7 @@ fn example(language: &str) -> String {
     example.split_once("```").unwrap().0.to_owned()
 }
 
-/// A program that finds `rds-iam` on its PATH.
+/// A program with `rds-iam` on its PATH.
 fn with_rds_iam(program: impl AsRef<OsStr>) -> Command {
     let tested = Path::new(env!("CARGO_BIN_EXE_rds-iam")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap();
@@ -236,7 +236,7 @@ fn the_shell_example_of_the_emulators_readme_works() {
     assert_eq!(text(run(&mut shell)), "CREATE TABLE\n");
 }
 
-/// Its fixture is an example of `--json`.
+/// The example's fixture uses `--json`.
 #[test]
 fn the_pytest_example_of_the_emulators_readme_passes() {
     let python = std::env::var_os("RDS_IAM_EMULATOR_PYTHON").unwrap_or_else(|| "python3".into());

@@ -209,7 +209,7 @@ fn signals_reach_the_program() {
             Signal::TERM,
             "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done",
         ),
-        // Not SIGINT, which a shell has its background jobs ignore, and this test may be in one.
+        // Not SIGINT: a shell makes its background jobs ignore it, and this test may run in one.
         (Signal::USR1, "echo ready; exec sleep 60"),
     ] {
         let mut child = exec(&["sh", "-c", script])

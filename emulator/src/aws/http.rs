@@ -48,7 +48,7 @@ impl Request {
 
 /// Listens on a free port. Must be called inside the runtime.
 pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
-    let failed = |cause| Error::io("no port of 127.0.0.1 can be had for AWS's endpoints", cause);
+    let failed = |cause| Error::io("no port of 127.0.0.1 is free for AWS's endpoints", cause);
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;

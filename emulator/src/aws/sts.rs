@@ -144,7 +144,7 @@ fn caller_identity(signer: &Credentials) -> String {
     )
 }
 
-/// The role that a caller wants to assume.
+/// The role that a caller requests.
 struct Role<'a> {
     arn: &'a str,
     name: &'a str,

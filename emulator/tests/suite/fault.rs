@@ -1,4 +1,4 @@
-//! What goes wrong on demand.
+//! Faults on demand.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -51,8 +51,8 @@ fn a_delay_holds_up_the_stage_that_was_asked_for() {
 fn a_black_hole_says_nothing_and_keeps_the_connection_open() {
     let emulator = emulator();
     for stage in [Stage::Accept, Stage::Tls, Stage::Login] {
-        // A client that comes after the fault was healed shows nothing, which takes a machine that
-        // stands still for seconds.
+        // A client that connects after the fault was deactivated proves nothing. That takes a machine that stands
+        // still for seconds.
         let was_swallowed = (0..5).any(|_| is_swallowed(&emulator, stage));
         assert!(was_swallowed, "{stage:?}");
     }
@@ -66,7 +66,7 @@ fn is_swallowed(emulator: &Emulator, stage: Stage) -> bool {
     std::thread::scope(|scope| {
         let (sender, result) = std::sync::mpsc::channel();
         scope.spawn(move || sender.send(connect(emulator, "app", &token).map(drop)));
-        // Longer than the server would wait for a login that it took seriously.
+        // Longer than the server's time limit for a login.
         let silence = result.recv_timeout(Duration::from_millis(1_500));
         assert!(silence.is_err(), "{stage:?}: {silence:?}");
         // Other connections go on.
@@ -107,7 +107,7 @@ fn a_reset_comes_at_the_stage_that_was_asked_for() {
         emulator.set_faults(&[Fault::Reset(stage)]);
         let error = connect(&emulator, "app", &token).err().unwrap();
         assert!(error.as_db_error().is_none(), "{stage:?}: {error}");
-        // Only after the token was accepted is there a session to reset.
+        // A session to reset exists only after the token was accepted.
         assert_eq!(
             emulator.login_count() - before,
             usize::from(stage == Stage::Data)
@@ -146,7 +146,7 @@ fn open_sessions_can_be_dropped_and_reset() {
     emulator.reset_sessions();
     assert!(next.simple_query("SELECT 1").is_err());
 
-    // What comes over TCP: an end, or a reset.
+    // The result over TCP: an end, or a reset.
     let half_open = || {
         let mut tcp = TcpStream::connect(emulator.addr()).unwrap();
         tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])

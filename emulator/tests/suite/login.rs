@@ -1,4 +1,4 @@
-//! Logins that succeed, and what is known of them afterwards.
+//! Successful logins, and their records.
 
 use std::time::{Duration, SystemTime};
 

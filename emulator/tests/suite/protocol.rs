@@ -147,7 +147,7 @@ fn what_is_no_protocol_is_answered_as_postgresql_does() {
         let mut tcp = dial(&emulator);
         tcp.write_all(&packet).unwrap();
         let mut said = Vec::new();
-        // The server may hang up while bytes of ours are still unread: then it resets.
+        // The server may disconnect while it has unread bytes of the client. Then the connection is reset.
         let _ = tcp.read_to_end(&mut said);
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains(answer), "{said}");
@@ -168,7 +168,7 @@ fn a_cancel_request_ends_the_statement_of_another_connection() {
             client.simple_query("SELECT pg_sleep(60)").map(drop)
         });
         started.recv().unwrap();
-        // A request that comes before its statement cancels nothing, so they go on until one hits.
+        // A cancel request that arrives before its statement has no effect, so it is repeated until one succeeds.
         while !running.is_finished() {
             cancel.cancel_query(tls(&emulator)).unwrap();
             std::thread::sleep(Duration::from_millis(20));

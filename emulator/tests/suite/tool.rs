@@ -6,8 +6,8 @@ use rds_iam_emulator::{Emulator, Verdict};
 
 use crate::client::{Token, emulator, say};
 
-/// A program of PostgreSQL's, with the token where a user would put it. Variables of the machine
-/// that libpq would read are left out.
+/// A program of PostgreSQL's, with the token in PGPASSWORD, as a user would set it. libpq's variables of this machine
+/// are removed.
 fn libpq_program(emulator: &Emulator, program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {

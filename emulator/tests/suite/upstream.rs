@@ -1,4 +1,4 @@
-//! In front of somebody else's PostgreSQL, which here is that of another emulator.
+//! The emulator in front of an existing PostgreSQL, which here is that of another emulator.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ fn url_with_password(behind: &Emulator, user: &str, password: &str) -> String {
 #[test]
 fn a_session_goes_on_as_the_user_whose_token_was_verified() {
     let behind = Emulator::builder().start().unwrap();
-    // By SCRAM, and by the older way.
+    // By SCRAM and by MD5.
     for (user, encryption) in [("boss", "scram-sha-256"), ("old_boss", "md5")] {
-        // For the emulator's own session, which makes the role.
+        // For the emulator's own session, which creates the role.
         let statement = format!("SET password_encryption = '{encryption}'");
         behind.execute(&statement).unwrap();
         let url = url_with_password(&behind, user, "right");
@@ -67,7 +67,7 @@ fn an_error_of_the_upstream_reaches_the_client() {
     );
 }
 
-/// Pools send both at check-in.
+/// Connection pools send both at check-in.
 #[test]
 fn a_reset_session_stays_the_users_own() {
     let behind = Emulator::builder().start().unwrap();
