@@ -154,12 +154,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The program, which is not a child of this process. It is `None` if it has ended.
+/// The program, where this system can wait for a process that is not a child.
 struct Program {
+    /// `None` if the program has ended.
     #[cfg(target_os = "linux")]
     open: Option<std::os::fd::OwnedFd>,
-    #[cfg(not(target_os = "linux"))]
-    id: Option<rustix::process::Pid>,
 }
 
 impl Program {
@@ -183,25 +182,14 @@ impl Program {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open(id: i32) -> Program {
-        Program {
-            id: rustix::process::Pid::from_raw(id),
-        }
+    fn open(_id: i32) -> Program {
+        Program {}
     }
 
-    /// Waits for the program's end. POSIX reports only the end of children, so this checks every second.
+    /// Does not wait. A check by `kill` would take a program that has ended for a running one until its parent waits
+    /// for it, and a parent may wait for the end of standard error first, which this process has open.
     #[cfg(not(target_os = "linux"))]
-    fn wait(&self) {
-        use rustix::io::Errno;
-        use rustix::process::test_kill_process;
-
-        while let Some(id) = self.id
-            // A program that has changed its user, as sudo does, exists and cannot be signalled.
-            && test_kill_process(id) != Err(Errno::SRCH)
-        {
-            thread::sleep(std::time::Duration::from_secs(1));
-        }
-    }
+    fn wait(&self) {}
 }
 
 /// Removes the folder with the files that `exec` and a refresh create, and nothing else.
