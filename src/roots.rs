@@ -106,7 +106,7 @@ fn no_roots(region: &str) -> Error {
         ""
     };
     Error::configuration(format!(
-        "no root certificates are carried for the region {region}: set sslrootcert to the file that \
+        "this crate contains no root certificates for the region {region}: set sslrootcert to the file that \
          AWS publishes for it{bundle}"
     ))
 }
