@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_vector_is_good_until_it_expires() {
+    fn every_vector_is_valid_until_it_expires() {
         let vectors = vectors();
         assert!(vectors.len() >= 10);
         for vector in vectors {

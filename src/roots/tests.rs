@@ -64,7 +64,7 @@ fn refusal(endpoint: &Endpoint) -> String {
 /// This test is expected to fail some day. Then a release with a new bundle is due, while the old roots are still
 /// valid for applications that are updated later.
 #[test]
-fn no_carried_root_ends_within_90_days() {
+fn no_included_root_expires_within_90_days() {
     let soon = Clock::default().now().wall + 90 * DAY;
     for root in [RDS, GOVCLOUD, PUBLIC].into_iter().flat_map(roots) {
         assert!(root.end > soon, "{} ends on {}", root.name, root.last_day);

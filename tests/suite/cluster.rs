@@ -254,7 +254,7 @@ fn a_reader_that_is_too_far_behind_gets_no_connection() {
 
 /// FAULTS.md row 86.
 #[test]
-fn members_that_cannot_be_read_are_asked_for_once_and_the_name_is_followed() {
+fn members_that_cannot_be_read_are_requested_once_and_the_name_is_followed() {
     let cluster = cluster(2);
     let revoke = "REVOKE EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() FROM PUBLIC";
     cluster.execute(revoke).unwrap();

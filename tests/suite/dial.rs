@@ -172,7 +172,7 @@ fn a_refused_login_ends_the_search() {
 
 /// FAULTS.md row 51.
 #[test]
-fn of_several_hosts_the_first_that_can_be_had_is_used() {
+fn of_several_hosts_the_first_that_accepts_the_login_is_used() {
     let servers = Servers::start();
     let read_only = "ALTER ROLE app SET default_transaction_read_only = on";
     servers.0[0].execute(read_only).unwrap();

@@ -204,7 +204,7 @@ fn a_token_may_be_as_long_as_postgresql_takes_it() {
 
 /// FAULTS.md row 26.
 #[test]
-fn so_may_a_password() {
+fn a_password_may_be_as_long_as_postgresql_takes_it() {
     let emulator = emulator();
     emulator.create_password_user("bob", "-").unwrap();
     for bytes in [1, 149, 150, 151, 330, 1_025, 8_192, LONGEST] {

@@ -184,7 +184,7 @@ fn a_token_that_is_too_long() {
 }
 
 #[test]
-fn a_name_without_an_address() {
+fn a_name_that_does_not_resolve() {
     let url = "postgres://app@nowhere.invalid/shop?iam_region=eu-west-1&sslmode=require";
     let shown = fails_at(with_unknown_keys(url), "dns", 15);
     assert!(

@@ -128,7 +128,7 @@ fn emulate_prints_settings_and_logins_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn tokens_live_as_long_as_they_are_told_to() {
+fn token_lifetime_sets_the_accepted_age() {
     let running = Running::start(&["--token-lifetime", "1s"]);
     let script = "sleep 2; psql --no-psqlrc -Atc 'select 1'";
     let ran = run(&mut running.client(&["exec", "--", "sh", "-c", script]));
@@ -258,7 +258,7 @@ fn the_pytest_example_of_the_emulators_readme_passes() {
 }
 
 #[test]
-fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
+fn upstream_uses_another_postgresql_and_leaves_it_running() {
     let behind = shared_emulator();
     let url = behind.superuser_url();
     let running = Running::start(&["--upstream", &url, "--user", "in_front"]);

@@ -161,7 +161,7 @@ fn an_assumed_role_may_log_in_until_its_credentials_end() {
 }
 
 #[test]
-fn sts_refuses_who_signs_with_a_wrong_key() {
+fn sts_rejects_a_signature_with_a_wrong_key() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let environment = assumed_role(&emulator, folder.path(), "");
@@ -265,7 +265,7 @@ fn endpoints_fail_throttle_and_garble_on_demand() {
 }
 
 #[test]
-fn a_slow_endpoint_answers_rightly_in_the_end() {
+fn a_slow_endpoint_responds_correctly_after_its_delay() {
     let emulator = emulator();
     let delay = Duration::from_millis(700);
     emulator
@@ -278,7 +278,7 @@ fn a_slow_endpoint_answers_rightly_in_the_end() {
 }
 
 #[test]
-fn who_asks_who_it_is_is_told() {
+fn get_caller_identity_returns_the_principal() {
     let emulator = emulator();
     let identity = |secret_key: &str| {
         let url = emulator.aws().sts_url() + "/";

@@ -108,7 +108,7 @@ fn another_member_becomes_the_writer_and_the_lists_of_the_readers_follow_on_dema
 }
 
 #[test]
-fn a_multi_az_cluster_lists_its_members_to_those_who_may_ask() {
+fn a_multi_az_cluster_lists_its_members_to_users_with_the_right() {
     let cluster = cluster(2);
     cluster.use_rds_tools().unwrap();
     let query = "SELECT string_agg(endpoint || ':' || port, ' ' ORDER BY endpoint) \

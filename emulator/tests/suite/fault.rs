@@ -12,7 +12,7 @@ use crate::client::{
 };
 
 #[test]
-fn the_next_logins_are_refused_and_then_no_more() {
+fn refuse_next_refuses_that_many_logins() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     emulator.fault(Fault::RefuseNext(3));
@@ -29,7 +29,7 @@ fn the_next_logins_are_refused_and_then_no_more() {
 }
 
 #[test]
-fn a_delay_holds_up_the_stage_that_was_asked_for() {
+fn a_delay_applies_to_its_stage() {
     let emulator = emulator();
     let delay = Duration::from_millis(300);
     for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
@@ -48,7 +48,7 @@ fn a_delay_holds_up_the_stage_that_was_asked_for() {
 }
 
 #[test]
-fn a_black_hole_says_nothing_and_keeps_the_connection_open() {
+fn a_black_hole_is_silent_and_keeps_the_connection_open() {
     let emulator = emulator();
     for stage in [Stage::Accept, Stage::Tls, Stage::Login] {
         // A client that connects after the fault was deactivated proves nothing. That takes a machine that stands
@@ -85,7 +85,7 @@ fn is_swallowed(emulator: &Emulator, stage: Stage) -> bool {
 }
 
 #[test]
-fn an_open_session_can_fall_into_a_black_hole() {
+fn a_black_hole_applies_to_open_sessions() {
     let emulator = emulator();
     let mut client = login(&emulator, "app");
     emulator.fault(Fault::BlackHole(Stage::Data));
@@ -99,7 +99,7 @@ fn an_open_session_can_fall_into_a_black_hole() {
 }
 
 #[test]
-fn a_reset_comes_at_the_stage_that_was_asked_for() {
+fn a_reset_applies_to_its_stage() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
@@ -164,7 +164,7 @@ fn open_sessions_can_be_dropped_and_reset() {
 }
 
 #[test]
-fn the_throttle_refuses_what_is_beyond_its_rate_and_lets_in_again() {
+fn the_throttle_refuses_only_logins_above_its_rate() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     emulator.fault(Fault::Throttle(NonZeroU32::MIN));
@@ -190,7 +190,7 @@ fn a_login_that_takes_too_long_is_cancelled() {
 }
 
 #[test]
-fn the_server_speaks_another_language() {
+fn the_servers_messages_are_in_the_set_language() {
     let emulator = emulator();
     emulator.set_language(Language::German).unwrap();
     let (sqlstate, message) = refusal(connect(&emulator, "app", "no token"));
@@ -233,7 +233,7 @@ fn a_session_ends_at_its_limit() {
 }
 
 #[test]
-fn a_wrong_certificate_is_one_that_clients_refuse() {
+fn clients_reject_the_wrong_certificates() {
     let expired = Emulator::builder()
         .expired_certificate(true)
         .start()

@@ -40,7 +40,7 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
 }
 
 #[test]
-fn gss_encryption_is_declined_and_tls_still_to_be_had() {
+fn gss_encryption_is_declined_and_tls_remains_possible() {
     let emulator = emulator();
     let mut tcp = dial(&emulator);
     tcp.write_all(&GSSENC_REQUEST).unwrap();
@@ -63,7 +63,7 @@ fn gss_encryption_is_declined_and_tls_still_to_be_had() {
 }
 
 #[test]
-fn tls_without_asking_first_needs_its_alpn() {
+fn direct_tls_requires_its_alpn_protocol() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     let ca = native_tls::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
@@ -83,7 +83,7 @@ fn tls_without_asking_first_needs_its_alpn() {
 }
 
 #[test]
-fn a_start_up_packet_may_be_as_long_as_postgresql_takes_it() {
+fn a_start_up_packet_has_the_maximum_length_of_postgresql() {
     let emulator = emulator();
     let fits = "x".repeat(9_900);
     let mut tcp = dial(&emulator);
@@ -126,7 +126,7 @@ fn a_long_application_name_and_options_reach_postgresql() {
 }
 
 #[test]
-fn what_is_no_protocol_is_answered_as_postgresql_does() {
+fn an_unknown_protocol_gets_the_answer_of_postgresql() {
     let emulator = emulator();
     for (packet, answer) in [
         (

@@ -21,7 +21,7 @@ fn reason(emulator: &Emulator, token: &str) -> Reason {
 }
 
 #[test]
-fn each_thing_that_is_wrong_with_a_token_has_its_reason() {
+fn each_fault_of_a_token_has_its_reason() {
     let emulator = Emulator::builder()
         .credentials(Credentials::new("AKIDEXAMPLE", "secret"))
         .credentials(Credentials::new("ASIAOTHER", "other").session_token("the/right+one=="))
@@ -206,7 +206,7 @@ fn the_error_codes_are_those_of_the_instances_log() {
 }
 
 #[test]
-fn the_policy_says_who_may_be_whom() {
+fn the_policy_decides_which_identity_logs_in_as_which_user() {
     let emulator = Emulator::builder()
         .credentials(
             Credentials::new("AKIDONE", "one").principal("arn:aws:iam::123456789012:role/reader"),

@@ -56,7 +56,7 @@ fn psql_logs_in_and_sees_tls() {
 }
 
 #[test]
-fn psql_is_told_why_it_is_refused() {
+fn psql_prints_the_reason_of_a_refusal() {
     let emulator = emulator();
     let output = Command::new("psql")
         .args([&emulator.url("app"), "--no-psqlrc", "-c", "SELECT 1"])
@@ -93,7 +93,7 @@ fn pgbench_opens_a_connection_for_each_transaction() {
 }
 
 #[test]
-fn pg_dump_writes_what_is_there() {
+fn pg_dump_dumps_a_table() {
     let emulator = emulator();
     let url = emulator.url("app");
     let statement =

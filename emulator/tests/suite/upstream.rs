@@ -92,7 +92,7 @@ fn a_reset_session_stays_the_users_own() {
 }
 
 #[test]
-fn a_role_that_is_made_anew_can_log_in() {
+fn a_role_that_is_created_again_can_log_in() {
     let behind = Emulator::builder().start().unwrap();
     let url = url_with_password(&behind, "boss", "right");
     let emulator = Emulator::builder().upstream(url).start().unwrap();
@@ -149,7 +149,7 @@ fn session_user(emulator: &Emulator, users: &[&[u8]], signed_for: &str) -> Optio
 }
 
 #[test]
-fn what_cannot_be_an_upstream_is_refused_and_its_password_not_repeated() {
+fn an_invalid_upstream_is_rejected_without_its_password_in_the_error() {
     for url in [
         "postgres://boss:hunter2@127.0.0.1:1/postgres",
         "postgres://boss:hunter2@127.0.0.1/postgres?sslmode=require",
