@@ -52,18 +52,18 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
         .unwrap();
     let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth);
     let manager = manager.build().unwrap();
-    let all: Vec<(PgPool, Arc<Away>)> = (0..pools)
+    let all: Vec<(PgPool, Arc<Replaced>)> = (0..pools)
         .map(|_| {
-            let away = Arc::new(Away::default());
-            let watch = Watch {
+            let replaced = Arc::new(Replaced::default());
+            let observer = Observer {
                 process: process.clone(),
-                away: away.clone(),
+                replaced: replaced.clone(),
             };
             let builder = manager.pool_builder().max_size(MAX_SIZE).min_idle(None);
             let builder = builder.max_lifetime(Some(max_lifetime));
             (
-                builder.event_handler(Box::new(watch)).build().unwrap(),
-                away,
+                builder.event_handler(Box::new(observer)).build().unwrap(),
+                replaced,
             )
         })
         .collect();
@@ -74,8 +74,8 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
     }
     process.opened.lock().clear();
     process.retired.lock().clear();
-    for (_, away) in &all {
-        *away.0.lock() = (0, 0);
+    for (_, replaced) in &all {
+        *replaced.0.lock() = (0, 0);
     }
 
     let end = Instant::now() + 3 * max_lifetime;
@@ -101,7 +101,11 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
     ages.sort();
     let age = |at: usize| ages.get(at).copied().unwrap_or_default().as_secs_f64();
     let forced = ages.iter().filter(|age| **age >= max_lifetime).count();
-    let most_away = all.iter().map(|(_, away)| away.0.lock().1).max().unwrap();
+    let most_replaced = all
+        .iter()
+        .map(|(_, replaced)| replaced.0.lock().1)
+        .max()
+        .unwrap();
     println!("pools {pools}, each of {MAX_SIZE}; maximum {max_lifetime:?}");
     println!("  retired                        {}", ages.len());
     println!("  checkouts that failed          {}", failed.into_inner());
@@ -112,7 +116,7 @@ fn measure(emulator: &Emulator, pools: usize, max_lifetime: Duration) {
         age(ages.len().saturating_sub(1)),
     );
     println!("  retired at the maximum itself  {forced}");
-    println!("  most away at once, of one pool {most_away}");
+    println!("  most replaced at once, of one pool {most_replaced}");
     println!(
         "  most connects in one second    {}",
         peak(&process.opened.lock())
@@ -142,25 +146,25 @@ struct Process {
 
 /// How many connections of a pool are being replaced, and the maximum so far.
 #[derive(Debug, Default)]
-struct Away(Mutex<(usize, usize)>);
+struct Replaced(Mutex<(usize, usize)>);
 
 #[derive(Debug)]
-struct Watch {
+struct Observer {
     process: Arc<Process>,
-    away: Arc<Away>,
+    replaced: Arc<Replaced>,
 }
 
-impl HandleEvent for Watch {
+impl HandleEvent for Observer {
     fn handle_acquire(&self, _: AcquireEvent) {
         self.process.opened.lock().push(Instant::now());
-        let mut away = self.away.0.lock();
-        away.0 = away.0.saturating_sub(1);
+        let mut replaced = self.replaced.0.lock();
+        replaced.0 = replaced.0.saturating_sub(1);
     }
 
     fn handle_release(&self, _: ReleaseEvent) {
-        let mut away = self.away.0.lock();
-        away.0 += 1;
-        away.1 = away.1.max(away.0);
+        let mut replaced = self.replaced.0.lock();
+        replaced.0 += 1;
+        replaced.1 = replaced.1.max(replaced.0);
     }
 }
 

@@ -1,15 +1,14 @@
-//! A job that takes longer than a token is good for. It reads through one session that stays open to
-//! the end, since a session outlives its token, and stores each batch through a connection of its own,
-//! since a new connection has a token that is good.
+//! A job that takes longer than a token is valid. It reads through one session that stays open to the end, since a
+//! session outlives its token. It stores each batch through a new connection, which gets a valid token.
 //!
 //! ```sh
-//! # 90 batches of 20 s: twice as long as a token.
+//! 90 batches of 20 s: twice as long as a token is valid.
 //! DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app \
 //!     cargo run --example batch_job -- 90 20
 //! ```
 //!
-//! A third argument is the lifetime of the tokens in seconds, for servers that accept them for less
-//! than RDS's 15 minutes, such as the emulator.
+//! A third argument is the lifetime of the tokens in seconds, for servers with a limit below RDS's 15 minutes, such
+//! as the emulator.
 
 use std::error::Error;
 use std::time::Duration;
@@ -35,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut reader = manager.try_connect()?;
     for batch in 0..batches {
         let total = work_out(&mut reader, batch, seconds)?;
-        // No pool: one connection now and then needs none.
+        // Without a pool, since a connection is needed only now and then.
         let mut writer = manager.try_connect()?;
         store(&mut writer, batch, total)?;
         println!("batch {batch}: {total}");
@@ -44,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Stands for a query that takes its time.
+/// Stands for a slow query.
 fn work_out(reader: &mut PgConnection, batch: i64, seconds: f64) -> QueryResult<i64> {
     diesel::sql_query("SELECT pg_sleep($1)")
         .bind::<Double, _>(seconds)
@@ -55,7 +54,7 @@ fn work_out(reader: &mut PgConnection, batch: i64, seconds: f64) -> QueryResult<
     diesel::select(total).get_result(reader)
 }
 
-/// Keeps a total, in a table that this example need not leave behind.
+/// Keeps a total, in a temporary table that leaves no trace.
 fn store(writer: &mut PgConnection, batch: i64, total: i64) -> QueryResult<()> {
     diesel::sql_query("CREATE TEMPORARY TABLE totals (batch bigint, total bigint)")
         .execute(writer)?;

@@ -1,5 +1,5 @@
-//! Logs in with whatever a command prints: `vault read`, `aws secretsmanager get-secret-value`, a
-//! script of yours.
+//! Logs in with a password that a command prints: `vault read`, `aws secretsmanager get-secret-value`, or a script of
+//! yours.
 //!
 //! ```sh
 //! cargo run --example command_password -- postgres://app@db.example.com/app \
@@ -14,8 +14,8 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 use diesel_rds_iam::{BoxError, Password, PgConnectionManager, RotatingPassword};
 
-/// How long a password serves before the command is asked again. The server may refuse it sooner;
-/// then the command is asked at once, and the login tried again.
+/// How long a password is used before the command is run again. If the server refuses it sooner, the command is run
+/// at once, and the login is retried.
 const TRUSTED_FOR: Duration = Duration::from_secs(10 * 60);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens a pool and says who is logged in.
+/// Opens a pool, and prints the user of the session.
 pub fn log_in(url: &str, command: Vec<String>) -> Result<String, Box<dyn Error>> {
     let password = Password::rotating(move || {
         Ok(RotatingPassword::new(output_of(&command)?).lasts_for(TRUSTED_FOR))
@@ -39,8 +39,8 @@ pub fn log_in(url: &str, command: Vec<String>) -> Result<String, Box<dyn Error>>
     Ok(user.get_result(&mut *pool.get()?)?)
 }
 
-/// What the command prints, without the line break at its end. What it complains of goes to our
-/// standard error; it is no part of the error here, which ends up in logs.
+/// The output of the command, without the line break at its end. The command's messages go to this program's standard
+/// error, and not into the error here, which is logged.
 fn output_of(command: &[String]) -> Result<String, BoxError> {
     let (program, arguments) = command.split_first().ok_or("give a command")?;
     let output = Command::new(program)

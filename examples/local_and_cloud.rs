@@ -1,9 +1,9 @@
-//! One binary for a laptop and for the cloud: the connection string alone says how to log in.
+//! One binary for a laptop and for the cloud: the connection string alone selects the kind of login.
 //!
 //! ```sh
-//! # A password in it: a database on this machine.
+//! With a password: a database on this machine.
 //! DATABASE_URL=postgres://app:secret@localhost/app cargo run --example local_and_cloud
-//! # None in it: a token, with the credentials of AWS's default chain.
+//! Without one: a token, with the credentials of AWS's default chain.
 //! DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app \
 //!     cargo run --example local_and_cloud
 //! ```
@@ -17,7 +17,7 @@ use diesel_rds_iam::PgConnectionManager;
 fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let manager = PgConnectionManager::new(&url)?;
-    // Present if, and only if, tokens are signed.
+    // Present only if tokens are signed.
     let login = match manager.endpoint() {
         Some(_) => "a token",
         None => "a password",

@@ -1,5 +1,5 @@
-//! Migrations at a service's start. Start as many replicas at once as you like: one of them applies
-//! what is pending, and the others wait for it.
+//! Migrations at a service's start. Start any number of replicas at once: one of them applies the pending migrations,
+//! and the others wait for it.
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app
@@ -15,7 +15,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use diesel_rds_iam::PgConnectionManager;
 use diesel_rds_iam::migrate::{self, Options, Progress};
 
-/// The folder `migrations`, as it is when this is compiled.
+/// The folder `migrations`, as it was at compile time.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,13 +23,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let options = Options::new()
         .lock_wait(Duration::from_secs(120))
-        // A migration that cannot have its table soon would keep everyone else from it meanwhile.
+        // A migration that waits long for the lock of a table makes all other sessions wait for that table.
         .lock_timeout(Duration::from_secs(10))
         .on_progress(tell);
     let applied = migrate::run_pending(&manager, MIGRATIONS, options)?;
     println!("{} applied here", applied.len());
 
-    // From here on it is a service like any other.
+    // The service starts here.
     let pool = manager.into_pool()?;
     let tables = "SELECT FROM readings LIMIT 1";
     diesel::sql_query(tables).execute(&mut *pool.get()?)?;

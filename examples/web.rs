@@ -1,5 +1,4 @@
-//! A small web service: axum is asynchronous and diesel blocks, so whatever has to do with the pool
-//! happens inside `spawn_blocking`.
+//! A small web service. axum is asynchronous and diesel blocks, so the pool is used inside `spawn_blocking` only.
 //!
 //! ```sh
 //! DATABASE_URL=postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app \
@@ -70,8 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL")?;
     let address = std::env::args().nth(1);
     let address = address.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
-    // Before anything is asynchronous: this waits for the first connection.
-    // The database may start with this service.
+    // Before the runtime starts, since `build` waits for the first connection. The database may start with this
+    // service.
     let manager = PgConnectionManager::new(&url)?;
     let pool = manager
         .pool_builder()
@@ -94,7 +93,7 @@ async fn serve(address: &str, database: Database) -> Result<(), Box<dyn Error>> 
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     println!("listening on {}", listener.local_addr()?);
-    // Requests that are under way are answered first.
+    // Completes the requests that are under way.
     axum::serve(listener, service)
         .with_graceful_shutdown(async move {
             tokio::select! {
@@ -126,8 +125,9 @@ async fn add(
     Ok((StatusCode::CREATED, Json(added.await?)))
 }
 
-/// Opens no connection and waits for none, so that it answers at once and keeps no database awake. Not ready without
-/// a connection after a failed attempt to open one. The kind of the failure is enough here; its text is in the log.
+/// Opens no connection and waits for none, so that it answers at once and keeps no paused database awake. Not ready
+/// without a connection after a failed attempt to open one. The response has only the kind of the failure; the log
+/// has its text.
 async fn ready(State(database): State<Database>) -> (StatusCode, Json<Health>) {
     let pool = database.pool.state();
     let stats = database.manager.stats();
@@ -148,8 +148,8 @@ async fn ready(State(database): State<Database>) -> (StatusCode, Json<Health>) {
     (status, Json(health))
 }
 
-/// Takes a connection and uses it where blocking is allowed. 503 if there is none, 500 if the query
-/// fails; what went wrong is for the log, and not for whoever asked.
+/// Takes a connection and uses it where blocking is allowed. Responds with 503 if there is none, and with 500 if the
+/// query fails. The cause goes to the log, and not to the client.
 async fn query<T: Send + 'static>(
     pool: PgPool,
     work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,

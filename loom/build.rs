@@ -1,4 +1,4 @@
-//! Says to the library's files that they are being modelled.
+//! Sets the cfg with which the library's files are compiled for the models.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

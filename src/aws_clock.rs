@@ -1,5 +1,5 @@
-//! AWS's clock: the `Date` header of the answers that credentials come in. A signature is refused
-//! where this machine's clock is too far from it, and nothing in the refusal says so.
+//! AWS's clock, from the `Date` header of the responses with credentials. AWS rejects a signature if this machine's
+//! clock differs too much, and the rejection does not name the reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::http_client::{Client, LastRequest};
 
-/// By how many seconds AWS's clock was ahead of this machine's when it was last seen.
+/// How many seconds AWS's clock was ahead of this machine's in the last response.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AwsClock {
     seconds_ahead: Arc<Mutex<Option<i64>>>,
@@ -58,7 +58,7 @@ fn seconds_between(earlier: SystemTime, later: SystemTime) -> i64 {
     }
 }
 
-/// Passes everything on, and looks at the answers.
+/// Passes every request on, and reads the date of the responses.
 struct Watched<T> {
     inner: T,
     clock: AwsClock,

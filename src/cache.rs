@@ -32,7 +32,7 @@ const FAILURE_REMEMBERED: Duration = Duration::from_secs(1);
 /// The back-off after the first failed refresh. It doubles with each consecutive failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// A time limit is waited for in so many steps.
+/// The number of steps in which a time limit is waited for.
 const STEPS: u32 = 16;
 
 /// The longest back-off.
@@ -47,7 +47,7 @@ pub(crate) trait Expiring {
 /// How far a value may be used, in the terms of HTTP caching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// It is used without further ado.
+    /// It is used without a refresh.
     Fresh,
     /// It is used while it is refreshed.
     Stale,

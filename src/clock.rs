@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 /// [`Duration::MAX`], mean the same and would overflow the clocks of some systems.
 pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Where the crate reads the time from: the machine's clocks, or a clock that a test moves by hand.
+/// The source of the time: the machine's clocks, or a manual clock of a test.
 ///
 /// The default is the machine's.
 #[derive(Clone, Default)]
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The time by the monotonic clock alone, for spans that nothing outside this process measures.
+    /// The time by the monotonic clock alone, for spans that only this process measures.
     #[inline]
     #[expect(
         clippy::disallowed_methods,
@@ -94,7 +94,7 @@ impl Moment {
         *self - Duration::from_nanos(since_epoch.subsec_nanos().into())
     }
 
-    /// The time from `earlier` until now by the clock that saw more of it; zero if neither saw any.
+    /// The time from `earlier` until now by the clock that measured more of it; zero if neither measured any.
     pub fn since(&self, earlier: &Moment) -> Duration {
         let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
@@ -127,7 +127,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// A clock for tests, which stands still until it is moved.
+/// A clock for tests, which stands still until it is advanced or set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -166,7 +166,7 @@ impl ManualClock {
         Clock(Source::Manual(self.0.clone()))
     }
 
-    /// Lets both clocks go on by `span`.
+    /// Advances both clocks by `span`.
     pub fn advance(&self, span: Duration) {
         let mut moment = self.0.lock();
         *moment = *moment + span;

@@ -62,11 +62,11 @@ pub(crate) struct Candidate {
     pub(crate) place: Place,
     /// 1 where any server is accepted, after all readers have failed.
     pub(crate) pass: u8,
-    /// Counts the connection that is to be opened.
+    /// Keeps the connection that is to be opened counted.
     pub(crate) held: Option<Held>,
 }
 
-/// What a connection is opened for, and what is known of the cluster.
+/// The purpose of the connections, and the known state of the cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     host: ClusterHost,
@@ -122,7 +122,7 @@ impl Cluster {
         self.state.lock().members.clone()
     }
 
-    pub(crate) fn knows_members(&self) -> bool {
+    pub(crate) fn has_members(&self) -> bool {
         !self.state.lock().members.is_empty()
     }
 
@@ -170,7 +170,7 @@ impl Cluster {
     pub(crate) fn failed_at(&self, place: &Place, kind: ErrorKind, now: Instant) {
         let mut state = self.state.lock();
         state.is_in_trouble = true;
-        // A reader that is asked for writes answers at once, and may be promoted in the next moment.
+        // A reader that is asked for writes answers at once, and may be promoted a moment later.
         if self.role == ClusterRole::Writer && kind == ErrorKind::ServerUnavailable {
             return;
         }
@@ -183,8 +183,8 @@ impl Cluster {
         state.failures.insert(place.clone(), failures);
     }
 
-    /// Returns what to read the members from, if they are to be read with a connection that has just been opened.
-    /// The next read is due later then.
+    /// Returns the source of the members if they are to be read over a connection that has just been opened. The next
+    /// read is due an interval later.
     pub(crate) fn take_due_read(&self, now: Instant) -> Option<Source> {
         let mut state = self.state.lock();
         let interval = match state.is_in_trouble {
@@ -201,7 +201,7 @@ impl Cluster {
         Some(state.source)
     }
 
-    /// Sets what the members are read from from now on. [`Source::None`] ends the reads.
+    /// Sets the source of the members from now on. [`Source::None`] ends the reads.
     pub(crate) fn set_source(&self, source: Source) {
         let mut state = self.state.lock();
         state.source = source;
@@ -229,7 +229,7 @@ impl Cluster {
             Place::Member(id) => Some(id.clone()),
             Place::Name => own.clone(),
         };
-        // The list of a reader is stale for a while after a failover. One that writes knows.
+        // A reader's list is stale for a while after a failover. The list of a server that accepts writes is current.
         let is_at_writer = self.role == ClusterRole::Writer;
         let reported = rows.iter().find(|row| row.is_writer);
         match (is_at_writer, &asked, reported) {
@@ -337,7 +337,7 @@ impl State {
     }
 }
 
-/// For the operator. The lists of readers are no news, since they are stale for a while after a failover.
+/// Logged for the operator. Lists of readers are not reported, since they are stale for a while after a failover.
 fn announce(writer: &str, former: Option<Arc<str>>) {
     if let Some(former) = former {
         tracing::info!(writer, former = &*former, "the cluster has another writer");

@@ -1,7 +1,7 @@
-//! Who we are: where AWS credentials come from. The only file that names aws-config.
+//! The sources of AWS credentials. The only file that names aws-config.
 //!
-//! The SDK's providers are asked through our own cache, since the SDK's does not serve direct calls.
-//! Credentials are held apart from tokens, so that any number of databases costs one `AssumeRole`.
+//! This crate caches the results of the SDK's providers, since the SDK's cache does not serve direct calls.
+//! Credentials are cached apart from tokens, so that any number of databases costs one `AssumeRole`.
 
 mod failure;
 mod info;
@@ -94,11 +94,11 @@ impl fmt::Debug for AssumeRole {
     }
 }
 
-/// An identity: a source of credentials, and the roles to assume from there, each from the last.
+/// An identity: a source of credentials, and the roles to assume, each with the credentials of the one before.
 pub(crate) struct Identity {
     source: Source,
     roles: Vec<AssumeRole>,
-    /// Made at the first fetch, because making it reads files.
+    /// Created at the first fetch, because that reads files.
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
     clock: AwsClock,
@@ -106,7 +106,7 @@ pub(crate) struct Identity {
 }
 
 pub(crate) enum Source {
-    /// AWS's default chain, or what it makes of a named profile.
+    /// AWS's default chain, or the chain of a named profile.
     Chain {
         profile: Option<String>,
     },
@@ -125,7 +125,7 @@ impl Identity {
         }
     }
 
-    /// Asks the source. `region` is where to ask STS if the AWS configuration names no region.
+    /// Fetches from the source. `region` is that of STS if the AWS configuration names no region.
     pub(crate) async fn fetch(&self, region: Option<&str>) -> Result<Credentials, Error> {
         future_without_sdk_trace(self.ask(region)).await
     }
@@ -150,7 +150,7 @@ impl Identity {
             };
             match pauses.next() {
                 Some(pause) if error.is_throttled => {
-                    // With jitter, so that processes that started together do not ask together.
+                    // With jitter, so that processes that started together do not send requests together.
                     runtime::pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 }
                 _ => return Err(error.error),
@@ -158,7 +158,7 @@ impl Identity {
         }
     }
 
-    /// Makes the next fetch start from nothing: files are read again, roles assumed again.
+    /// Makes the next fetch start afresh: files are read again, roles assumed again.
     pub(crate) fn forget(&self) {
         *self.provider.lock() = None;
     }
@@ -175,12 +175,12 @@ impl Identity {
         region
     }
 
-    /// The same, as far as it has been asked for.
+    /// The same, if it has been read already.
     pub(crate) fn known_region(&self) -> Option<String> {
         self.region.lock().clone()
     }
 
-    /// AWS's clock, as far as it was seen.
+    /// AWS's clock, as of the last response.
     pub(crate) fn aws_clock(&self) -> &AwsClock {
         &self.clock
     }
@@ -264,7 +264,7 @@ impl Identity {
     }
 }
 
-/// A variable that is empty counts as unset. The SDK would take it for a region without a name.
+/// An empty variable counts as unset. The SDK would use it as a region without a name.
 fn region_of_environment() -> Option<Region> {
     ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
@@ -304,20 +304,20 @@ async fn assume(
     builder.build_from_provider(from).await
 }
 
-/// Credentials as they are held: until when they are good enough, and until when good at all.
+/// Cached credentials, with the time until which they are good enough, and the time until which they are valid.
 pub(crate) struct HeldCredentials {
     pub(crate) credentials: Credentials,
     ends: Option<Ends>,
 }
 
 struct Ends {
-    /// From here on the source is asked before a token is signed.
+    /// From here on the source is called before a token is signed.
     ask_from: Moment,
     expires_at: Moment,
 }
 
 impl HeldCredentials {
-    /// `token_lifetime` is what a token wants them to last for.
+    /// `token_lifetime` is the time for which a token needs them.
     pub(crate) fn new(
         credentials: Credentials,
         now: &Moment,
@@ -354,7 +354,7 @@ impl Expiring for HeldCredentials {
     }
 }
 
-/// What a closure of the user's may fail with.
+/// The error of a closure of the user's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A closure that blocks, as a provider; it runs on a thread of its own.

@@ -49,7 +49,7 @@ pub enum ErrorKind {
     ServerUnavailable,
     /// The server could not be reached, or the connection broke before the login was answered.
     Network,
-    /// The server's certificate, the TLS handshake, or the server's proof that it knows the password was rejected.
+    /// The server's certificate, the TLS handshake, or the server's proof that it has the password was rejected.
     Tls,
     /// The pool's connection customizer failed; see [`Error::customizer`].
     Customizer,
@@ -126,21 +126,21 @@ impl Error {
     }
 }
 
-/// The message, then each cause down to the first, separated by `: `; all in one line. Control characters are escaped,
-/// such as `\u{1b}`: a server chooses some of the text, and a terminal would obey them.
+/// The message, then each cause down to the first, separated by `: `; all in one line. Control characters are
+/// escaped, such as `\u{1b}`: a server chooses some of the text, and a terminal would interpret them.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(f, &self.0.message)?;
         let mut cause = self.source();
         while let Some(error) = cause {
             f.write_str(": ")?;
-            // An error of ours is escaped already.
+            // An error of this crate is escaped already.
             let text = error.to_string();
             for (at, line) in text.trim().lines().enumerate() {
                 f.write_str(if at == 0 { "" } else { "; " })?;
                 write_escaped(f, line.trim())?;
             }
-            // An error of ours has its causes in its own text already.
+            // The text of an error of this crate contains its causes.
             cause = if error.is::<Error>() {
                 None
             } else {
@@ -151,7 +151,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Writes `text` with the characters escaped that a terminal obeys, or that change the direction of text.
+/// Writes `text` with an escape in place of characters that a terminal interprets, or that change the direction of
+/// text.
 fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| match c {
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {

@@ -38,13 +38,14 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Client {
     proxies: Arc<Matcher>,
-    /// Reading the system's root certificates takes time, and not every source of credentials has TLS.
+    /// Created on first use: reading the system's root certificates takes time, and not every source of credentials
+    /// has TLS.
     tls: Arc<OnceLock<tokio_native_tls::TlsConnector>>,
     last_request: LastRequest,
 }
 
 impl Client {
-    /// `last_request` is set by each request.
+    /// Each request sets `last_request`.
     pub(crate) fn from_env(last_request: LastRequest) -> Client {
         Client {
             proxies: Arc::new(Matcher::from_env()),
@@ -107,7 +108,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Stream = Box<dyn Io>;
 
-/// Where a request is sent to.
+/// The destination of a request.
 struct Destination {
     host: String,
     port: u16,
@@ -235,7 +236,7 @@ impl Connector {
         Ok(Box::new(encrypted))
     }
 
-    /// Has a proxy connect to the destination, and negotiates TLS with that.
+    /// Makes a proxy connect to the destination, and negotiates TLS with the destination.
     async fn tunnel(
         &self,
         proxy: Stream,

@@ -76,7 +76,7 @@ pub use pool::{HasRdsManager, PoolBuilder, retire_all};
 pub use roots::Roots;
 pub use token::Token;
 
-// What the signatures above name, so that an application need not find the versions that match.
+// The types in the signatures above, so that an application gets the matching versions.
 #[cfg(feature = "diesel")]
 pub use diesel;
 #[cfg(feature = "postgres")]
@@ -91,8 +91,8 @@ pub type PgConnectionManager = RdsConnectionManager<diesel::PgConnection>;
 #[cfg(feature = "diesel")]
 pub type PgPool = r2d2::Pool<PgConnectionManager>;
 
-/// Opens the crate `postgres`'s clients, each as a [`PostgresConnection`]. How they differ from diesel's
-/// connections is said at [`Backend`].
+/// Opens the crate `postgres`'s clients, each as a [`PostgresConnection`]. [`Backend`] lists the differences from
+/// diesel's connections.
 ///
 /// ```no_run
 /// use diesel_rds_iam::PostgresConnectionManager;

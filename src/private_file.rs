@@ -1,8 +1,7 @@
-//! Something for libpq to read from a path, without a file that others could read.
+//! Data that libpq reads from a path, in a file that other users cannot read.
 //!
-//! On Linux it is a memory file, which has no name and goes when it is closed, even by a crash.
-//! Elsewhere, and where `/proc` is missing, it is a temporary file that only its owner can read,
-//! removed when dropped.
+//! On Linux it is a memory file, which has no name and disappears when it is closed, even by a crash. Elsewhere, and
+//! without `/proc`, it is a temporary file that only its owner can read, and that is removed when this is dropped.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,7 +10,7 @@ use tempfile::NamedTempFile;
 
 pub(crate) struct PrivateFile {
     path: String,
-    /// Closing or removing it is what this is held for.
+    /// Held so that it is closed or removed on drop.
     _file: Held,
 }
 
@@ -34,7 +33,7 @@ impl PrivateFile {
         PrivateFile::temporary(contents)
     }
 
-    /// Good for this process only, and for as long as this value lives.
+    /// The path, which is valid in this process only, for as long as this value lives.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
@@ -46,17 +45,17 @@ impl PrivateFile {
         use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 
         let fd = memfd_create("rds-iam", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        // libpq does not read a password file that anyone else could.
+        // libpq ignores a password file that other users can read.
         fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
         let mut file = std::fs::File::from(fd);
         file.write_all(contents)?;
-        // No code of this process can change what libpq reads.
+        // Sealed, so that no code of this process can change the contents.
         fcntl_add_seals(
             &file,
             SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
         )?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // Not every sandbox has /proc.
+        // Some sandboxes have no /proc.
         std::fs::metadata(&path)?;
         Ok(PrivateFile {
             path,
@@ -95,7 +94,7 @@ mod tests {
         let file = PrivateFile::in_memory(b"contents").unwrap();
         let path = file.path().to_owned();
         assert_eq!(std::fs::read(&path).unwrap(), b"contents");
-        // Read again from the start: libpq opens it once for each host.
+        // Each open starts at the beginning: libpq opens the file once for each host.
         assert_eq!(std::fs::read(&path).unwrap(), b"contents");
         let target = std::fs::read_link(&path).unwrap();
         assert!(target.to_string_lossy().contains("memfd:rds-iam"));

@@ -28,18 +28,17 @@ const PUBLIC: &str = include_str!("../certs/amazon-trust-services.pem");
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Roots {
-    /// PEM text that the crate carries: those of RDS for the region, or the public ones of Amazon
-    /// for RDS Proxy and Aurora DSQL.
+    /// PEM text that the crate contains: RDS's roots of the region, or the public roots of Amazon for RDS Proxy and
+    /// Aurora DSQL.
     Carried(&'static str),
-    /// A PEM file of the user's, seen to hold certificates.
+    /// A PEM file of the user's, which contains certificates.
     File(String),
-    /// The certificates that the machine trusts anyway, which libpq 16 and later can find.
+    /// The certificates that the system trusts, which libpq 16 and later can find.
     System,
 }
 
 impl Roots {
-    /// Those that `sslrootcert` names: `system`, or a file that can be read, is PEM and holds a
-    /// certificate.
+    /// The roots of `sslrootcert`: `system`, or a readable PEM file with a certificate.
     pub(crate) fn given(sslrootcert: &str) -> Result<Roots, Error> {
         if sslrootcert == "system" {
             return Ok(Roots::System);
@@ -48,11 +47,11 @@ impl Roots {
         Ok(Roots::File(sslrootcert.to_owned()))
     }
 
-    /// Those that the crate carries for `endpoint`.
+    /// The roots for `endpoint` that the crate contains.
     ///
-    /// A name that is not AWS's own is taken for an alias of an instance or a cluster, and without a
-    /// region all of RDS's roots are given, at a cost of some 50 ms a connect. For an alias of a
-    /// proxy, `iam_host` has to name the proxy, or `sslrootcert` the roots.
+    /// A name that is not AWS's counts as an alias of an instance or a cluster. Without a region it gets all of RDS's
+    /// roots, which cost some 50 ms a connect. For an alias of a proxy, `iam_host` must name the proxy, or
+    /// `sslrootcert` the roots.
     pub(crate) fn carried(endpoint: &Endpoint) -> Result<Roots, Error> {
         let name = endpoint.host_name();
         // The database's location decides, so the region in its name takes precedence over a configured one.
@@ -66,7 +65,7 @@ impl Roots {
         pem.map(Roots::Carried).ok_or_else(|| no_roots(region))
     }
 
-    /// The certificates themselves; `None` if they are left to the TLS library.
+    /// The certificates; `None` if they are left to the TLS library.
     #[cfg(feature = "postgres")]
     pub(crate) fn certificates(&self) -> Result<Option<Vec<CertificateDer<'static>>>, Error> {
         match self {
@@ -94,8 +93,8 @@ fn of_region(region: &str) -> Option<&'static str> {
     rest.get(..end)
 }
 
-/// Whether AWS Certificate Manager issues there from the public roots that are carried. China and
-/// the partitions after it have trust stores of their own, of which nothing here is known.
+/// Whether AWS Certificate Manager issues certificates there from the public roots that the crate contains. China and
+/// the isolated partitions have trust stores of their own, which the crate does not contain.
 fn has_public_roots(region: &str) -> bool {
     !(region.starts_with("cn-") || region.starts_with("eusc-") || region.contains("-iso"))
 }
@@ -107,7 +106,7 @@ fn no_roots(region: &str) -> Error {
         ""
     };
     Error::configuration(format!(
-        "no root certificates are carried for the region {region}: set sslrootcert to the file that \
+        "this crate contains no root certificates for the region {region}: set sslrootcert to the file that \
          AWS publishes for it{bundle}"
     ))
 }
@@ -139,7 +138,7 @@ fn decode(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_slice_iter(pem)
         .map(|certificate| match certificate {
             Ok(certificate) if is_one_sequence(&certificate) => Ok(certificate),
-            // Without its cause, which quotes the line: the file may be a private key by mistake.
+            // Without its cause, which quotes the line. The file may be a private key by mistake.
             _ => Err(corrupt()),
         })
         .collect()

@@ -41,10 +41,10 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 /// How many blocked threads are replaced at most. Each of them lasts until its task stops blocking.
 const MAX_BLOCKED_THREADS: usize = 4;
 
-/// A time limit is waited for in so many steps.
+/// The number of steps in which a time limit is waited for.
 const STEPS: u32 = 16;
 
-/// A step that ends so much too late shows that the process was suspended.
+/// A step that ends this much too late shows that the process was suspended.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
 static SHARED: Mutex<Weak<Runtime>> = Mutex::new(Weak::new());
@@ -70,18 +70,18 @@ pub(crate) struct Runtime {
     /// Whether a task blocks the thread, so that it was replaced.
     is_blocked: AtomicBool,
     mark: Weak<ThreadMark>,
-    /// Dropping this is what ends the thread.
+    /// The thread ends when this is dropped.
     _running: oneshot::Sender<()>,
 }
 
 impl Runtime {
-    /// The process's own, started if there is none.
+    /// Returns the process's thread, and starts it if there is none.
     pub(crate) fn shared() -> Result<Arc<Runtime>, Error> {
         let running = usable(&SHARED.lock());
         if let Some(runtime) = running {
             return Ok(runtime);
         }
-        // Not with the lock held: a process that is forked in this time would find it locked for ever.
+        // Without the lock: a process that is forked in this time would inherit it locked, for ever.
         let started = Arc::new(Runtime::start()?);
         let mut shared = SHARED.lock();
         Ok(usable(&shared).unwrap_or_else(|| {
@@ -95,7 +95,7 @@ impl Runtime {
         self.process == process::id() && !self.is_blocked.load(Ordering::Acquire)
     }
 
-    /// Asks the thread for a sign of life.
+    /// Sends an empty task to the thread, as a probe.
     pub(crate) fn probe(&self) -> Probe {
         let (sender, answer) = mpsc::sync_channel(1);
         self.spawn(async move {
@@ -105,8 +105,8 @@ impl Runtime {
         Probe(answer)
     }
 
-    /// Has the next use start another thread in the place of this one, which did not answer a probe. Its tasks
-    /// go on when it is no longer blocked. Returns whether it was replaced: a process has few such threads.
+    /// Makes the next use start another thread in place of this one, which did not answer a probe. Its tasks go on
+    /// when it is no longer blocked. Returns whether it was replaced: a process replaces a limited number.
     pub(crate) fn replace_blocked(&self) -> bool {
         let mut blocked = BLOCKED.lock();
         if !self.is_usable() {
@@ -127,7 +127,7 @@ impl Runtime {
         true
     }
 
-    /// Runs `task` on the thread. It is dropped where it stands when the last handle is.
+    /// Runs `task` on the thread. The task is dropped, wherever it is, when the last handle is.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.handle.spawn(task));
     }
@@ -137,7 +137,7 @@ impl Runtime {
         let (started, start) = mpsc::sync_channel(1);
         let mark = Arc::new(ThreadMark);
         let weak_mark = Arc::downgrade(&mark);
-        // The runtime is made on its own thread, so that it is never dropped on another.
+        // The runtime is created on its own thread, so that it is never dropped on another.
         let mut thread = thread::Builder::new().name(THREAD_NAME.to_owned());
         if env::var_os("RUST_MIN_STACK").is_none() {
             thread = thread.stack_size(STACK_SIZE);
@@ -168,7 +168,7 @@ fn usable(shared: &Weak<Runtime>) -> Option<Arc<Runtime>> {
     shared.upgrade().filter(|runtime| runtime.is_usable())
 }
 
-/// A signing thread that was asked for a sign of life.
+/// A probe of a signing thread.
 pub(crate) struct Probe(mpsc::Receiver<()>);
 
 impl Probe {
@@ -202,7 +202,7 @@ fn run(
         Ok(runtime) => {
             // The starting thread may have timed out; then `ended` is closed as well.
             let _ = started.send(Ok(runtime.handle().clone()));
-            // An error says that the sender is gone, and that is the signal to end.
+            // An error means that the sender was dropped, which is the signal to end.
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         }
@@ -224,8 +224,8 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     in_steps(limit, future).await.0
 }
 
-/// The same for what can fail. Another attempt is made if the process was suspended during the first and it
-/// failed: its connections and time limits, or those of the AWS SDK, may have ended in that time.
+/// The same for a fallible task. If the process was suspended during the first attempt and that failed, another one
+/// is made: its connections and time limits, or those of the AWS SDK, may have ended in that time.
 pub(crate) async fn attempt_within<T, E, F: Future<Output = Result<T, E>>>(
     limit: Duration,
     mut attempt: impl FnMut() -> F,
@@ -237,7 +237,7 @@ pub(crate) async fn attempt_within<T, E, F: Future<Output = Result<T, E>>>(
     }
 }
 
-/// Returns the output, unless the limit came first, and whether the process was suspended meanwhile.
+/// Returns the output, unless the limit was reached first, and whether the process was suspended meanwhile.
 async fn in_steps<T>(limit: Duration, future: impl Future<Output = T>) -> (Option<T>, bool) {
     let clock = Clock::default();
     let step = limit / STEPS;
@@ -255,7 +255,7 @@ async fn in_steps<T>(limit: Duration, future: impl Future<Output = T>) -> (Optio
     (None, was_suspended)
 }
 
-/// Marks, while it is polled, a future that runs code of the user's, to tell which one blocks the thread.
+/// Marks a future that runs code of the user's while it is polled, to identify the one that blocks the thread.
 pub(crate) async fn marked<T>(in_poll: &InPoll, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -285,8 +285,8 @@ impl Drop for LeavePoll<'_> {
     }
 }
 
-/// Calls of one blocking closure of the user's, one at a time and on a thread of its own, so that one that
-/// hangs delays no other.
+/// Calls of one blocking closure of the user's, one at a time and on a thread of its own, so that a call that hangs
+/// delays no other closure.
 ///
 /// A call whose caller has stopped waiting goes on, and the next caller waits for its result instead of
 /// making another call.
@@ -315,7 +315,7 @@ impl<T: Send + 'static> BlockingCalls<T> {
         BlockingCalls(Mutex::new(None))
     }
 
-    /// The result of `work`, or of the call that is unfinished. If several callers wait for one call, because
+    /// Returns the result of `work`, or of the call that is unfinished. If several callers wait for one call, because
     /// the thread of the first is blocked, the first to be woken takes its result.
     pub(crate) async fn call(
         &self,
@@ -335,8 +335,8 @@ impl<T: Send + 'static> BlockingCalls<T> {
         taken.ok_or(BlockingFailure::Panicked)
     }
 
-    /// Joins the unfinished call, or returns what a new one has to drop at its end. That one is not started
-    /// here: a process that is forked while a thread starts would find the lock held for ever.
+    /// Joins the unfinished call, or returns what a new one has to drop at its end. The new one is not started here:
+    /// a process that is forked while a thread starts would inherit the lock locked, for ever.
     fn join_or_prepare(
         &self,
     ) -> (
@@ -391,7 +391,7 @@ pub(crate) fn may_forbid_blocking() -> bool {
     Handle::try_current().map_or_else(|error| error.is_thread_local_destroyed(), |_| true)
 }
 
-/// Starts `task` beside the one that calls this. For use on the thread only.
+/// Starts `task` beside the calling one. For use on the thread only.
 pub(crate) fn spawn_here(task: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(task));
 }
@@ -403,10 +403,10 @@ mod tests {
 
     use super::*;
 
-    /// Only a failure takes this long.
+    /// The time limit of waits, which only a failure reaches.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// A task that never ends, and what tells when it is dropped.
+    /// A task that never ends, and a flag that shows when it is dropped.
     fn endless() -> (impl Future<Output = ()> + Send, Receiver<()>) {
         let (held, dropped) = channel();
         let task = async move {

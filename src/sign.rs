@@ -1,8 +1,7 @@
 //! SigV4: credentials and an endpoint become a token. Pure; the only file that names SigV4.
 //!
-//! Done differently from `aws-sdk-rds`: the user's name is percent-encoded before it is signed, the
-//! token knows its end, which is never later than that of its credentials, no region is made up,
-//! and nothing here can print a secret.
+//! Differences from `aws-sdk-rds`: the user's name is percent-encoded before it is signed, a token has an expiry,
+//! which is never later than that of its credentials, no region is assumed, and no type here can print a secret.
 
 use std::time::Duration;
 
@@ -20,18 +19,18 @@ use crate::error::{Error, ErrorKind};
 use crate::sdk_trace::without_sdk_trace;
 use crate::token::{Schedule, Token};
 
-/// What RFC 3986 calls unreserved goes as it is; everything else is encoded.
+/// The unreserved characters of RFC 3986 are not encoded; all others are.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Signs a token for `endpoint` in `region` that AWS accepts for `lifetime` from `now`, or until
-/// `credentials` end if that is sooner.
+/// Signs a token for `endpoint` in `region` that AWS accepts for `lifetime` from `now`, or until `credentials` expire
+/// if that is sooner.
 ///
-/// The form is that of the user guide, "Connecting to your DB instance using IAM authentication":
-/// a presigned `GET` with its scheme cut off.
+/// The form is that of the user guide, "Connecting to your DB instance using IAM authentication": a presigned `GET`
+/// without its scheme.
 pub(crate) fn presign(
     endpoint: &Endpoint,
     region: &str,
@@ -84,7 +83,7 @@ pub(crate) fn presign(
     if !token.is_usable_at(now) {
         return Err(Error::new(
             ErrorKind::CredentialsExpired,
-            "the aws credentials have expired, or end too soon for a token to be of use; renew \
+            "the aws credentials have expired, or expire too soon for a usable token; renew \
              them (for example with `aws sso login`), or correct this machine's clock",
         ));
     }
@@ -116,7 +115,7 @@ fn service(engine: Engine) -> &'static str {
     }
 }
 
-/// The most that percent-encoding makes of the session token.
+/// The longest result of percent-encoding the session token.
 fn session_length(credentials: &Credentials) -> usize {
     credentials
         .session_token()
@@ -131,7 +130,7 @@ fn refuse_if_too_long(
     credentials: &Credentials,
 ) -> Result<(), Error> {
     const LONGEST_URL: usize = 65_534;
-    /// The scheme, and the parameters of the signature without what varies.
+    /// The scheme, and the fixed parts of the signature's parameters.
     const FIXED: usize = 195;
     let session = credentials.session_token().unwrap_or_default();
     let encoded: usize = utf8_percent_encode(session, UNRESERVED).map(str::len).sum();

@@ -1,4 +1,4 @@
-//! The locks of the code that loom models, or in a model loom's, which run every order of events.
+//! The locks of the code that loom models. In a model they are loom's, which runs every order of events.
 //!
 //! The lock around the cached value is parking_lot's. What threads wait in is std's: parking_lot keeps a table
 //! of all waiting threads of the process. A forked child inherits that table without its threads, and can hang
@@ -18,7 +18,7 @@ pub(crate) use self::modelled::RwLock;
 #[cfg(not(rds_iam_loom))]
 pub(crate) use parking_lot::RwLock;
 
-/// A lock that a panic does not poison. What it protects is replaced whole or not at all.
+/// A lock that a panic does not poison. Its content is replaced as a whole or not at all.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(locks::Mutex<T>);
 
@@ -71,7 +71,7 @@ impl Condvar {
     }
 }
 
-/// loom's lock has the shape of std's. This gives it the part of parking_lot's that is used.
+/// loom's lock has the interface of std's. This provides the part of parking_lot's that is used.
 #[cfg(rds_iam_loom)]
 mod modelled {
     use loom::sync::{self, RwLockReadGuard, RwLockWriteGuard};

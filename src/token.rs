@@ -120,7 +120,7 @@ impl Token {
         }
     }
 
-    /// A secret of this user, whichever the connection string names.
+    /// A secret of this user, whatever user the connection string names.
     pub(crate) fn of_user(mut self, user: Option<String>) -> Token {
         self.user = user;
         self
@@ -189,8 +189,8 @@ impl Expiring for Token {
         if now.has_reached(&ends.usable_until) {
             Freshness::Expired
         } else if now.has_reached(&ends.refresh_from) || now.wall < self.issued.wall {
-            // A wall clock before the date of issue was set back since then: whether the token is
-            // good by AWS's clock is unknown, so it is used while a new one is on its way.
+            // If the wall clock is before the date of issue, it was set back since then. Whether AWS's clock still
+            // accepts the token is unknown, so it is used while a new one is being signed.
             Freshness::Stale
         } else {
             Freshness::Fresh

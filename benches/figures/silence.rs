@@ -1,4 +1,4 @@
-//! A network that is cut without a word, and a pool that nobody uses.
+//! A network that is cut while pools are busy, and a pool that is not used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,19 +17,19 @@ use signal_hook::iterator::Signals;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  rds-iam emulate --watch                         # and in another terminal, what it prints
+  rds-iam emulate --watch                         # run the printed lines in another terminal
   rds-iam emulate --token-lifetime 60s --watch    # to see rotations soon
   rds-iam emulate --upstream postgres://postgres:secret@localhost:5432/postgres --database shop
   eval \"$(rds-iam emulate --shell &)\"             # in the background, like ssh-agent;
   kill \"$RDS_IAM_EMULATOR_PID\"                    # ends it
   rds-iam emulate --port 0 --json                 # for the fixture of a test, which reads one line
 
-Its own PostgreSQL has to be installed (Debian: postgresql; Homebrew: postgresql@17), and is gone with
-all its data at the end: Ctrl-C, SIGTERM or SIGHUP. One that --upstream names stays, and so do the
-roles rds_iam and USER and the databases, which are made in it where they are missing: one of each
-user's own, and --database. It is reached
-without TLS. The user of that URL must be a superuser: the emulator sets a password there for each user
-whose token it has verified, and logs in as that user. Only for tests: the keys that it prints open every emulator.";
+The emulator starts a PostgreSQL server, whose programs must be installed (Debian: postgresql; Homebrew:
+postgresql@17). Ctrl-C, SIGTERM or SIGHUP ends both and deletes the data. A server that --upstream names
+goes on. The emulator creates what is missing there, and leaves it: the roles rds_iam and USER, a
+database of each user's own, and --database. It connects to that server without TLS. The user of the
+URL must be a superuser: the emulator sets a password for each user whose token it has verified, and
+logs in as that user. Only for tests: every emulator accepts the keys that it prints.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -50,17 +50,17 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "eu-west-1")]
     region: String,
 
-    /// How long a token is accepted, such as 60s or 15m. A client that takes its tokens to be good for
-    /// 15 minutes finds out by a refusal: in the library, IamAuthBuilder::token_lifetime tells it
+    /// How long a token is accepted, such as 60s or 15m. A client that assumes 15 minutes has a login
+    /// refused first; for the library, set IamAuthBuilder::token_lifetime as well
     #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
 
-    /// Starts an Aurora cluster of so many servers, 2 to 16, each at an address of its own: 127.0.0.1,
-    /// 127.0.0.2 and so on, which macOS has only after `ifconfig lo0 alias`. SIGUSR1 lets the next one become the writer
+    /// Starts an Aurora cluster of this many servers, 2 to 16, each at an address of its own: 127.0.0.1,
+    /// 127.0.0.2 and so on, which macOS has only after `ifconfig lo0 alias`. SIGUSR1 makes the next one the writer
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["upstream", "database", "watch", "shell", "json"])]
     members: Option<usize>,
 
-    /// The URL of a PostgreSQL to stand in front of, instead of one of its own
+    /// The URL of an existing PostgreSQL server to use, instead of starting one
     #[arg(
         long,
         value_name = "URL",
@@ -69,11 +69,11 @@ pub(crate) struct Arguments {
     )]
     upstream: Option<Secret>,
 
-    /// Prints each login as it happens: when, who, with which token, and what was answered
+    /// Prints a line for each login: the time, the user, the token and the result
     #[arg(long)]
     watch: bool,
 
-    /// Prints nothing but lines for a shell to evaluate, then lets go of standard output
+    /// Prints only lines for a shell to evaluate, then closes standard output
     #[arg(long)]
     shell: bool,
 
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Secret {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    // Before anything is started, so that whatever is started also ends.
+    // Registered first, so that a signal during the start ends what was started.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     if let Some(members) = arguments.members {
         signals.add_signal(SIGUSR1)?;
@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let watching = logins.map(|logins| thread::spawn(move || print_all(&logins)));
 
     signals.forever().next();
-    // PostgreSQL and its folder go with it.
+    // Stops PostgreSQL and removes its folder.
     drop(emulator);
     if let Some(watching) = watching {
         let _ = watching.join();
@@ -160,7 +160,7 @@ fn announce_cluster(arguments: &Arguments, cluster: &AuroraCluster) -> Result<()
     let mut output = io::stdout().lock();
     writeln!(
         output,
-        "# An Aurora cluster of {} servers; the writer is {}. SIGUSR1 lets the next one become the writer, and \
+        "# An Aurora cluster of {} servers; the writer is {}. SIGUSR1 makes the next one the writer, and \
          Ctrl-C ends it.\n# For /etc/hosts:",
         cluster.members(),
         cluster.id(cluster.writer()),
@@ -191,7 +191,7 @@ fn announce_cluster(arguments: &Arguments, cluster: &AuroraCluster) -> Result<()
 
 /// Prints lines for a shell.
 fn export(output: &mut impl Write, variables: &[(&str, &str)]) -> Result<(), Box<dyn Error>> {
-    // One from elsewhere would be signed with these keys.
+    // A session token of other credentials would be combined with these keys.
     writeln!(output, "unset AWS_SESSION_TOKEN")?;
     for (name, value) in variables {
         writeln!(output, "export {name}='{}'", value.replace('\'', r"'\''"))?;
@@ -253,13 +253,13 @@ fn announce(arguments: &Arguments, emulator: &Emulator) -> Result<(), Box<dyn Er
     if arguments.shell {
         writeln!(output, "export RDS_IAM_EMULATOR_PID={}", std::process::id())?;
         output.flush()?;
-        // The shell reads until nobody can write there any more.
+        // `$(…)` of the shell ends when no process has the pipe open for writing.
         rustix::stdio::dup2_stdout(io::stderr())?;
     }
     Ok(())
 }
 
-/// All that a client needs, as in `schema/emulate.json`. The keys are secrets of no other server.
+/// Everything that a client needs, as in `schema/emulate.json`. The keys are not secret: every emulator has the same.
 fn description(emulator: &Emulator, user: &str, database: &str) -> Value {
     let aws = emulator.aws();
     json!({
@@ -285,7 +285,7 @@ fn description(emulator: &Emulator, user: &str, database: &str) -> Value {
 
 fn print_all(logins: &Receiver<Login>) {
     for login in logins {
-        // Where nobody reads it, there is nobody to tell.
+        // The emulator goes on if the reader of standard output has ended.
         let _ = writeln!(
             io::stdout(),
             "{} {login}",

@@ -35,7 +35,7 @@ enum Command {
     #[command(after_help = token::EXAMPLES)]
     Token(token::Arguments),
 
-    /// Runs a program that uses libpq, such as psql or pg_dump, and provides its token
+    /// Runs a program that uses libpq, such as psql or pg_dump, with a token that is refreshed
     #[command(after_help = exec::EXAMPLES)]
     Exec(exec::Arguments),
 
@@ -47,7 +47,7 @@ enum Command {
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::Arguments),
 
-    /// Runs RDS's login on this machine, in front of a PostgreSQL of its own or of yours
+    /// Emulates RDS's login on this machine, in front of its own PostgreSQL or an existing one
     #[cfg(unix)]
     #[command(after_help = emulate::EXAMPLES)]
     Emulate(emulate::Arguments),

@@ -201,6 +201,7 @@ impl Target {
             command.env("DATABASE_URL", url);
         }
         let port = self.port.map(|port| port.to_string());
+        let timeout = self.credentials_timeout.map(|timeout| timeout.to_string());
         for (option, value) in [
             ("--host", &self.host),
             ("--port", &port),
@@ -208,6 +209,7 @@ impl Target {
             ("--dbname", &self.dbname),
             ("--region", &self.region),
             ("--profile", &self.profile),
+            ("--credentials-timeout", &timeout),
             ("--sslrootcert", &self.sslrootcert),
         ] {
             if let Some(value) = value {

@@ -1,9 +1,8 @@
-//! How much the emulator takes, in figures: `cargo bench -p rds-iam-emulator`.
+//! The figures of the emulator: `cargo bench -p rds-iam-emulator`.
 //!
-//! Each line is one figure, what it is measured against, and what it should be. With `-- --check` a
-//! figure that misses its mark is a failure; with `-- --quick` there are fewer rounds, and those that
-//! take minutes are left out; with `-- --json` each line is an object. They mean something only on a
-//! machine that does nothing else.
+//! Each line is one figure, its baseline and its target. With `-- --check` a missed target is a failure. With `--
+//! --quick` there are fewer rounds, and figures that take minutes are left out. With `-- --json` each line is an
+//! object. The figures are meaningful only on an idle machine.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -28,7 +27,7 @@ use serde_json::json;
 use client::{Token, config, login, query_one, tls};
 
 fn main() {
-    // Test runners ask every target for its tests: this one has none.
+    // Test runners ask every target for its tests. This one has none.
     if !is_asked_for("--bench") {
         return;
     }
@@ -52,12 +51,12 @@ fn is_asked_for(option: &str) -> bool {
     std::env::args().any(|argument| argument == option)
 }
 
-/// How many rounds there are.
+/// The number of rounds.
 fn rounds() -> usize {
     if is_asked_for("--quick") { 3 } else { 5 }
 }
 
-/// The names of the figures that missed their mark.
+/// The names of the figures that missed their target.
 #[derive(Default)]
 struct Report {
     missed: Vec<&'static str>,
@@ -67,7 +66,7 @@ struct Figure {
     name: &'static str,
     what: &'static str,
     ours: f64,
-    /// What it is measured against, where it is not a figure of its own.
+    /// The baseline, if it is not a figure of its own.
     baseline: Option<f64>,
     unit: &'static str,
     mark: &'static str,
@@ -115,7 +114,7 @@ impl Report {
     }
 }
 
-/// From `start` to the first query's answer, once the template is there.
+/// From `start` to the answer to the first query, with an existing template.
 fn start(report: &mut Report) {
     drop(Emulator::builder().start().unwrap());
     let mut spans: Vec<f64> = (0..rounds())
@@ -139,7 +138,7 @@ fn start(report: &mut Report) {
     });
 }
 
-/// New connections per second, beside those of PostgreSQL alone, and the emulator's own CPU.
+/// New connections per second, compared with PostgreSQL alone, and the processor time of the emulator.
 fn logins(report: &mut Report, emulator: &Emulator) {
     let direct = emulator.superuser_url();
     let through = machine::unverified(emulator);
@@ -148,7 +147,7 @@ fn logins(report: &mut Report, emulator: &Emulator) {
     let (mut alone, mut own_tls, mut with) = (Vec::new(), Vec::new(), Vec::new());
     let mut cpu = Duration::ZERO;
     let mut count = 0;
-    // In turns, so that a busy minute of the machine hits all.
+    // In turns, so that other load on the machine affects all alike.
     for _ in 0..rounds() {
         alone.push(machine::pgbench(&direct, ""));
         if let Some(encrypted) = &encrypted {
@@ -168,7 +167,7 @@ fn logins(report: &mut Report, emulator: &Emulator) {
             ours: with,
             baseline: Some(own_tls),
             unit: "/s",
-            // What TLS costs a client is not the emulator's doing.
+            // The emulator has no influence on the cost of TLS in a client.
             mark: "≥ 0.9 ×",
             reached: with >= own_tls * 0.9,
         });
@@ -246,7 +245,7 @@ fn sessions(report: &mut Report, emulator: &Emulator) {
         .unwrap();
 }
 
-/// 200 MB out of the database: through the emulator, and from a PostgreSQL that does TLS itself.
+/// 200 MB out of the database: through the emulator, and from a PostgreSQL with TLS of its own.
 fn copy(report: &mut Report, emulator: &Emulator) {
     let token = Token::new(emulator, "app").sign();
     let Some(postgresql) = machine::PostgresqlWithTls::start() else {
@@ -280,7 +279,7 @@ fn memory(report: &mut Report, emulator: &Emulator) {
     let tls = tls(emulator);
     let rounds = |count: usize| {
         for number in 0..count {
-            // One in ten gets its session: the others would only wait for PostgreSQL.
+            // One in ten gets its session. The others would only wait for PostgreSQL.
             let config = if number % 10 == 0 { &right } else { &wrong };
             drop(config.connect(tls.clone()));
         }

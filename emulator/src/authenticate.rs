@@ -87,7 +87,11 @@ pub(crate) async fn wants_token(
 }
 
 /// Verifies a password, which should be a token, and records the result.
-pub(crate) fn judge(server: &Server, startup: &Startup, password: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn verify_password(
+    server: &Server,
+    startup: &Startup,
+    password: &[u8],
+) -> Result<(), Refusal> {
     let user = String::from_utf8_lossy(&startup.user);
     if server.faults.throttles(monotonic()) {
         log(server, &user, Some(password), Reason::Throttled);

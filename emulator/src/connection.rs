@@ -276,7 +276,7 @@ async fn authenticate(
     stream.read_exact(&mut body).await?;
     let password = packet::parse_password(&body)?;
     misbehave(server, Stage::Login, handle, stream).await?;
-    authenticate::judge(server, startup, password).map_err(End::Refused)?;
+    authenticate::verify_password(server, startup, password).map_err(End::Refused)?;
     Ok(Some(startup.user.clone()))
 }
 

@@ -190,8 +190,7 @@ impl Emulator {
         self.cluster.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Setting,
-                "the PostgreSQL behind this emulator is somebody else's: leave upstream out for one \
-                 that can be stopped",
+                "the emulator does not stop or start the PostgreSQL of upstream: leave upstream out",
             )
         })
     }

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_takes_as_many_logins_as_the_throttle_says() {
+    fn the_throttle_admits_its_number_of_logins_per_second() {
         let faults = Faults::default();
         let start = crate::clock::monotonic();
         assert!(!faults.throttles(start), "not asked for");

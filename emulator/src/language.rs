@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phrase_names_whom_it_is_about() {
+    fn every_message_contains_its_names() {
         let client = Described {
             host: "127.0.0.1",
             user: "a{}b",

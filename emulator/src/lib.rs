@@ -8,13 +8,13 @@
 //! let emulator = Emulator::builder().token_lifetime(Duration::from_secs(15)).start()?;
 //! emulator.create_iam_user("app")?;
 //!
-//! // What a client needs: an endpoint to sign for, keys to sign with, a URL to connect to.
+//! A client needs an endpoint to sign for, keys to sign with, and a URL to connect to.
 //! let (host, port) = (emulator.host(), emulator.signed_port());
 //! let (access_key, secret_key) = (emulator.access_key(), emulator.secret_key());
 //! let url = emulator.url("app");
 //! assert!(url.contains("sslmode=verify-full"));
 //!
-//! // Whatever the client did, the emulator knows why.
+//! The emulator records each login with the reason of a refusal.
 //! emulator.fault(Fault::RefuseNext(5));
 //! for login in emulator.logins() {
 //!     match login.verdict() {
@@ -25,15 +25,15 @@
 //! # Ok::<(), rds_iam_emulator::Error>(())
 //! ```
 //!
-//! PostgreSQL must be installed (`initdb` and `postgres`); nothing else is needed. Nothing is left
-//! behind when an [`Emulator`] is dropped, neither after a panic nor after SIGKILL.
+//! PostgreSQL must be installed (`initdb` and `postgres`); nothing else is needed. When an [`Emulator`] is dropped,
+//! its files and processes are removed, also after a panic or SIGKILL.
 //!
-//! * **What is checked** stands in [`Reason`]; who may be whom in [`Emulator::allow`].
-//! * **What can go wrong** on demand stands in [`Fault`], and in the methods of [`Emulator`] that
-//!   drop sessions, stop PostgreSQL or fail over.
-//! * **Where credentials come from**, for clients that fetch them: [`AwsEndpoints`].
+//! * **Verification of tokens**: [`Reason`] lists the checks, and [`Emulator::allow`] sets the policy.
+//! * **Faults on demand**: [`Fault`], and the methods of [`Emulator`] that drop sessions, stop PostgreSQL or fail
+//!   over.
+//! * **Sources of credentials**, for clients that fetch them: [`AwsEndpoints`].
 //! * **RDS Proxy and Aurora DSQL**: [`Engine`].
-//! * **In front of a PostgreSQL of yours** instead of its own: [`Builder::upstream`].
+//! * **An existing PostgreSQL** instead of one of its own: [`Builder::upstream`].
 
 #![forbid(unsafe_code)]
 

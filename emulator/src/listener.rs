@@ -38,7 +38,7 @@ impl Port {
     pub(crate) fn reserve(ip: IpAddr, port: u16) -> Result<Port, Error> {
         let failed = |cause| {
             Error::io(
-                format!("port {port} of {ip} cannot be had: set another one, or 0 for any"),
+                format!("port {port} of {ip} is not available: set another one, or 0 for any"),
                 cause,
             )
         };

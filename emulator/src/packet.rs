@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_refuses_is_refused_in_its_words() {
+    fn malformed_packets_get_the_error_of_postgresql() {
         let no_user = parse_initial(&startup(&[("database", "shop")]));
         assert!(matches!(no_user, Err(Malformed::Answer("28000", _))));
         let cut = startup(&[("user", "app")]);
@@ -341,7 +341,7 @@ mod tests {
         }
 
         #[test]
-        fn an_error_is_as_long_as_it_says(message: String) {
+        fn the_length_field_of_an_error_is_correct(message: String) {
             let packet = fatal("FATAL", "28000", &message, "auth_failed");
             let length = u32::from_be_bytes(packet[1..5].try_into()?);
             prop_assert_eq!(usize::try_from(length)?, packet.len() - 1);

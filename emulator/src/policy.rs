@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn without_statements_everyone_is_allowed_and_after_the_last_is_revoked_nobody() {
+    fn without_statements_all_are_allowed_and_after_the_last_is_revoked_none() {
         let policy = Policy::default();
         assert!(policy.allows(&["AKID"], "app"));
         policy.allow("AKID".to_owned(), "app".to_owned());

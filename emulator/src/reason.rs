@@ -100,7 +100,7 @@ impl fmt::Display for Reason {
             Reason::SessionToken => "the session token is wrong",
             Reason::Signature => "the signature is wrong",
             Reason::NotYetValid => "the token's date lies in the future",
-            Reason::LifetimeTooLong => "the token asks for more than 900 s",
+            Reason::LifetimeTooLong => "the token requests more than 900 s",
             Reason::Expired => "the token has expired",
             Reason::CredentialsExpired => "the credentials have expired",
             Reason::NotAuthorized => "the policy does not allow rds-db:connect",

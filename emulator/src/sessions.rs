@@ -33,7 +33,7 @@ struct State {
     /// The number of open sessions.
     open: usize,
     /// How many times all connections were ended.
-    round: u64,
+    generation: u64,
     /// The connections, including those that are logging in, by the value of the counter above when they were
     /// accepted.
     connected: HashMap<u64, usize>,
@@ -52,7 +52,7 @@ impl Default for Sessions {
 /// Counts as one connection until it is dropped.
 pub(crate) struct Connected<'a> {
     sessions: &'a Sessions,
-    round: u64,
+    generation: u64,
     ending: watch::Receiver<SessionEnd>,
 }
 
@@ -62,10 +62,10 @@ pub(crate) struct Open<'a>(&'a Sessions);
 impl Sessions {
     pub(crate) fn connect(&self) -> Connected<'_> {
         self.change(|state| {
-            *state.connected.entry(state.round).or_default() += 1;
+            *state.connected.entry(state.generation).or_default() += 1;
             Connected {
                 sessions: self,
-                round: state.round,
+                generation: state.generation,
                 ending: self.ending.subscribe(),
             }
         })
@@ -82,14 +82,14 @@ impl Sessions {
 
     /// Ends all connections, including those that are logging in, and waits until they are closed.
     pub(crate) fn end_all(&self, ending: SessionEnd) {
-        let round = self.change(|state| {
-            state.round += 1;
+        let generation = self.change(|state| {
+            state.generation += 1;
             self.ending.send_replace(ending);
-            state.round
+            state.generation
         });
         // If the emulator's threads have ended, their connections have as well.
         let _ = self.wait_until(
-            |state| state.connected.keys().all(|came| *came >= round),
+            |state| state.connected.keys().all(|came| *came >= generation),
             ENDING_LIMIT,
         );
     }
@@ -141,7 +141,7 @@ impl Connected<'_> {
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
         self.sessions.change(|state| {
-            let Entry::Occupied(mut count) = state.connected.entry(self.round) else {
+            let Entry::Occupied(mut count) = state.connected.entry(self.generation) else {
                 return;
             };
             *count.get_mut() -= 1;

@@ -39,7 +39,7 @@ impl Threads {
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let gone = || Error::new(ErrorKind::Io, "the emulator's threads are gone");
+        let gone = || Error::new(ErrorKind::Io, "the emulator's threads have ended");
         let (sender, receiver) = mpsc::sync_channel(1);
         self.0.as_ref().ok_or_else(gone)?.spawn(async move {
             let _ = sender.send(future.await);

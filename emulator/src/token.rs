@@ -48,7 +48,7 @@ impl Token {
         let mut parameters: HashMap<&str, &str> = HashMap::new();
         for (name, value) in &pairs {
             if parameters.insert(name, value).is_some() {
-                return Err("a parameter is there twice");
+                return Err("a parameter is repeated");
             }
         }
         let find = |name: &str, missing: &'static str| {

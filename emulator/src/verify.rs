@@ -75,7 +75,7 @@ fn check(
         (Some(_), None) => return refuse(Reason::SessionToken, "it is missing"),
         (None, Some(_)) => return refuse(Reason::SessionToken, "these credentials have none"),
         (expected, actual) if expected != actual => {
-            return refuse(Reason::SessionToken, "it is another one");
+            return refuse(Reason::SessionToken, "it is a different one");
         }
         _ => {}
     }
@@ -117,7 +117,7 @@ fn check(
     if token.expires > MAXIMUM_EXPIRES {
         return refuse(
             Reason::LifetimeTooLong,
-            format!("it asks for {} s", token.expires),
+            format!("it requests {} s", token.expires),
         );
     }
     match expected.now.duration_since(token.issued) {
@@ -141,7 +141,7 @@ fn check(
     {
         return refuse(
             Reason::CredentialsExpired,
-            format!("they ended {} s ago", past.as_secs()),
+            format!("they expired {} s ago", past.as_secs()),
         );
     }
     let principals: Vec<&str> = [
@@ -155,7 +155,7 @@ fn check(
     if !policy.allows(&principals, expected.user) {
         return refuse(
             Reason::NotAuthorized,
-            format!("{principals:?} may not be {:?}", expected.user),
+            format!("{principals:?} may not log in as {:?}", expected.user),
         );
     }
     Ok(())
@@ -182,7 +182,7 @@ mod tests {
         vector[field].as_str().unwrap()
     }
 
-    fn judge(vector: &Value, token: &str, age: u64) -> Option<Reason> {
+    fn reason_of(vector: &Value, token: &str, age: u64) -> Option<Reason> {
         let mut credentials =
             Credentials::new(text(vector, "access_key"), text(vector, "secret_key"));
         if let Some(session_token) = vector["session_token"].as_str() {
@@ -209,21 +209,21 @@ mod tests {
     }
 
     #[test]
-    fn every_vector_is_good_until_it_expires() {
+    fn every_vector_is_valid_until_it_expires() {
         let vectors = vectors();
         assert!(vectors.len() >= 10);
         for vector in vectors {
             let token = text(&vector, "token_sorted");
             let expires = vector["expires"].as_u64().unwrap();
-            assert_eq!(judge(&vector, token, 0), None, "{}", vector["name"]);
+            assert_eq!(reason_of(&vector, token, 0), None, "{}", vector["name"]);
             assert_eq!(
-                judge(&vector, token, expires - 1),
+                reason_of(&vector, token, expires - 1),
                 None,
                 "{}",
                 vector["name"]
             );
             assert_eq!(
-                judge(&vector, token, expires),
+                reason_of(&vector, token, expires),
                 Some(Reason::Expired),
                 "{}",
                 vector["name"]
@@ -238,7 +238,7 @@ mod tests {
             let mut parameters: Vec<&str> = query.split('&').collect();
             parameters.reverse();
             let token = format!("{endpoint}?{}", parameters.join("&"));
-            assert_eq!(judge(&vector, &token, 0), None, "{}", vector["name"]);
+            assert_eq!(reason_of(&vector, &token, 0), None, "{}", vector["name"]);
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
             for wrong in [flipped, signature.to_uppercase(), signature[1..].to_owned()] {
                 let token = token.replace(signature, &wrong);
                 assert_eq!(
-                    judge(&vector, &token, 0),
+                    reason_of(&vector, &token, 0),
                     Some(Reason::Signature),
                     "{wrong}"
                 );
@@ -263,9 +263,9 @@ mod tests {
         #[test]
         fn no_password_makes_it_panic(password: String) {
             for vector in vectors().iter().take(1) {
-                proptest::prop_assert_eq!(judge(vector, &password, 0), Some(Reason::Malformed));
+                proptest::prop_assert_eq!(reason_of(vector, &password, 0), Some(Reason::Malformed));
                 let start = "host/?Action=connect&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=";
-                let _ = judge(vector, &format!("{start}{password}"), 0);
+                let _ = reason_of(vector, &format!("{start}{password}"), 0);
             }
         }
     }

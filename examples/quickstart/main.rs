@@ -1,8 +1,8 @@
-//! A pool that outlives its tokens, to watch: `cargo run --example quickstart -- [SECONDS]`.
+//! Shows a pool that outlives its tokens: `cargo run --example quickstart -- [SECONDS]`.
 //!
-//! The database is an emulator of RDS's login in front of a real PostgreSQL. It accepts a token for
-//! 15 s instead of 15 minutes, so that a minute shows what an hour would. Eight threads read and
-//! write all the while, and nothing that they do may fail.
+//! The database is an emulator of RDS's login in front of a real PostgreSQL. It accepts a token for 15 s instead of
+//! 15 minutes, so that one minute shows an hour of rotations. Eight threads read and write all the time. If a query or
+//! a login fails, the exit status is one of failure.
 
 #![allow(
     clippy::disallowed_methods,
@@ -48,7 +48,7 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     emulator.create_iam_user("app")?;
     let url = emulator.url("app");
 
-    // What an application writes, but for the credentials and the lifetimes, which have defaults.
+    // The code of an application, except for the credentials and the lifetimes, which have defaults.
     let timeline = Arc::new(Timeline::start(TOKEN_LIFETIME));
     let (key, secret) = (emulator.access_key(), emulator.secret_key());
     let auth = IamAuth::builder()
@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     })
 }
 
-/// Writes a reading and reads the latest one, over and over.
+/// Writes a reading and reads the latest one, repeatedly.
 fn measure(number: usize, pool: &PgPool, timeline: &Timeline) {
     let name = format!("bed {number}");
     while timeline.is_running() {
@@ -128,26 +128,26 @@ fn write_and_read(name: &str, degrees: f64, pool: &PgPool) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Opens a connection with a token that is near its end, and uses it after that.
+/// Opens a connection with a token that expires soon, and uses the connection after that.
 fn outlive_a_token(
     manager: &PgConnectionManager,
     timeline: &Timeline,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    // From 9 s on it has 6 s left; at about 10 s it is replaced.
+    // At an age of 9 s it is valid for another 6 s, and at about 10 s it is replaced.
     let token_end = loop {
         match timeline.newest_token() {
             Some((age, end)) if age >= Duration::from_secs(9) => break end,
-            _ if !timeline.is_running() => return Err("no token came near its end".into()),
+            _ if !timeline.is_running() => return Err("no token was about to expire".into()),
             _ => thread::sleep(Duration::from_millis(50)),
         }
     };
     let mut connection = manager.try_connect()?;
-    timeline.note("a connection was opened with a token in the last seconds of its life");
+    timeline.note("a connection was opened with a token that expires in a few seconds");
     while SystemTime::now() < token_end + Duration::from_secs(1) {
         diesel::sql_query("SELECT 1").execute(&mut connection)?;
         thread::sleep(Duration::from_millis(100));
     }
     diesel::sql_query("SELECT 1").execute(&mut connection)?;
-    timeline.note("that connection works on, and its token has ended");
+    timeline.note("that connection still works, after its token has expired");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What happens in the pool, told on the terminal as it happens.
+//! Prints the events of the pool as they happen.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -43,7 +43,7 @@ impl Timeline {
         }
     }
 
-    /// Prints a line a second, and then lets everyone end.
+    /// Prints a line a second until the end, and then stops all threads.
     pub fn show_for(&self, time: Duration) {
         let mut before = self.queries();
         while self.begun.elapsed() < time {
@@ -59,7 +59,7 @@ impl Timeline {
         self.is_running.load(Ordering::Relaxed)
     }
 
-    /// Counts queries, and an error if there was one.
+    /// Counts queries and errors.
     pub fn count<E: ToString>(&self, queries: u64, result: Result<(), E>) {
         self.queries.fetch_add(queries, Ordering::Relaxed);
         if let Err(error) = result {
@@ -76,7 +76,7 @@ impl Timeline {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// The age of the newest token, and when AWS would cease to accept it.
+    /// The age of the newest token, and the time at which AWS would stop accepting it.
     pub fn newest_token(&self) -> Option<(Duration, SystemTime)> {
         let newest = self.newest()?;
         let age = newest.issued_at.elapsed().unwrap_or_default();
@@ -151,7 +151,7 @@ impl HandleAuthEvent for Timeline {
     }
 }
 
-/// The name that the emulator's log has for a token, which gives nothing of it away.
+/// The token's id in the emulator's log, from which the token cannot be derived.
 fn fingerprint(token: &Token) -> String {
     let digest = Sha256::digest(token.expose_secret());
     digest

@@ -1,5 +1,5 @@
-//! Any text as host, port, user and region: no panic, no region but the one that is set or in the
-//! name, and a token that names exactly this host, port and user.
+//! Any text as host, port, user and region: no panic, no region except the one that is set or in the name, and a
+//! token that names exactly this host, port and user.
 //!
 //! The input is four lines: port, region (none if empty), host, and the user to the end.
 
@@ -12,7 +12,7 @@ use diesel_rds_iam::{Endpoint, Engine, ErrorKind, IamAuth, TokenSource};
 use libfuzzer_sys::fuzz_target;
 use url::Url;
 
-/// What AWS's drivers look for at the end of a name: the domains of its partitions.
+/// The suffixes by which AWS's drivers recognise a name: the domains of its partitions.
 const DOMAINS: [&str; 12] = [
     ".amazonaws.com",
     ".amazonaws.com.cn",
@@ -28,10 +28,10 @@ const DOMAINS: [&str; 12] = [
     ".on.amazonwebservices.eu",
 ];
 
-/// A region for hosts that name none.
+/// A region for host names that contain none.
 const ELSEWHERE: &str = "eu-west-1";
 
-/// Keeps the thread that signs.
+/// Keeps the signing thread alive.
 static FIRST: LazyLock<TokenSource> = LazyLock::new(|| {
     let endpoint = Endpoint::new("localhost", 5432, "app").and_then(|e| e.with_region(ELSEWHERE));
     let source = identity().source(&endpoint.expect("a good endpoint"));
@@ -53,7 +53,7 @@ fuzz_target!(|text: &str| {
     let canonical = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     assert_eq!(endpoint.host(), canonical);
     assert_eq!((endpoint.port(), endpoint.user()), (port, user));
-    // Of several dots at the end one is taken; the rest is no name of RDS's, and stays.
+    // Only one of several dots at the end is removed. With the rest it is not a name of RDS, and stays unchanged.
     if !canonical.ends_with('.') {
         let again = Endpoint::new(&canonical, port, user);
         assert_eq!(again.ok().as_ref(), Some(&endpoint));
@@ -107,7 +107,7 @@ fn assert_region_is_in_the_name(endpoint: &Endpoint) {
         .collect();
     match endpoint.region() {
         Some(region) => assert!(is_aws && named.contains(&region), "{endpoint:?}"),
-        // The plainest form of all must be read.
+        // The simplest form must be accepted.
         None => {
             if let [name, id, region, "rds", "amazonaws", "com"] = labels[..] {
                 let plain = |label: &str| {
@@ -143,10 +143,10 @@ fn is_region(label: &str) -> bool {
 fn sign(endpoint: &Endpoint) {
     let token = match identity().source(endpoint).token() {
         Ok(token) => token,
-        // A host of allowed characters that still makes no URL: `a::b`.
+        // A host of permitted characters that still makes no valid URL: `a::b`.
         Err(error) => return assert_eq!(error.kind(), ErrorKind::Configuration, "{error}"),
     };
-    // A scheme that the crate knows nothing of, so that it changes nothing.
+    // The crate does not recognise this scheme, so it changes nothing.
     let url = Url::parse(&format!("token://{}", token.expose_secret())).expect("a URL");
     let values = |name: &str| -> Vec<String> {
         let pairs = url.query_pairs().filter(|(key, _)| key == name);

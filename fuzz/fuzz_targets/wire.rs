@@ -1,5 +1,5 @@
-//! Any bytes as what a client sends to the emulator until it is logged in: no panic, no length that
-//! PostgreSQL would not read, and the same reading as that of another implementation's packets.
+//! Any bytes as a client's messages to the emulator before its login: no panic, no length that PostgreSQL would
+//! reject, and the same result as for packets of another implementation.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
             break;
         };
         match packet::parse_initial(body) {
-            // Inside TLS neither may be asked for again.
+            // Inside TLS neither may be requested again.
             Ok(Initial::Tls | Initial::Gss) => {
                 assert_told(packet::unsupported(&rest[..4 + length]));
                 rest = after;
@@ -61,7 +61,7 @@ fn read_password(bytes: &[u8]) {
     }
 }
 
-/// What was read, written by another implementation, is read again.
+/// A parsed packet, written by another implementation, is parsed to the same result.
 fn assert_written_again(startup: &Startup) {
     let read = [&startup.user, &startup.database].map(|name| std::str::from_utf8(name));
     let [Ok(user), Ok(database)] = read else {
@@ -77,7 +77,7 @@ fn assert_written_again(startup: &Startup) {
     assert_eq!(read, Ok(Initial::Startup(startup.clone())));
 }
 
-/// What the emulator says to it is an error that another implementation can read.
+/// The emulator's response is an error that another implementation can parse.
 fn assert_told(malformed: Malformed) {
     let Malformed::Answer(sqlstate, message) = malformed else {
         return;

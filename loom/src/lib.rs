@@ -1,8 +1,8 @@
-//! The library's `cache` and `manager/handoff`, built once more with loom's locks in place of the
-//! real ones, so that `cargo test --workspace` runs the models beside it.
+//! The library's `cache` and `manager/handoff`, compiled again with loom's locks instead of the real ones, so that
+//! `cargo test --workspace` runs the models beside it.
 //!
-//! A package of its own, because the cfg that makes the difference would otherwise have to be given
-//! to the compiler by hand, and have every dependency of the library built again for it.
+//! A package of its own. Otherwise the cfg would have to be passed to the compiler by hand, which would rebuild every
+//! dependency of the library.
 
 #![cfg(test)]
 

@@ -41,8 +41,8 @@ struct RefusalStreak {
     next: Moment,
 }
 
-/// The permission to log in once. If it is dropped without a verdict of the server's, because the network
-/// failed or a thread panicked, another login takes its place.
+/// The permission to log in once. If it is dropped without an answer of the server, because the network failed or a
+/// thread panicked, another login takes its place.
 #[must_use]
 pub(crate) struct Permit<'a> {
     limiter: &'a LoginLimiter,
@@ -86,7 +86,7 @@ impl Permit<'_> {
         *self.limiter.0.lock() = None;
     }
 
-    /// The server refused the login, or throttles logins. Other failures are no reason to wait.
+    /// The server refused the login, or throttles logins. After other failures there is no wait.
     pub(crate) fn failed_at(mut self, now: &Moment, error: &Error) {
         if !matches!(error.kind(), ErrorKind::LoginRefused | ErrorKind::Throttled) {
             return;
@@ -191,7 +191,7 @@ mod tests {
             .count()
     }
 
-    /// FAULTS.md row 23: the figures.
+    /// FAULTS.md row 23: the rates.
     #[test]
     fn a_refused_identity_makes_twenty_logins_a_minute() {
         let start = ManualClock::new().clock().now();
@@ -245,7 +245,7 @@ mod tests {
         for _ in 0..100 {
             limiter.admit_at(&now).unwrap().failed_at(&now, &network());
         }
-        // In a streak, too: the server is back, and nothing waits.
+        // During a streak, too: the server accepts logins again, and no login waits.
         limiter.admit_at(&now).unwrap().failed_at(&now, &refused());
         for _ in 0..100 {
             limiter.admit_at(&now).unwrap().failed_at(&now, &network());

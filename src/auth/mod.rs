@@ -53,8 +53,8 @@ struct Inner {
     sources: Mutex<Sources>,
 }
 
-/// The sources by what they sign for. Those that no manager or caller holds are dropped when the map has
-/// doubled, so that an application with ever new endpoints does not grow.
+/// The sources by endpoint. When the map has doubled, those that no manager or caller holds are dropped, so that an
+/// application with ever new endpoints does not grow.
 struct Sources {
     by_endpoint: HashMap<Endpoint, TokenSource>,
     purge_at: usize,

@@ -272,14 +272,15 @@ impl AskUser {
         if password.secret.is_empty() {
             return Err(Error::new(
                 ErrorKind::CredentialsNotFound,
-                "the source of the password gave an empty one; correct the closure or what it asks",
+                "the source of the password returned an empty one; correct the closure or its source",
             ));
         }
         if let Some(user) = &password.user
             && (user.is_empty() || user.contains('\0'))
         {
             return Err(Error::configuration(
-                "the source of the password gave a user that is empty or holds a zero byte; correct the closure",
+                "the source of the password returned a user that is empty or holds a zero byte; \
+                 correct the closure",
             ));
         }
         let user = password.user.clone();
@@ -300,7 +301,7 @@ impl AskUser {
         if !token.is_usable_at(&self.clock.now()) {
             return Err(Error::new(
                 ErrorKind::CredentialsExpired,
-                "the source of the password gave one that has ended or ends within seconds; renew \
+                "the source of the password returned one that has expired or expires within seconds; renew \
                  it there, or correct this machine's clock",
             ));
         }

@@ -31,13 +31,13 @@ pub(super) struct Signer {
     refresh_ahead: bool,
     refresh_timeout: Duration,
     clock: Clock,
-    /// Of fetches of credentials, while those of before are still good.
+    /// The streak of fetches that fail while the held credentials are still valid.
     failures: FailureStreak,
     recheck: Mutex<Recheckings>,
     fetching: Arc<Fetching>,
 }
 
-/// Where the credentials are being fetched, to tell which provider blocks its thread.
+/// The thread on which the credentials are being fetched, to identify a provider that blocks it.
 #[derive(Default)]
 struct Fetching {
     /// The number of the signing thread that fetches; 0 if none has begun.
@@ -50,7 +50,7 @@ struct Fetching {
 #[derive(Default)]
 struct Recheckings {
     last: Option<Moment>,
-    /// How many times in a row, without a login that succeeded in between.
+    /// The number of consecutive times, without a successful login in between.
     consecutive: u32,
 }
 
@@ -74,7 +74,7 @@ impl Signer {
         Signer {
             identity: Arc::new(identity),
             credentials: Arc::new(Cache::new()),
-            // Parts of a second cannot be signed.
+            // Fractions of a second cannot be signed.
             token_lifetime: Duration::from_secs(token_lifetime.as_secs()),
             refresh_ahead,
             refresh_timeout,
@@ -97,7 +97,7 @@ impl Signer {
             }
             (Some(failure), _) => {
                 if self.failures.failed_at(&now) {
-                    tracing::warn!(error = %failure, "signing with credentials that end soon");
+                    tracing::warn!(error = %failure, "signing with credentials that expire soon");
                 }
                 Ok(token)
             }
@@ -105,7 +105,7 @@ impl Signer {
         }
     }
 
-    /// Signs if credentials are at hand that outlast a token, and the region is known.
+    /// Signs if cached credentials outlast a token, and the region is known.
     fn sign_at_once(&self, endpoint: &Endpoint) -> Option<Fetched> {
         let region = endpoint.region()?;
         let now = self.clock.now();
@@ -139,7 +139,7 @@ impl Signer {
         }
     }
 
-    /// What a token for `endpoint` is signed with at present.
+    /// The signing settings of a token for `endpoint` at present.
     pub(super) async fn credentials_info(
         &self,
         endpoint: &Endpoint,
@@ -149,15 +149,15 @@ impl Signer {
         Ok(CredentialsInfo::of(&held.credentials))
     }
 
-    /// The region of the AWS configuration, for a host whose name carries none.
+    /// The region of the AWS configuration, for a host name without one.
     async fn configured_region(&self, endpoint: &Endpoint) -> Result<String, Error> {
         endpoint.may_be_in_configured_region()?;
-        // Off AWS the metadata address may never answer, and then there is no region there.
+        // Off AWS the metadata address may never answer, and then no region comes from there.
         let limit = self.refresh_timeout / 2;
         let region = runtime::within(limit, self.identity.region()).await;
         region.flatten().ok_or_else(|| {
             Error::configuration(format!(
-                "no region for host {:?}: its name carries none and the aws configuration names \
+                "no region for host {:?}: its name contains none and the aws configuration names \
                  none; set iam_region in the connection string, or AWS_REGION",
                 endpoint.host()
             ))
@@ -180,7 +180,7 @@ impl Signer {
             Lookup::Failed(error) => error,
             Lookup::Wait(waiter, refresh) => {
                 if let Some(refresh) = refresh {
-                    // On a task of its own, so that it outlives the token that it was begun for.
+                    // On a task of its own, so that it outlives the token that needs it.
                     let fetch = self.fetch_credentials(region.to_owned());
                     let clock = self.clock.clone();
                     let thread = runtime::thread_number();
@@ -194,7 +194,7 @@ impl Signer {
                     Ok(held) => {
                         if let Some(over) = self.failures.succeeded_at(&self.clock.now()) {
                             let Recovered { failures, after } = over;
-                            tracing::info!(failures, ?after, "credentials can be had again");
+                            tracing::info!(failures, ?after, "credentials are available again");
                         }
                         return Ok((held, None));
                     }
@@ -208,7 +208,7 @@ impl Signer {
         }
     }
 
-    /// Whether the fetch in flight is on another thread, which something else than its own provider blocks.
+    /// Whether the fetch in flight is on another thread, which other code than its own provider blocks.
     fn is_held_up(&self) -> bool {
         let thread = self.fetching.thread.load(Ordering::Relaxed);
         thread != 0 && thread != runtime::thread_number() && !self.fetching.in_poll.get()
@@ -229,7 +229,7 @@ impl Signer {
         }
     }
 
-    /// Where they come from: what was configured, and what came of it.
+    /// The source of the credentials: as configured, and as found.
     fn describe_credentials(&self) -> String {
         let configured = format!("{:?}", self.identity);
         let held = self.credentials.peek();
@@ -257,7 +257,7 @@ impl Signer {
             if !held.are_usable_at(&now) {
                 return Err(Error::new(
                     ErrorKind::CredentialsExpired,
-                    "the source of aws credentials gave some that have expired or end at once; \
+                    "the source of aws credentials returned some that have expired or expire at once; \
                      renew them (for example with `aws sso login`), or correct this machine's clock",
                 ));
             }
@@ -281,11 +281,11 @@ impl Signer {
             last: Some(now),
             consecutive: recheck.consecutive.saturating_add(1),
         };
-        // The SDK's providers hold what they have read or assumed.
+        // The SDK's providers cache what they have read or assumed.
         self.identity.forget();
         let fetch = self.fetch_credentials(region);
         let clock = self.clock.clone();
-        // Not known before it begins.
+        // Unknown before it begins.
         let fetching = self.fetching.clone();
         fetching.thread.store(0, Ordering::Relaxed);
         Some(Box::pin(async move {
@@ -379,7 +379,7 @@ impl FetchToken for SignFor {
     }
 
     fn accepted(&self) {
-        // A load is all that nearly every login pays.
+        // Nearly every login pays for this load only.
         if self.was_refused.load(Ordering::Relaxed) {
             self.was_refused.store(false, Ordering::Relaxed);
             self.signer.recovered();

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// count.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
-/// A wait takes so many steps, so that time in which the process is suspended counts as one.
+/// The number of steps of a wait, so that time in which the process is suspended counts as one.
 const STEPS: u32 = 16;
 
 pub(crate) type Fetched = Result<Token, Error>;
@@ -40,41 +40,41 @@ pub(crate) type FetchFuture = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 /// Fetches a password.
 pub(crate) trait FetchToken: Send + Sync + 'static {
-    /// Fetches one that is better than `current`. Called on the signing thread; has its own time limit.
+    /// Fetches a password that is better than `current`. Called on the signing thread; has its own time limit.
     fn fetch(self: Arc<Self>, current: Option<Arc<Token>>) -> FetchFuture;
 
-    /// Makes one at once, on any thread, if that needs no waiting.
+    /// Makes a password at once, on any thread, if no wait is needed.
     fn fetch_at_once(&self) -> Option<Fetched> {
         None
     }
 
-    /// The endpoint, if it is for one.
+    /// The endpoint, if the password is for one.
     fn endpoint(&self) -> Option<&Endpoint>;
 
-    /// What it is made from, for messages about a refusal.
+    /// The origin of the password, for messages about a refusal.
     fn provenance(&self) -> Option<Provenance>;
 
     /// Whether a fetch at `now` would return `token` again.
     fn would_be_identical(&self, token: &Token, now: &Moment) -> bool;
 
-    /// The server refused one that was just fetched. Returns work for the signing thread that finds out
-    /// whether what it was made of is still valid, if that is due.
+    /// Reports that the server refused a password that was just fetched. Returns work for the signing thread that
+    /// checks whether its credentials are still valid, if that is due.
     fn refused(&self) -> Option<Recheck> {
         None
     }
 
-    /// The server accepted one.
+    /// Reports that the server accepted a password.
     fn accepted(&self) {}
 }
 
 pub(crate) type Recheck = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a token is signed with, for messages.
+/// The signing settings of a token, for messages.
 #[derive(Debug)]
 pub(crate) struct Provenance {
     /// `None` before the first token, if the region comes from the AWS configuration.
     pub(crate) region: Option<String>,
-    /// Where the credentials come from, as configured and, after the first token, as found.
+    /// The source of the credentials, as configured and, after the first token, as found.
     pub(crate) credentials: String,
     pub(crate) token_lifetime: Duration,
 }
@@ -108,16 +108,16 @@ impl Shared {
         let limit = limit + GRACE;
         let mut left = limit;
         while !left.is_zero() {
-            let round = left.min(BLOCKED_AFTER);
+            let step = left.min(BLOCKED_AFTER);
             let probe = runtime.probe();
             for _ in 0..STEPS {
-                match receiver.recv_timeout(round / STEPS) {
+                match receiver.recv_timeout(step / STEPS) {
                     Ok(done) => return done,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return Err(Abandoned.into()),
                 }
             }
-            left -= round;
+            left -= step;
             if !probe.was_answered() && runtime.replace_blocked() {
                 // The work stays on the thread that is blocked; the next call finds another one.
                 return Err(thread_is_blocked(BLOCKED_AFTER));
@@ -134,7 +134,7 @@ impl Shared {
             return Ok(runtime);
         }
         let runtime = Runtime::shared()?;
-        // A blocked thread ends by itself when the last handle to it is gone.
+        // A blocked thread ends by itself when the last handle to it is dropped.
         let replaced = self.runtime.lock().replace(runtime.clone());
         drop(replaced);
         Ok(runtime)
@@ -156,7 +156,7 @@ struct Inner {
     /// The id of the last token that was refused when it was new. It may be in the cache for a second more,
     /// and a second refusal of it is no reason for another attempt.
     last_refused: AtomicU64,
-    /// By the settings of the login: with other ones, the server may answer otherwise.
+    /// By the settings of the login: with other ones, the server may decide otherwise.
     limiters: Mutex<HashMap<String, Weak<LoginLimiter>>>,
 }
 
@@ -263,15 +263,15 @@ impl TokenSource {
         while !left.is_zero() {
             let runtime = self.0.shared.runtime()?;
             let probe = runtime.probe();
-            let round = left.min(BLOCKED_AFTER);
-            left -= round;
+            let step = left.min(BLOCKED_AFTER);
+            left -= step;
             let waiter = restarted.as_ref().unwrap_or(waiter);
-            if let Some(result) = waiter.wait(round) {
+            if let Some(result) = waiter.wait(step) {
                 return result;
             }
-            if round == BLOCKED_AFTER && !probe.was_answered() {
+            if step == BLOCKED_AFTER && !probe.was_answered() {
                 if !runtime.replace_blocked() {
-                    return Err(thread_is_blocked(round));
+                    return Err(thread_is_blocked(step));
                 }
                 self.0.cache.give_up(waiter);
                 match self.restart() {
@@ -363,7 +363,7 @@ impl TokenSource {
         limiter
     }
 
-    /// Whether anything but the identity's own map has this source.
+    /// Whether anything except the identity's own map has this source.
     pub(super) fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
@@ -396,7 +396,7 @@ impl TokenSource {
         !is_too_soon
     }
 
-    /// Has `refresh` made by the signing thread.
+    /// Makes the signing thread run `refresh`.
     fn spawn_refresh(&self, refresh: Refresh<Token, Error>, started: Moment) {
         let runtime = match self.0.shared.runtime() {
             Ok(runtime) => runtime,
@@ -492,7 +492,7 @@ impl From<Abandoned> for Error {
     fn from(_: Abandoned) -> Error {
         Error::new(
             ErrorKind::Internal,
-            "getting a token was broken off: the source of credentials panicked, or the last user \
+            "the request for a token was cancelled: the source of credentials panicked, or the last user \
              of this identity was dropped meanwhile",
         )
     }

@@ -51,7 +51,7 @@ pub(super) const TLS: Classification = Classification::new(
     "the TLS handshake failed or the server's certificate was rejected; check the host name and sslrootcert",
 );
 
-/// A server that does not know the password cannot complete SCRAM.
+/// A server that does not have the password cannot complete SCRAM.
 pub(super) const NOT_PROVEN: Classification = Classification::new(
     ErrorKind::Tls,
     "the server did not prove that it knows the password, so it may be another one; check host and port",
@@ -277,7 +277,7 @@ pub(super) fn from_sqlstate(state: &str, message: &str) -> Classification {
         // Too few resources; stopping, starting, too slow; an error of the system.
         (Some("53" | "57" | "58"), _) => UNAVAILABLE,
         (Some("3D"), _) => NO_DATABASE,
-        // Nothing that RDS Proxy can do; a parameter's value; no such parameter.
+        // RDS Proxy does not support it; an invalid value; an unknown parameter.
         (Some("0A" | "22"), _) | (_, "42704") => SETTING,
         (Some("28"), _) => REFUSED,
         _ => IN_DOUBT,
@@ -295,7 +295,7 @@ pub(super) fn read_only() -> Error {
 /// The error for a keyword that must not be quoted, since it may be a part of a password.
 pub(super) fn unknown_keyword() -> Error {
     Error::configuration(
-        "the connection string has a keyword that libpq does not know; correct it, or put single \
+        "the connection string has a keyword that libpq does not support; correct it, or put single \
          quotes around the value before it if that holds spaces",
     )
 }

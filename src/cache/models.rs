@@ -1,7 +1,7 @@
 //! The cache in every order in which its threads can run.
 //!
-//! A model body runs once for each order. Times are given, and the same in each run: nothing here
-//! may depend on anything but that order.
+//! A model body runs once for each order. Times are arguments and the same in each run, because a run may depend on
+//! the order only.
 
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use loom::thread;
 use super::*;
 use crate::clock::Clock;
 
-/// Nothing is timed out in a model.
+/// No time limit is reached in a model.
 const FOREVER: Duration = Duration::MAX;
 
 type TestCache = Arc<Cache<Value, Error>>;
 
-/// How fresh it is does not change by itself here.
+/// The freshness does not change by itself here.
 #[derive(Debug, PartialEq)]
 struct Value {
     number: usize,
@@ -49,7 +49,7 @@ impl From<Abandoned> for Error {
     }
 }
 
-/// Where the loaves come from: counts the fetches, and fails when there are two at a time.
+/// The source of the values. It counts the fetches, and fails if two run at a time.
 #[derive(Default)]
 struct CountingSource {
     fetches: AtomicUsize,
@@ -57,7 +57,7 @@ struct CountingSource {
 }
 
 impl CountingSource {
-    /// Comes back with the number of the fetch.
+    /// Returns the number of the fetch.
     fn fetch(&self) -> usize {
         assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
         let number = self.fetches.fetch_add(1, Ordering::SeqCst);
@@ -86,7 +86,7 @@ impl Callers {
         }
     }
 
-    /// One with an old value, whose number is far from those of the source.
+    /// A cache with an old value, whose number differs from those of the source.
     fn with_stale_value() -> Callers {
         let callers = Callers::empty();
         let old = Value {
@@ -97,7 +97,7 @@ impl Callers {
         callers
     }
 
-    /// Asks, fetches when told to, waits when told to.
+    /// Looks a value up, and then fetches or waits as the lookup requires.
     fn get(&self, result: fn(usize) -> Result<Value, Error>) -> Result<Arc<Value>, Error> {
         let fetch = |refresh: Option<Refresh<Value, Error>>| {
             if let Some(refresh) = refresh {
@@ -134,8 +134,8 @@ fn bad(number: usize) -> Result<Value, Error> {
     Err(Error::Refused(number))
 }
 
-/// For a model with too many orders to try them all: those in which up to three times a thread that
-/// could have gone on has to let another go first. Mistakes need one or two.
+/// For a model with too many orders to run all of them: those in which a thread is preempted up to three times. Most
+/// bugs need one or two preemptions.
 fn large_model(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -218,7 +218,7 @@ fn a_failure_is_shared() {
 
 #[test]
 fn there_is_one_refresh_at_a_time() {
-    // Each discards what it got and asks again, so that refresh follow one another closely.
+    // Each thread discards its value and looks another up, so that refreshes follow one another closely.
     fn get_twice(callers: Callers) {
         let first = callers.get(good).unwrap();
         callers.cache.discard(&first);

@@ -1,4 +1,4 @@
-//! What the cache answers, by a clock that is moved by hand.
+//! The cache's results, with a manual clock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use crate::clock::ManualClock;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// No test waits as long as this, unless it fails.
+/// The time limit of waits, which only a failure reaches.
 const LONG: Duration = Duration::from_secs(20);
 
 type TestCache = Arc<Cache<TestValue, Error>>;
@@ -49,7 +49,7 @@ impl From<Abandoned> for Error {
     }
 }
 
-/// A cache, and the clock that its age is judged by.
+/// A cache, and the clock that decides the age of its value.
 struct Fixture {
     cache: TestCache,
     time: ManualClock,
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// Bottle 1, bought now.
+    /// Value 1, issued now.
     fn with_value() -> Fixture {
         let fixture = Fixture::empty();
         fixture.deliver(fixture.must_fetch(), 1);
@@ -87,7 +87,7 @@ impl Fixture {
         refresh.complete(Err(Error::Refused(reason)), &self.now())
     }
 
-    /// Asks as the first that finds nothing to use.
+    /// Looks up as the first caller that finds no usable value.
     #[track_caller]
     fn must_fetch(&self) -> TestRefresh {
         match self.ask() {
@@ -96,7 +96,7 @@ impl Fixture {
         }
     }
 
-    /// Asks as one that finds nothing to use while another fetches.
+    /// Looks up as a caller that finds no usable value while another one fetches.
     #[track_caller]
     fn must_wait(&self) -> Waiter<TestValue, Error> {
         match self.ask() {
@@ -105,7 +105,7 @@ impl Fixture {
         }
     }
 
-    /// Asks as one that gets a value and has a refresh to see to.
+    /// Looks up as a caller that gets a value and a refresh to start.
     #[track_caller]
     fn must_refresh(&self, number: u32) -> TestRefresh {
         match self.ask() {
@@ -115,7 +115,7 @@ impl Fixture {
     }
 }
 
-/// In short, so that a test can say what it expects in one line.
+/// A short form, so that a test can state the expected result in one line.
 impl fmt::Debug for Lookup<TestValue, Error> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refresh = |refresh: &Option<TestRefresh>| refresh.as_ref().map_or("", |_| " and fetch");
@@ -181,7 +181,7 @@ fn a_failed_refresh_leaves_the_old_value_and_retries_back_off() {
     for (before, seconds) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
         let completed = fixture.refuse(fixture.must_refresh(1), 0);
         assert_eq!(completed.consecutive_failures as usize, before);
-        // Jitter takes away half of a pause at the most.
+        // Jitter removes half of a pause at most.
         let pause = seconds * SECOND;
         fixture.time.advance(pause / 2 - Duration::from_millis(1));
         assert_answer(&fixture, "number 1");
@@ -224,7 +224,7 @@ fn a_refresh_that_was_given_up_changes_nothing() {
     let other = fixture.must_fetch();
     assert!(fixture.refuse(refresh, 1).was_given_up);
     assert_eq!(waiting.wait(LONG).unwrap(), Err(Error::Refused(1)));
-    // Neither the other refresh nor what is remembered of failures is affected.
+    // Neither the other refresh nor the recorded failures are affected.
     fixture.cache.give_up(&waiting);
     fixture.must_wait();
     assert_eq!(fixture.deliver(other, 2), completed_after(0));
@@ -292,7 +292,7 @@ fn a_refresh_in_flight_takes_precedence_over_a_remembered_failure() {
     fixture.refuse(fixture.must_refresh(1), 1);
     fixture.time.advance(SECOND);
     let _flight = fixture.must_fetch();
-    // By a clock that was read a moment earlier, the failure is not a second old yet.
+    // With a clock that was read a moment earlier, the failure is less than a second old.
     let earlier = fixture.now() - SECOND / 10;
     fixture.cache.discard(&fixture.cache.peek().unwrap());
     let answer = fixture.cache.look_up(&earlier);
@@ -336,7 +336,7 @@ fn a_dropped_refresh_fails_for_all_and_the_cache_stays_usable() {
     assert_answer(&fixture, "number 1");
 }
 
-/// Counts how often it woke whom it stands for.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct CountingWaker(AtomicUsize);
 
@@ -350,12 +350,14 @@ impl Wake for CountingWaker {
 fn tasks_can_wait() {
     let fixture = Fixture::empty();
     let refresh = fixture.must_fetch();
-    let alarms = [
+    let wakers_counted = [
         Arc::<CountingWaker>::default(),
         Arc::default(),
         Arc::default(),
     ];
-    let wakers = alarms.each_ref().map(|alarm| Waker::from(alarm.clone()));
+    let wakers = wakers_counted
+        .each_ref()
+        .map(|counter| Waker::from(counter.clone()));
     let [mut old, mut new, mut other] = wakers.each_ref().map(Context::from_waker);
 
     let mut moved = pin!(fixture.must_wait());
@@ -365,7 +367,7 @@ fn tasks_can_wait() {
     assert!(moved.as_mut().poll(&mut new).is_pending());
     fixture.deliver(refresh, 1);
 
-    let woken = alarms.map(|alarm| alarm.0.load(Ordering::SeqCst));
+    let woken = wakers_counted.map(|counter| counter.0.load(Ordering::SeqCst));
     assert_eq!(woken, [0, 1, 1], "the last waker of each, once");
     for waiter in [moved, still] {
         let Poll::Ready(result) = waiter.poll(&mut new) else {
@@ -375,7 +377,7 @@ fn tasks_can_wait() {
     }
 }
 
-/// 64 threads ask an empty cache; one fetches; what do they get?
+/// 64 threads look up in an empty cache, and one fetches. Returns their results.
 fn stampede(complete: impl FnOnce(&Fixture, TestRefresh)) -> Vec<Result<Arc<TestValue>, Error>> {
     const THREADS: usize = 64;
     let fixture = Fixture::empty();
@@ -395,7 +397,7 @@ fn stampede(complete: impl FnOnce(&Fixture, TestRefresh)) -> Vec<Result<Arc<Test
             waiter.wait(LONG).unwrap()
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
-        // Limited, so that a thread that has panicked does not keep the others waiting.
+        // With a limit, so that a thread that has panicked does not keep the others waiting.
         for _ in 0..THREADS {
             all_asked.recv_timeout(LONG).unwrap();
         }

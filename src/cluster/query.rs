@@ -11,7 +11,7 @@ pub(super) const MOST_MEMBERS: usize = 32;
 /// What the members are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// To be found out, by its own query.
+    /// Not determined yet. It has a query of its own.
     #[default]
     Unknown,
     Aurora,
@@ -48,7 +48,7 @@ const AURORA: &str = "\
         OR session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID' \
         OR last_update_timestamp IS NULL";
 
-/// It tells neither the writer nor the own server: a login does.
+/// It reports neither the writer nor the server that answers. A login shows the writer.
 const MULTI_AZ: &str = "\
     SELECT pg_catalog.concat_ws(E'\\t', endpoint, 'unknown', 'other', 0) AS line \
     FROM rds_tools.show_topology('diesel-rds-iam')";

@@ -60,7 +60,7 @@ fn writes_go_to_the_last_writer_then_the_name_then_the_others() {
     assert_eq!(own.as_deref(), Some("a"));
     assert_eq!(order(&cluster, &balance, now), "a - b c");
 
-    // Where a login that requires writes succeeds is the writer, whatever a list says.
+    // The member where a login that requires writes succeeds is the writer, whatever a list reports.
     cluster.succeeded(&member("b"));
     assert_eq!(order(&cluster, &balance, now), "b - a c");
     cluster.learn(&member("b"), &list("a", &[("b", 9), ("c", 9)]));
@@ -93,7 +93,7 @@ fn a_place_that_failed_comes_last_for_longer_each_time() {
     assert_eq!(order(&cluster, &balance, now), "a b -");
 }
 
-/// One connect at a silent server is enough.
+/// One connect is enough to meet a silent server.
 #[test]
 fn a_place_at_which_a_login_hangs_comes_last_for_others() {
     let (cluster, balance, now) = (cluster(ClusterRole::Writer), Arc::default(), some_instant());
@@ -157,7 +157,7 @@ fn the_members_are_read_every_half_minute_and_every_second_in_trouble() {
     cluster.failed_at(&member("a"), ErrorKind::Network, now);
     assert_eq!(cluster.take_due_read(now + SECOND / 2), None);
     assert_eq!(cluster.take_due_read(now + SECOND), Some(Source::Aurora));
-    // What cannot be read is not read again.
+    // An unreadable list is not read again.
     cluster.set_source(Source::None);
     assert_eq!(cluster.take_due_read(now + 100 * SECOND), None);
     assert!(cluster.members().is_empty());

@@ -67,8 +67,9 @@ impl Identity {
 
     fn classify(&self, error: CredentialsError) -> Error {
         if let Some(command) = self.login_command(&error) {
-            let message =
-                format!("the session of this profile is over or was never begun; run `{command}`");
+            let message = format!(
+                "the session of this profile has expired or was never started; run `{command}`"
+            );
             return Error::with_cause(ErrorKind::CredentialsExpired, message, error);
         }
         if let Some(message) = self.unreadable_file(&error) {

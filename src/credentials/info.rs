@@ -1,16 +1,16 @@
-//! What may be told of credentials.
+//! The public description of credentials.
 
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
 
-/// Which AWS credentials tokens are signed with. No secret is part of it.
+/// The AWS credentials that sign tokens. No secret is part of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CredentialsInfo {
-    /// Where they came from, such as `environment variables`, or `a profile, then an assumed role`;
-    /// `a provider` if the source has no name.
+    /// Their source, such as `environment variables`, or `a profile, then an assumed role`; `a provider` if the
+    /// source has no name.
     pub source: String,
     /// The id of their access key, which is no secret.
     pub access_key_id: String,
@@ -31,8 +31,8 @@ impl CredentialsInfo {
     }
 }
 
-/// What the SDK notes on credentials: what they came through, one after the other. `None` where nothing
-/// is noted, as with those that an application makes itself.
+/// The sources that the SDK records for credentials, in order. `None` without a record, as for credentials that an
+/// application makes itself.
 pub(crate) fn origin(credentials: &Credentials) -> Option<String> {
     use AwsCredentialFeature as Feature;
     let features = credentials.get_property::<Vec<Feature>>()?;

@@ -170,7 +170,7 @@ fn is_ado(input: &str) -> bool {
     first && parts.next().is_some_and(begins_with_key)
 }
 
-/// The error for a parameter that libpq does not know, in a string without a password.
+/// The error for a parameter that libpq does not support, in a string without a password.
 pub(super) fn unknown_parameter(name: &str) -> Error {
     let lower = name.to_ascii_lowercase();
     let known = PARAMETERS
@@ -189,7 +189,7 @@ pub(super) fn unknown_parameter(name: &str) -> Error {
     // Passwords have digits and signs more often than parameters do.
     if !name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
         return Error::configuration(
-            "the connection string has a parameter that libpq does not know: correct it or leave it out \
+            "the connection string has a parameter that libpq does not support: correct it or leave it out \
              (in a URL, write %26 for an `&` and %3F for a `?` in a value)",
         );
     }

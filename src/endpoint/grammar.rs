@@ -221,7 +221,7 @@ fn check_keyword(keyword: &str) -> Result<(), Error> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if keyword.is_empty() || !keyword.bytes().all(fits) {
         return Err(Error::configuration(
-            "the connection string has a `=` that no keyword stands before: keywords are letters, \
+            "the connection string has a `=` without a keyword before it: keywords are letters, \
              digits and underscores, and a value with spaces stands between single quotes",
         ));
     }

@@ -58,7 +58,7 @@ const KEYWORDS: &[&str] = &[
     "user",
 ];
 
-/// Whether any version of libpq knows `keyword`, so that it cannot be a part of a password.
+/// Whether any version of libpq has `keyword`, so that it cannot be a part of a password.
 pub(crate) fn is_keyword_of_libpq(keyword: &str) -> bool {
     KEYWORDS.contains(&keyword)
 }

@@ -98,7 +98,7 @@ fn kind(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// At the first event, for which a recorder has to be there anyway.
+/// Described at the first event, when a recorder must be installed anyway.
 fn describe_once() {
     static DESCRIBED: Once = Once::new();
     DESCRIBED.call_once(|| {
@@ -109,16 +109,13 @@ fn describe_once() {
         describe_histogram!(
             SIGNING_SECONDS,
             Unit::Seconds,
-            "How long a token took, with the credentials where they were due"
+            "Time to sign a token, including a fetch of credentials"
         );
-        describe_counter!(
-            REFRESHES_FAILED,
-            "Attempts to get a token that failed, by kind"
-        );
-        describe_counter!(STALE_SERVED, "Tokens handed out whose replacement was due");
+        describe_counter!(REFRESHES_FAILED, "Failed attempts to get a token, by kind");
+        describe_counter!(STALE_SERVED, "Tokens used although their refresh was due");
         describe_counter!(
             LOGINS_REFUSED,
-            "Logins that the server refused, second attempts among them"
+            "Logins that the server refused, including second attempts"
         );
         describe_counter!(LOGINS_RETRIED, "Second attempts with a new token");
         describe_counter!(CONNECTIONS_OPENED, "Connections logged in");
@@ -129,7 +126,7 @@ fn describe_once() {
         describe_histogram!(
             OPENING_SECONDS,
             Unit::Seconds,
-            "How long opening a connection took, with the token and a second attempt"
+            "Time to open a connection, including the token and a second attempt"
         );
         describe_counter!(
             CONNECTS_FAILED,
@@ -137,7 +134,7 @@ fn describe_once() {
         );
         describe_counter!(
             CONNECTIONS_RETIRED,
-            "Pooled connections given up though they worked, by reason"
+            "Working pooled connections that were retired, by reason"
         );
     });
 }

@@ -1,5 +1,5 @@
-//! The last request to a source of credentials, and what came of it. The SDK's errors have neither the address nor,
-//! in a form that a program can read, the status.
+//! The last request to a source of credentials, and its result. The SDK's errors contain neither the address nor, in
+//! a form that a program can read, the status.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ pub(crate) struct LastRequest(Arc<Mutex<Option<Request>>>);
 /// A request that was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Host and port. It has no user, password, path or query.
+    /// Host and port, without user, password, path and query.
     pub(crate) address: String,
     pub(crate) outcome: Outcome,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// No response yet, or none in time.
+    /// No response yet, or none within the limit.
     NoResponse,
-    /// No connection, or it broke.
+    /// No connection, or a broken one.
     NoConnection,
     /// 429 or 5xx: the source is overloaded or failing.
     Unavailable(u16),
@@ -44,7 +44,7 @@ impl LastRequest {
 
     pub(super) fn begin(&self, address: &str) {
         let was_unavailable = |last: Request| matches!(last.outcome, Outcome::Unavailable(_));
-        // Until it answers again, this is why there are no credentials.
+        // Until the source responds, this is the reason for which there are no credentials.
         if !self.get().is_some_and(was_unavailable) {
             self.set(address, Outcome::NoResponse);
         }
@@ -69,7 +69,7 @@ fn outcome(result: &Result<HttpResponse, ConnectorError>) -> Outcome {
             _ => Outcome::Other,
         },
         Err(error) if error.is_timeout() => Outcome::NoResponse,
-        // A certificate that is not accepted does not become valid by itself.
+        // A certificate that was rejected does not become valid by itself.
         Err(error)
             if error
                 .source()

@@ -6,7 +6,7 @@
 //!
 //! * `connect`, then `handle_acquire`: the generation in which the login began.
 //! * `handle_checkin`, then `has_broken`: whether the connection is retired.
-//! * `connect` or `is_valid` that fails, then the error handler: whether that is no failure.
+//! * `connect` or `is_valid` that fails, then the error handler: whether the error is to be reported.
 //! * `is_valid` that fails, then `handle_release`: why a connection that works is dropped.
 //! * `get` of [`retire_all`](crate::retire_all), then `handle_checkout` or `handle_timeout`: the
 //!   lifetimes of the pool that is drained.
@@ -36,9 +36,9 @@ use crate::event::{ConnectionRetired, Events, RetireReason};
 struct Notes {
     generation: u64,
     is_retired: bool,
-    /// Why a connection is being dropped that works.
+    /// The reason for which a working connection is being dropped.
     dropped_for: Option<RetireReason>,
-    /// Whether the error that r2d2 is about to report is no failure.
+    /// Whether the error that r2d2 is about to report is not a failure.
     is_no_failure: bool,
 }
 
@@ -101,18 +101,18 @@ pub(crate) fn take_retirement() -> bool {
     change_notes(|notes| mem::take(&mut notes.is_retired))
 }
 
-/// Notes that the connection that this thread is about to drop works, and why it is dropped.
+/// Notes that the connection that this thread is about to drop works, and the reason for the drop.
 pub(crate) fn note_dropped_for(reason: RetireReason) {
     change_notes(|notes| notes.dropped_for = Some(reason));
 }
 
-/// Notes that the error which this thread is about to return to r2d2 is no failure: the connection is still being
+/// Notes that the error which this thread is about to return to r2d2 is not a failure: the connection is still being
 /// opened, or its lifetime has ended.
 pub(crate) fn note_no_failure() {
     change_notes(|notes| notes.is_no_failure = true);
 }
 
-/// Whether the error that this thread returned to r2d2 is no failure. Clears the note.
+/// Whether the error that this thread returned to r2d2 is not a failure. Clears the note.
 pub(crate) fn take_no_failure() -> bool {
     change_notes(|notes| mem::take(&mut notes.is_no_failure))
 }
@@ -157,8 +157,8 @@ pub(crate) struct LifetimeHandler {
 }
 
 impl LifetimeHandler {
-    /// Calls the user's handler. If it panicked through one of r2d2's workers, the pool would lose a
-    /// slot for good.
+    /// Calls the user's handler. If it panicked through one of r2d2's workers, the pool would permanently lose a
+    /// slot.
     fn pass_on(&self, call: impl FnOnce(&dyn HandleEvent)) {
         let Some(inner) = self.inner.as_deref() else {
             return;
@@ -214,7 +214,7 @@ impl HandleEvent for LifetimeHandler {
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
-        // A drain does not wait, so its time-out is none of the user's.
+        // A drain does not wait, so its time-out is not reported to the user's handler.
         if !self.answer_drain() {
             self.pass_on(|inner| inner.handle_timeout(event));
         }

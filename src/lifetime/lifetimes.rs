@@ -231,7 +231,7 @@ mod tests {
             lifetimes.opened_at(id, 0, born);
         }
         make_due(&lifetimes, born);
-        // Just before the end all are due, but two may go.
+        // Just before the deadline all are due, but two may be replaced at a time.
         let late = born + 14 * MINUTE - Duration::from_millis(1);
         let retired = |now| {
             (0..20)
@@ -239,11 +239,11 @@ mod tests {
                 .count()
         };
         assert_eq!(retired(late), 2);
-        assert_eq!(retired(late), 0, "two are away");
+        assert_eq!(retired(late), 0, "two are being replaced");
         // A replacement makes room for the next.
         lifetimes.opened_at(100, 0, late);
         assert_eq!(retired(late), 1);
-        // At the deadline, pacing yields.
+        // At the deadline, all are retired.
         assert_eq!(retired(born + 14 * MINUTE), 20);
     }
 
@@ -278,7 +278,7 @@ mod tests {
                 assert!(age >= max_lifetime * 9 / 10, "{age:?}");
                 assert!(age <= max_lifetime + STEP, "{age:?}");
                 if age < max_lifetime {
-                    assert!(coming.len() < 2, "{} were away", coming.len());
+                    assert!(coming.len() < 2, "{} were being replaced", coming.len());
                 } else {
                     forced += 1;
                 }
@@ -288,7 +288,7 @@ mod tests {
             });
         }
         assert!((40..=80).contains(&retired), "{retired}");
-        // The last of a crowd has no time left to wait in.
+        // The last of many has no time left to wait.
         assert!(forced <= retired / 4, "{forced} of {retired}");
     }
 
@@ -362,7 +362,7 @@ mod tests {
             .map(|connection| connection.retirement.unwrap().due)
             .collect();
         dues.sort();
-        // 84 s of spread: in no tenth of it more than a fifth of them.
+        // A spread of 84 s: no tenth of it contains more than a fifth of the connections.
         for tenth in 0..10 {
             let from = born + 14 * MINUTE * 9 / 10 + 84 * SECOND * tenth / 10;
             let to = from + 84 * SECOND / 10;

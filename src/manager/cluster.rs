@@ -94,7 +94,7 @@ impl<C: Backend> Members<C> {
             Err(_) if C::is_broken(connection) => Err(broken()),
             Err(error) => {
                 tracing::debug!(%error, "the members of the cluster were not read");
-                // A right that was revoked is found out by the next read.
+                // A right that was revoked shows at the next read.
                 self.cluster.set_source(Source::Unknown);
                 Ok(known)
             }

@@ -1,5 +1,5 @@
-//! Opens one connection: at the first server and address that can be had, with a current password, and with
-//! another one if the server refuses a cached token.
+//! Opens one connection: at the first server and address that accepts it, with a current password, and with another
+//! one if the server refuses a cached token.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ impl<C: Backend> Inner<C> {
         connected.map_err(|failed| self.note_failure(failed, &started))
     }
 
-    /// The trace of one connect. It costs nothing while nobody listens at DEBUG.
+    /// The trace of one connect. It costs nothing without a subscriber at DEBUG.
     fn span(&self) -> Span {
         let passwords = self.passwords();
         let endpoint = passwords.and_then(Passwords::endpoint);
@@ -82,7 +82,7 @@ impl<C: Backend> Inner<C> {
         started: &Moment,
     ) -> Result<Connected<C::Connection>, Failed> {
         let mut servers = self.plan(balance)?;
-        let mut knows_members = self.knows_members();
+        let mut has_members = self.has_members();
         let mut attempts = Attempts::default();
         let mut tried = Tried::default();
         while let Some(attempt) = servers.pop_front() {
@@ -94,23 +94,23 @@ impl<C: Backend> Inner<C> {
             let is_member = attempt.is_member();
             match self.try_server(attempt, balance, &mut tried, share, started) {
                 Ok(connected) => return Ok(connected),
-                // The cluster's name, or another member, may bring something else.
+                // The cluster's name, or another member, may accept the login.
                 Err(failed) if is_member => attempts.add(failed.into_error()),
                 Err(Failed::Login(error)) => attempts.failed(error).map_err(Failed::Login)?,
                 Err(failed) => return Err(failed),
             }
             // The failed attempt may have read them.
-            if !knows_members && self.knows_members() {
-                knows_members = true;
+            if !has_members && self.has_members() {
+                has_members = true;
                 servers = self.plan(balance)?;
             }
         }
         Err(Failed::Login(attempts.furthest()))
     }
 
-    fn knows_members(&self) -> bool {
+    fn has_members(&self) -> bool {
         let members = self.members.as_ref();
-        members.is_none_or(|members| members.cluster.knows_members())
+        members.is_none_or(|members| members.cluster.has_members())
     }
 
     /// The servers in the order in which this connect tries them.
@@ -346,7 +346,7 @@ impl<C: Backend> Inner<C> {
             .connection_opened(&event, self.health.succeeded_at(&now));
     }
 
-    /// Notes that a connection was opened in vain.
+    /// Records that a connection was opened and is not used.
     pub(super) fn note_customizer_failure(&self, error: Error) {
         self.note_failure(Failed::Customizer(error), &self.clock.now());
     }
@@ -372,8 +372,8 @@ impl<C: Backend> Attempt<C> {
     }
 }
 
-/// The addresses of a cluster that failed in this connect. Its name leads to one of its members, which need not fail
-/// twice.
+/// The addresses of a cluster that failed in this connect. The cluster's name leads to one of its members, and an
+/// address that has failed is not dialled again.
 #[derive(Default)]
 struct Tried {
     pass: u8,
@@ -393,7 +393,7 @@ impl Tried {
     }
 
     fn failed(&mut self, address: Option<SocketAddr>, error: &Error) {
-        // Others, such as a certificate that is rejected, depend on the name.
+        // Other failures, such as a rejected certificate, depend on the name.
         let is_servers = matches!(
             error.kind(),
             ErrorKind::Network | ErrorKind::ServerUnavailable

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::connect::Connected;
-use super::handoff::{Arrival, Departure, Handoff, Next};
+use super::handoff::{Handoff, Next, VisitEnd, VisitStart};
 use super::{Inner, Pooled};
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind};
@@ -63,7 +63,7 @@ impl Workers {
             let (release, released) = mpsc::channel();
             reserved.push(release);
             threads.execute(move || {
-                // An error means that the sender was dropped, and that is the signal to end.
+                // An error means that the sender was dropped, which is the signal to end.
                 let _ = released.recv();
             });
         }
@@ -91,25 +91,26 @@ impl<C: Backend> Pooled<C> {
         }
         let handoff = &self.dialer.handoff;
         loop {
-            let opened = match handoff.arrive_at(inner.clock.monotonic()) {
+            let opened = match handoff.begin_visit(inner.clock.monotonic()) {
                 // It may have waited for seconds.
-                Arrival::Ready(mut opened) => match inner.ping(&mut opened.connected.connection) {
+                VisitStart::Ready(mut opened) => match inner.ping(&mut opened.connected.connection)
+                {
                     Ok(()) => opened,
                     Err(_) => continue,
                 },
-                Arrival::Wait { limit, starts_dial } => {
+                VisitStart::Wait { limit, starts_dial } => {
                     if starts_dial {
                         Dial::start(inner, self);
                     }
                     match handoff.wait(limit) {
-                        Departure::Connected(opened) => opened,
-                        Departure::Failed(error) | Departure::Unfinished(Some(error)) => {
+                        VisitEnd::Connected(opened) => opened,
+                        VisitEnd::Failed(error) | VisitEnd::Unfinished(Some(error)) => {
                             return Err(error);
                         }
-                        Departure::Unfinished(None) => return Err(unfinished()),
+                        VisitEnd::Unfinished(None) => return Err(unfinished()),
                     }
                 }
-                Arrival::Leave => return Err(unfinished()),
+                VisitStart::Leave => return Err(unfinished()),
             };
             if self.is_current(&opened) {
                 return Ok(self.take(opened));
@@ -137,8 +138,7 @@ impl<C: Backend> Pooled<C> {
         }
     }
 
-    /// False if all connections were retired since the login began: it may lead to a server that is no
-    /// longer the right one.
+    /// False if all connections were retired since the login began. Its server may then be the wrong one.
     fn is_current(&self, opened: &Opened<C::Connection>) -> bool {
         opened.generation == self.lifetimes.generation()
     }
@@ -151,7 +151,7 @@ impl<C: Backend> Pooled<C> {
     }
 }
 
-/// A thread that opens one connection, or as the probe as many as it takes until one is open.
+/// A thread that opens one connection. As the probe, it repeats the attempt until one is open.
 struct Dial<C: Backend> {
     inner: Arc<Inner<C>>,
     /// Gone as soon as the pool is dropped.
@@ -222,7 +222,7 @@ impl<C: Backend> Dial<C> {
 }
 
 impl<C: Backend> Drop for Dial<C> {
-    /// Visits must not wait for a dial that is no more.
+    /// Visits must not wait for a dial that has ended.
     fn drop(&mut self) {
         let Some(pooled) = self.pooled.upgrade() else {
             return;
@@ -255,7 +255,8 @@ impl<C: Backend> Pooled<C> {
     }
 }
 
-/// Whether there is no server, or one that accepts no logins at present. Every other failure is an answer.
+/// Whether there is no server, or one that accepts no logins at present. Another dial would repeat every other
+/// failure.
 fn is_unreachable(error: &Error) -> bool {
     matches!(
         error.kind(),

@@ -54,7 +54,7 @@ struct State<T, E> {
 
 /// What a worker does that enters.
 #[derive(Debug)]
-pub(crate) enum Arrival<T> {
+pub(crate) enum VisitStart<T> {
     /// It takes a connection that was ready.
     Ready(T),
     /// It waits for at most `limit`, after it has started a dial if `starts_dial`.
@@ -65,7 +65,7 @@ pub(crate) enum Arrival<T> {
 
 /// How a visit ends.
 #[derive(Debug)]
-pub(crate) enum Departure<T, E> {
+pub(crate) enum VisitEnd<T, E> {
     Connected(T),
     Failed(E),
     /// The dial goes on. With the last failure, if no dial has succeeded since.
@@ -108,13 +108,13 @@ impl<T, E: Clone> Handoff<T, E> {
     }
 
     /// Begins a visit. One that waits is ended by [`wait`](Handoff::wait).
-    pub(crate) fn arrive_at(&self, now: Instant) -> Arrival<T> {
+    pub(crate) fn begin_visit(&self, now: Instant) -> VisitStart<T> {
         let mut state = self.state.lock();
         // Workers that are inside are about to take as many.
         if state.ready.len() > state.visits
             && let Some(connection) = state.ready.pop_front()
         {
-            return Arrival::Ready(connection);
+            return VisitStart::Ready(connection);
         }
         let end = match state.window_end {
             Some(end) if state.visits > 0 => end,
@@ -122,7 +122,7 @@ impl<T, E: Clone> Handoff<T, E> {
         };
         let limit = end.saturating_duration_since(now);
         if limit.is_zero() {
-            return Arrival::Leave;
+            return VisitStart::Leave;
         }
         state.window_end = Some(end);
         state.visits += 1;
@@ -130,11 +130,11 @@ impl<T, E: Clone> Handoff<T, E> {
         if starts_dial {
             state.dials += 1;
         }
-        Arrival::Wait { limit, starts_dial }
+        VisitStart::Wait { limit, starts_dial }
     }
 
     /// Waits for the result of a dial for at most `limit`, and ends the visit.
-    pub(crate) fn wait(&self, limit: Duration) -> Departure<T, E> {
+    pub(crate) fn wait(&self, limit: Duration) -> VisitEnd<T, E> {
         let mut state = self.changed.wait_while_for(
             self.state.lock(),
             |state| state.ready.is_empty() && state.failed.is_empty(),
@@ -142,11 +142,11 @@ impl<T, E: Clone> Handoff<T, E> {
         );
         state.visits -= 1;
         if let Some(connection) = state.ready.pop_front() {
-            Departure::Connected(connection)
+            VisitEnd::Connected(connection)
         } else if let Some(error) = state.failed.pop_front() {
-            Departure::Failed(error)
+            VisitEnd::Failed(error)
         } else {
-            Departure::Unfinished(state.last_failure.clone())
+            VisitEnd::Unfinished(state.last_failure.clone())
         }
     }
 
@@ -159,7 +159,7 @@ impl<T, E: Clone> Handoff<T, E> {
         });
     }
 
-    /// Delivers a failure that is an answer: another dial would bring the same.
+    /// Delivers a failure that another dial would repeat, such as a refused login.
     pub(crate) fn failed(&self, error: E, is_probe: bool) {
         self.finish(is_probe, |state| {
             state.last_failure = Some(error.clone());

@@ -124,8 +124,8 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// All threads and pools of this process that log in with the same settings share the limit: six logins
     /// without delay, then 20 a minute at most, one every 3 to 4 s. A successful login lifts it.
     ///
-    /// A process that exits waits for diesel's connections that are being opened by other threads, for 3 s
-    /// at most, and opens no more: libpq crashes after the C libraries under it have freed their memory.
+    /// A process that exits waits for diesel's connections that are being opened by other threads, for 3 s at most,
+    /// and opens no other: libpq crashes after the C libraries under it have freed their memory.
     ///
     /// A panic of the application's own code inside this call becomes an error, unless the application is
     /// built with `panic = "abort"`: then it ends the process.
@@ -158,7 +158,7 @@ impl<C: Backend> RdsConnectionManager<C> {
     /// of this manager.
     ///
     /// r2d2 reports the cause as text only, to one of the callers that time out in `get`. A clone of the
-    /// manager beside the pool has it for every caller and with its kind.
+    /// manager beside the pool has it for every caller, with its kind.
     pub fn last_failure(&self) -> Option<Error> {
         self.inner.health.last_failure()
     }
@@ -245,7 +245,7 @@ impl<C: Backend> RdsConnectionManager<C> {
         }
     }
 
-    /// A function that notes a failure of a pool's customizer.
+    /// Returns a function that records a failure of a pool's customizer.
     pub(crate) fn note_customizer_failure(
         &self,
     ) -> impl Fn(Error) + Send + Sync + 'static + use<C> {
@@ -327,7 +327,7 @@ impl<C: Backend> r2d2::ManageConnection for RdsConnectionManager<C> {
         if outcome.is_err() {
             let now = self.inner.clock.monotonic();
             if now.saturating_duration_since(begun) >= SILENT_AFTER {
-                // The other idle connections would each take as long.
+                // Otherwise each of the other idle connections would take as long.
                 pooled.is_silent.store(true, Ordering::Relaxed);
             }
         }
@@ -389,7 +389,7 @@ impl<C: Backend> fmt::Debug for RdsConnectionManager<C> {
 fn idle_while_silent() -> Error {
     Error::new(
         ErrorKind::Network,
-        "the server fell silent while this connection was idle; it is replaced",
+        "the server stopped responding while this connection was idle; it is replaced",
     )
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Passwords {
     },
     Rotating(TokenSource),
     Fixed(Arc<Token>),
-    /// What libpq finds, or no password.
+    /// The password that libpq finds by its own rules, or none.
     Libpq,
 }
 
@@ -123,7 +123,7 @@ fn refused_token(endpoint: &Endpoint, provenance: Option<Provenance>, said: &str
     }
     if said.contains("RDS proxy has no credentials") {
         return format!(
-            "the proxy does not know {user:?}; add a secret with that user's password to the proxy, \
+            "the proxy has no secret for {user:?}; add one with that user's password to the proxy, \
              or let the proxy itself log in with iam, and let its clients do so"
         );
     }

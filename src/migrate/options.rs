@@ -115,7 +115,7 @@ pub enum Progress<'a> {
     },
 }
 
-/// One migration, applied or reverted. Shows itself as its name.
+/// One migration, applied or reverted. `Display` shows its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
@@ -133,7 +133,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Which way a migration goes.
+/// The direction of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// It is applied.
@@ -143,7 +143,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// What has been done to a migration.
+    /// The past participle for messages.
     pub(super) fn done(self) -> &'static str {
         match self {
             Direction::Up => "applied",

@@ -1,4 +1,4 @@
-//! What the log has of a pool that is built.
+//! The log line of a pool that is built.
 
 use std::time::Duration;
 

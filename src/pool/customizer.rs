@@ -90,7 +90,7 @@ impl<C: 'static, E: 'static> fmt::Debug for GuardedCustomizer<C, E> {
     }
 }
 
-/// The error of a customizer as one of this crate, which it may be already.
+/// Converts the error of a customizer to this crate's, unless it is one already.
 fn as_ours<E: std::error::Error + 'static>(error: &E) -> Error {
     let error: &(dyn std::error::Error + 'static) = error;
     match error.downcast_ref::<Error>() {

@@ -1,4 +1,4 @@
-//! What r2d2 reports its failures to.
+//! The handler to which r2d2 reports its failures.
 
 use std::error::Error;
 use std::fmt;
@@ -15,7 +15,7 @@ pub(super) struct DebugErrorHandler;
 
 impl<E: Error> HandleError<E> for DebugErrorHandler {
     fn handle_error(&self, error: E) {
-        tracing::debug!(%error, "the pool goes without a connection");
+        tracing::debug!(%error, "r2d2 reports that a connection could not be opened or tested");
     }
 }
 

@@ -14,15 +14,15 @@ use crate::manager::RdsConnectionManager;
 /// The pause between two attempts, as of the probe of an unreachable server.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The interval at which the pool is looked at. A worker needs less than that without a customizer.
+/// The interval at which the pool is checked. Without a customizer, a worker needs less.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Opens a connection, and repeats what may pass for `limit`.
+/// Opens a connection, and repeats transient failures for `limit`.
 pub(super) fn open<T>(
     limit: Duration,
     mut attempt: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    // Not the clock of the identity, which stands still in tests of the application's.
+    // Not the clock of the identity, which may be a manual one in an application's tests.
     let clock = Clock::default();
     let begun = clock.monotonic();
     loop {

@@ -11,9 +11,9 @@ use crate::manager::RdsConnectionManager;
 /// connection. Its pool has all that the pool of an `RdsConnectionManager` has: lifetimes for busy connections,
 /// [`retire_all`](crate::retire_all), and the probe of an unreachable server.
 ///
-/// `connect`, `is_valid` and `has_broken` must call those of the contained manager on the same thread, and must not use
-/// another pool around that call. A panic in the application's part of `connect` costs the pool a slot for good. An
-/// error of that part is reported by the pool's error handler and by `get`, and not by `build`.
+/// `connect`, `is_valid` and `has_broken` must call those of the contained manager on the same thread, and must not
+/// use another pool around that call. A panic in the application's part of `connect` permanently loses a slot of the
+/// pool. An error of that part is reported by the pool's error handler and by `get`, and not by `build`.
 ///
 /// ```no_run
 /// use diesel::PgConnection;

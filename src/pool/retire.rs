@@ -12,7 +12,7 @@ use crate::lifetime::Drain;
 /// needs microseconds, unless the operating system has suspended it.
 const RETURNED_WITHIN: Duration = Duration::from_secs(1);
 
-/// The interval between looks at the idle list meanwhile.
+/// The interval between checks of the idle list meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Drops every connection that `pool` opened before now. For an application that learns of a failover or

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A carried certificate: its comment, its subject's common name and its last moment.
+/// A certificate of the crate: its comment, its subject's common name and its expiry.
 struct Root {
     comment: &'static str,
     name: String,
@@ -61,10 +61,10 @@ fn refusal(endpoint: &Endpoint) -> String {
     error.to_string()
 }
 
-/// The one test that is meant to fail some day. Then a new bundle has to be carried, and
-/// released, while the old roots still serve those who do not upgrade at once.
+/// This test is expected to fail some day. Then a release with a new bundle is due, while the old roots are still
+/// valid for applications that are updated later.
 #[test]
-fn no_carried_root_ends_within_90_days() {
+fn no_included_root_expires_within_90_days() {
     let soon = Clock::default().now().wall + 90 * DAY;
     for root in [RDS, GOVCLOUD, PUBLIC].into_iter().flat_map(roots) {
         assert!(root.end > soon, "{} ends on {}", root.name, root.last_day);
@@ -138,7 +138,7 @@ fn a_connection_gets_the_roots_of_its_region() {
     ] {
         assert_eq!(carried(host), PUBLIC, "{host}");
     }
-    // No region in the name, and one that was set.
+    // A name without a region, and a region that was set.
     for host in [
         "10.0.0.5",
         "db.example.com",
@@ -149,7 +149,7 @@ fn a_connection_gets_the_roots_of_its_region() {
         let roots = Roots::carried(&endpoint.with_region("eu-west-1").unwrap()).unwrap();
         assert_eq!(roots, Roots::Carried(ireland));
     }
-    // A region set by hand does not move the server.
+    // A region that was set does not override that of the name.
     let elsewhere = endpoint(&format!("mydb.{ID}.eu-west-1.rds.amazonaws.com"))
         .with_region("us-east-1")
         .unwrap();
@@ -219,7 +219,7 @@ fn a_file_with_certificates_is_accepted() {
 fn an_unusable_file_is_rejected_with_its_own_reason() {
     let one = roots_text("Amazon Root CA 3");
     let body: String = one.lines().filter(|line| !line.starts_with("--")).collect();
-    // Cut where base64 still decodes, so that only the certificate's own length tells.
+    // Truncated where base64 can still be decoded, so that only the certificate's own length shows it.
     let short = format!(
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         &body[..64]

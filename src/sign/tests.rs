@@ -1,4 +1,4 @@
-//! Tokens against those of other signers, step by step, and by the rules of the user guide.
+//! Tokens compared with those of other signers, step by step, and with the rules of the user guide.
 
 mod log;
 
@@ -22,7 +22,7 @@ const HOST: &str = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
 const DSQL_HOST: &str = "peccy.dsql.us-east-1.on.aws";
 const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2Vj//+++/marker/+=token==";
 
-/// A token that is to be signed, and, in a vector, what came of it elsewhere.
+/// A token to sign and, in a vector, the result of another signer.
 #[derive(Deserialize)]
 struct Case {
     name: String,
@@ -40,7 +40,7 @@ struct Case {
 }
 
 impl Case {
-    /// One of our own, which nobody else has signed.
+    /// A vector of this crate's own, without another signer's result.
     fn new(name: &str, host: &str, port: u16, user: &str) -> Case {
         Case {
             name: name.to_owned(),
@@ -86,7 +86,7 @@ impl Case {
     }
 }
 
-/// A token taken apart by rules that are written down here once more, not by the code that made it.
+/// A parsed token, by rules that are written here once more and share no code with the signer.
 #[derive(Debug, PartialEq)]
 struct Parsed {
     authority: String,
@@ -113,7 +113,7 @@ impl Parsed {
         &self.parameters[name]
     }
 
-    /// What was signed: everything but the signature, in the order of the encoded names.
+    /// The signed part: everything except the signature, in the order of the encoded names.
     fn canonical_request(&self) -> String {
         let mut pairs: Vec<_> = self
             .parameters
@@ -150,14 +150,14 @@ fn other_signers_produce_the_same_token() {
     }
 }
 
-/// FAULTS.md row 13: `UPDATE_GOLDEN=1` writes the files anew.
+/// FAULTS.md row 13: `UPDATE_GOLDEN=1` regenerates the files.
 #[test]
 fn each_signing_step_matches_the_published_example() {
     for case in vectors().into_iter().chain(our_own()) {
         let token = case.sign();
         compare(&case.name, "canonical-request", &token.canonical_request());
         compare(&case.name, "string-to-sign", &token.string_to_sign());
-        // And it is this that was signed.
+        // The signature covers exactly this.
         let key = [
             &case.amz_date[..8],
             &case.region,
@@ -256,7 +256,7 @@ fn a_session_token_of_any_length_is_signed_or_refused() {
             schedule,
         )
     };
-    // Every length about those at which PostgreSQL and aws-sigv4 draw the line, and one far beyond.
+    // Every length around the limits of PostgreSQL and aws-sigv4, and one far beyond.
     let mut longest = 0;
     for length in (65_140..65_260).chain([200_000]) {
         match sign_with(length) {
@@ -280,7 +280,7 @@ fn vectors() -> Vec<Case> {
     serde_json::from_str(&fs::read_to_string(data().join("tokens.json")).unwrap()).unwrap()
 }
 
-/// What the vectors leave out.
+/// Cases that the vectors do not have.
 fn our_own() -> Vec<Case> {
     let mut cases = vec![
         Case::new(
@@ -355,7 +355,7 @@ fn data() -> PathBuf {
         .join("data")
 }
 
-/// RFC 3986's unreserved characters stay, as SigV4 has it.
+/// The unreserved characters of RFC 3986 are not encoded, as in SigV4.
 fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

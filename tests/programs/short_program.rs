@@ -1,5 +1,5 @@
-//! A program that does little and ends, often while a thread of it is inside libpq. The suite runs
-//! it by the hundred and looks how it ends.
+//! A program that ends soon, often while one of its threads is inside libpq. The suite runs it hundreds of times and
+//! checks its exit status.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +32,7 @@ fn main() {
     }
 }
 
-/// A pool whose threads go on opening connections when it has been built.
+/// A pool whose threads still open connections after it has been built.
 fn pool(url: &str) -> PgPool {
     let manager = PgConnectionManager::new(url).expect("manager");
     let builder = manager.pool_builder().max_size(10).min_idle(Some(10));
@@ -52,13 +52,13 @@ fn migrate(url: &str) {
     statement.execute(&mut connection).expect("statement");
 }
 
-/// Another part of the program uses libpq first: it initializes OpenSSL in its own way.
+/// Another part of the program uses libpq first, which initializes OpenSSL with its exit handler.
 fn connect_elsewhere() {
     let url = std::env::var("OTHER_DATABASE_URL").expect("OTHER_DATABASE_URL");
     drop(PgConnection::establish(&url).expect("connection elsewhere"));
 }
 
-/// Returns when a thread waits for the answer of a server that will not give one.
+/// Returns when a thread waits for a server that does not answer.
 fn connect_to_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listener");
     let port = listener.local_addr().expect("address").port();
@@ -72,12 +72,12 @@ fn connect_to_nobody() {
     let (mut client, _) = listener.accept().expect("client");
     let mut request_for_tls = [0; 8];
     client.read_exact(&mut request_for_tls).expect("request");
-    // Neither may be closed, or libpq would be answered after all.
+    // If either were closed, libpq would get an answer.
     std::mem::forget((listener, client));
 }
 
-/// Gives threads the time to do what they are at while the process ends: a handler that was
-/// registered first runs last. Without it, one program in fifty comes to grief where one in four should.
+/// Delays the exit, so that other threads run while the process ends: a handler that was registered first runs last.
+/// Without the delay, one program in fifty crashes instead of one in four.
 fn end_slowly() {
     extern "C" fn linger() {
         thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! The rooms of ARCHITECTURE.md, and who may know whom.
+//! The modules of ARCHITECTURE.md, and which may import which.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,13 +16,18 @@ fn layers() -> HashMap<String, u32> {
     rows.collect()
 }
 
-/// The modules of `src`, each with its files' text as far as it is not a test.
+/// The modules of `src`, each with the text of its files without tests.
 fn sources() -> Vec<(String, PathBuf, String)> {
-    let src = root().join("src");
-    let sources: Vec<_> = rust_files(&src)
+    let sources = sources_of(&root().join("src"));
+    assert!(sources.len() > 10, "src was not found");
+    sources
+}
+
+fn sources_of(src: &Path) -> Vec<(String, PathBuf, String)> {
+    rust_files(src)
         .into_iter()
         .filter_map(|path| {
-            let relative = path.strip_prefix(&src).unwrap();
+            let relative = path.strip_prefix(src).unwrap();
             let names: Vec<&str> = relative.iter().map(|name| name.to_str().unwrap()).collect();
             if names
                 .iter()
@@ -36,9 +41,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
             let lines = code.lines().map(|line| line.split("//").next().unwrap());
             Some((module, path.clone(), lines.collect::<Vec<_>>().join("\n")))
         })
-        .collect();
-    assert!(sources.len() > 10, "src was not found");
-    sources
+        .collect()
 }
 
 pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -85,11 +88,10 @@ fn a_module_imports_from_rows_above_its_own_only() {
     }
 }
 
-/// The names of files of `folder` that `code` imports.
-fn imports_of_folder(code: &str, folder: &str, files: &[String]) -> BTreeSet<String> {
+/// The names in `files` that `code` imports from one of `paths`.
+fn imports_from(paths: &[&str], code: &str, files: &[String]) -> BTreeSet<String> {
     let mut imports = BTreeSet::new();
-    let own = format!("crate::{folder}::");
-    for path in ["super::", own.as_str()] {
+    for path in paths {
         for import in code.split(path).skip(1) {
             let names = match import.strip_prefix('{') {
                 Some(list) => list.split('}').next().unwrap(),
@@ -109,46 +111,76 @@ fn is_part_of_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 
-/// A reader can then read the files of a folder one after the other.
+/// The imports of a folder's files form no cycle, so a reader can read them one after the other.
 #[test]
 fn files_of_one_folder_do_not_import_each_other_in_a_circle() {
     let mut folders: HashMap<PathBuf, HashMap<String, String>> = HashMap::new();
-    for (_, path, code) in sources() {
+    // A published package has no other packages beside it.
+    let others = ["emulator/src", "cli/src"].map(|folder| root().join(folder));
+    let others = others.iter().filter(|folder| folder.exists());
+    let others = others.flat_map(|folder| sources_of(folder));
+    for (_, path, code) in sources().into_iter().chain(others) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name != "mod" && path.parent().unwrap() != root().join("src") {
-            let folder = path.parent().unwrap().to_owned();
-            folders.entry(folder).or_default().insert(name, code);
+        let folder = path.parent().unwrap();
+        if name != "mod" && !folder.ends_with("src") {
+            let codes = folders.entry(folder.to_owned()).or_default();
+            codes.insert(name, code);
         }
     }
     assert!(folders.len() > 5, "src was not found");
     for (folder, codes) in folders {
-        let files: Vec<String> = codes.keys().cloned().collect();
-        let folder_name = folder.file_name().unwrap().to_str().unwrap();
-        let mut left: HashMap<String, BTreeSet<String>> = codes
-            .iter()
-            .map(|(name, code)| {
-                let mut imports = imports_of_folder(code, folder_name, &files);
-                imports.remove(name);
-                (name.clone(), imports)
-            })
-            .collect();
-        // Takes away the files that import none of those that are left.
-        while let Some(name) = left
-            .iter()
-            .find(|(_, imports)| imports.iter().all(|import| !left.contains_key(import)))
-            .map(|(name, _)| name.clone())
-        {
-            left.remove(&name);
-        }
-        assert!(
-            left.is_empty(),
-            "a circle in {}: {left:?}",
-            folder.display()
-        );
+        let own = format!("crate::{}::", folder.file_name().unwrap().to_str().unwrap());
+        assert_no_circle(&folder, &codes, &["super::", &own]);
     }
 }
 
-/// FAULTS.md and the tests speak of the same rows.
+/// The library's modules have layers. Those of the other packages have none, but form no cycle either.
+#[test]
+fn modules_of_other_packages_do_not_import_each_other_in_a_circle() {
+    for folder in ["emulator/src", "cli/src"] {
+        let folder = root().join(folder);
+        // A published package has no other packages beside it.
+        if !folder.exists() {
+            continue;
+        }
+        let mut codes: HashMap<String, String> = HashMap::new();
+        for (module, _, code) in sources_of(&folder) {
+            if module != "lib" && module != "main" {
+                codes.entry(module).or_default().push_str(&code);
+            }
+        }
+        assert!(codes.len() > 5, "{} was not found", folder.display());
+        assert_no_circle(&folder, &codes, &["crate::"]);
+    }
+}
+
+/// Fails if files of `folder`, with the code of each by its name, import each other from `paths` in a circle.
+fn assert_no_circle(folder: &Path, codes: &HashMap<String, String>, paths: &[&str]) {
+    let files: Vec<String> = codes.keys().cloned().collect();
+    let mut left: HashMap<&String, BTreeSet<String>> = codes
+        .iter()
+        .map(|(name, code)| {
+            let mut imports = imports_from(paths, code, &files);
+            imports.remove(name);
+            (name, imports)
+        })
+        .collect();
+    // Removes the files that import none of the remaining ones.
+    while let Some(name) = left
+        .iter()
+        .find(|(_, imports)| imports.iter().all(|import| !left.contains_key(import)))
+        .map(|(name, _)| *name)
+    {
+        left.remove(name);
+    }
+    assert!(
+        left.is_empty(),
+        "a circle in {}: {left:?}",
+        folder.display()
+    );
+}
+
+/// FAULTS.md and the tests name the same rows.
 #[test]
 fn every_fault_has_its_tests() {
     let table = fs::read_to_string(root().join("FAULTS.md")).unwrap();
@@ -174,8 +206,8 @@ fn every_fault_has_its_tests() {
     assert_eq!(named, rows);
 }
 
-/// What a test may run: what `script/setup` installs, the shell, and what Debian's essential packages and
-/// macOS have. `ps` is for macOS, which has no /proc.
+/// The programs that a test may run: those that `script/setup` installs, the shell, and those of Debian's essential
+/// packages and of macOS. `ps` is for macOS, which has no /proc.
 const PROGRAMS: &[&str] = &[
     "/bin/sh",
     "bash",
@@ -200,7 +232,7 @@ fn tests_run_no_program_that_a_bare_machine_lacks() {
         "cli/tests",
     ] {
         let folder = root().join(folder);
-        // The package alone has no other packages beside it.
+        // A published package has no other packages beside it.
         if !folder.exists() {
             continue;
         }
@@ -243,7 +275,7 @@ fn some_names_have_one_home() {
         for (_, path, code) in sources() {
             let is_guest = match name {
                 "passfile" => path.starts_with(root().join("src/endpoint")),
-                // What the crate `postgres` and the AWS SDK are made of.
+                // The crate `postgres` and the AWS SDK are built on it.
                 "tokio" => {
                     path.ends_with("src/backend/postgres/deadline_stream.rs")
                         || path.ends_with("src/http_client.rs")

@@ -1,4 +1,4 @@
-//! Built, used and dropped inside asynchronous code, where much that blocks panics.
+//! Use of this crate in asynchronous code, where blocking calls of tokio panic.
 
 use diesel::connection::SimpleConnection;
 use tokio::runtime::{Builder, Runtime};
@@ -27,7 +27,7 @@ fn everything_can_be_done_inside_tokio() {
                 let pool = manager.into_pool().unwrap();
                 pool.get().unwrap().batch_execute("SELECT 1").unwrap();
                 pool.get().unwrap().batch_execute("SELECT 1").unwrap();
-                // The last of the pool, the manager and the identity go here.
+                // Drops the last handles of the pool, the manager and the identity here.
             });
             task.await.unwrap();
         });

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use crate::support::child::{self, Child};
 use crate::support::{MINUTE, PATIENCE, SECOND, endpoint, keys};
 
-/// Blocks in its first poll until the sender of `held` is dropped, after it has announced that.
+/// Announces its first poll, and blocks there until the sender of `held` is dropped.
 #[derive(Debug)]
 struct Blocks {
     calls: Arc<AtomicUsize>,

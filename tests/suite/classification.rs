@@ -1,4 +1,4 @@
-//! What a failed connect is taken for, and what it says to do.
+//! The classification of failed connects, and the advice of each error.
 
 use std::num::NonZeroU32;
 use std::thread;
@@ -27,7 +27,7 @@ fn error_of(manager: &PgConnectionManager) -> Error {
     manager.try_connect().err().unwrap()
 }
 
-/// Fails if `error` does not say all of `parts`.
+/// Fails if the text of `error` lacks one of `parts`.
 fn assert_says(error: &Error, parts: &[&str]) {
     let text = error.to_string();
     for part in parts {
@@ -41,7 +41,7 @@ fn a_refused_login_is_recognised_in_any_language() {
     let emulator = emulator();
     for language in LANGUAGES {
         emulator.set_language(language).unwrap();
-        // In the past, so that no token is from the future when the clock goes on.
+        // In the past, so that no token is from the future when the clock is advanced.
         let time = ManualClock::starting_at(SystemTime::now() - Duration::from_secs(60));
         let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
         let manager = manager_builder(&emulator).auth(auth).build().unwrap();
@@ -75,12 +75,12 @@ fn a_broken_connection_is_not_a_refused_login_in_any_language() {
             emulator.heal();
         }
     }
-    // Neither was the token doubted.
+    // The token was kept, too.
     let stats = manager.stats();
     assert_eq!((stats.logins_refused, stats.tokens_signed), (0, 1));
 }
 
-/// FAULTS.md row 27: a shortage is known in English only, and in doubt it is said to be one.
+/// FAULTS.md row 27: a full server is recognised in English only. Any other text counts as a refusal.
 #[test]
 fn an_unrecognised_shortage_says_that_it_may_be_one() {
     let emulator = emulator();
@@ -94,7 +94,7 @@ fn an_unrecognised_shortage_says_that_it_may_be_one() {
     assert_says(&error, &["not recognised", "full or starting"]);
 }
 
-/// FAULTS.md row 27: a proxy's texts.
+/// FAULTS.md row 27: the messages of RDS Proxy.
 #[test]
 fn a_proxys_answers_are_told_apart() {
     let proxy = proxy();
@@ -105,7 +105,8 @@ fn a_proxys_answers_are_told_apart() {
         let manager = manager(&proxy);
         drop(manager.try_connect().unwrap());
         proxy.fault(fault);
-        // One of them comes within a second of another, or there would be no more than one a second.
+        // One of them has to come within a second of another; otherwise the limit of one a second would not be
+        // reached.
         let begun = Instant::now();
         let kind = loop {
             assert!(begun.elapsed() < PATIENCE, "no login was throttled");

@@ -19,7 +19,7 @@ use crate::support::{FakeSource, PATIENCE, SECOND};
 
 const WRITER: usize = 0;
 
-/// A name that the members can be asked for.
+/// A name under which members can be reported.
 const ID: &str = "pg_catalog.aurora_db_instance_identifier()";
 
 fn cluster(members: usize) -> AuroraCluster {
@@ -31,7 +31,7 @@ fn cluster(members: usize) -> AuroraCluster {
     cluster
 }
 
-/// What a test knows of its manager.
+/// The manager under test, with its events.
 #[derive(Clone, Default)]
 struct Observed {
     source: FakeSource,
@@ -40,7 +40,7 @@ struct Observed {
 }
 
 impl Observed {
-    /// Lets the members be read again.
+    /// Makes the next read of the members due.
     fn half_a_minute_passes(&self) {
         self.time.advance(Duration::from_secs(31));
     }
@@ -94,7 +94,7 @@ fn write<C: Backend<Connection: Ask>>(pool: &r2d2::Pool<RdsConnectionManager<C>>
     connection.ask(ID)
 }
 
-/// How many sessions lead to each member.
+/// The number of sessions at each member.
 fn sessions(cluster: &AuroraCluster) -> Vec<usize> {
     let members = 0..cluster.members();
     let sessions = |member| cluster.member(member).unwrap().sessions();
@@ -121,13 +121,14 @@ fn assert_writes_go_on<C: Backend<Connection: Ask>>() {
     let pool = manager.pool_builder().max_size(3).build().unwrap();
     assert_eq!(write(&pool), "instance-1");
 
-    // Dead.
+    // The former writer refuses connections.
     cluster.member(WRITER).unwrap().stop_postgres().unwrap();
     cluster.promote(1).unwrap();
     assert_eq!(write(&pool), "instance-2");
     assert_eq!(observed.last_member().as_deref(), Some("instance-2"));
 
-    // Back as a reader, and the next writer becomes a reader under open sessions: they are found at checkout.
+    // The former writer returns as a reader, and the next writer becomes a reader under open sessions, which the
+    // checkout test detects.
     cluster.demote(WRITER).unwrap();
     cluster.update_lists().unwrap();
     observed.half_a_minute_passes();
@@ -135,7 +136,7 @@ fn assert_writes_go_on<C: Backend<Connection: Ask>>() {
     cluster.demote(1).unwrap();
     assert_eq!(write(&pool), "instance-3");
 
-    // Each member has a token of its own, and none needed a request.
+    // Each member has a token of its own, and none required a request to AWS.
     assert_eq!(observed.source.calls(), 1);
     let members: BTreeMap<_, _> = manager
         .cluster_members()
@@ -163,13 +164,13 @@ fn a_silent_writer_costs_one_connect_a_share_of_its_time() {
         .fault(Fault::BlackHole(Stage::Accept));
     cluster.promote(1).unwrap();
 
-    // The cluster's name leads to the same address, which is not tried again.
+    // The cluster's name leads to the same address, which is not dialled twice.
     let begun = Instant::now();
     assert_eq!(member_of(&manager), "instance-2");
     assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
     let asked = cluster.names_asked();
     assert!(asked.contains(&cluster.host()), "{asked:?}");
-    // It is known now, and asked first.
+    // The new writer is recorded, and dialled first.
     let begun = Instant::now();
     assert_eq!(member_of(&manager), "instance-2");
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
@@ -201,7 +202,7 @@ fn assert_equal_shares<C: Backend>() {
     cluster.set_listed(3, true);
     cluster.update_lists().unwrap();
     observed.half_a_minute_passes();
-    // Connections end one by one, as lifetimes do.
+    // Connections end one by one, as with lifetimes.
     for _ in 0..6 {
         let connection = pool.get().unwrap();
         diesel_rds_iam::retire_all(&pool).unwrap();
@@ -255,7 +256,7 @@ fn a_reader_that_is_too_far_behind_gets_no_connection() {
     for _ in 0..6 {
         assert_eq!(member_of(&manager), "instance-3");
     }
-    // What is found out by the new connection itself counts at once.
+    // The lag that the new connection itself reads takes effect at once.
     cluster.set_lag(2, Duration::from_secs(20));
     cluster.update_lists().unwrap();
     observed.half_a_minute_passes();
@@ -264,7 +265,7 @@ fn a_reader_that_is_too_far_behind_gets_no_connection() {
 
 /// FAULTS.md row 86.
 #[test]
-fn members_that_cannot_be_read_are_asked_for_once_and_the_name_is_followed() {
+fn members_that_cannot_be_read_are_requested_once_and_the_name_is_followed() {
     let cluster = cluster(2);
     let revoke = "REVOKE EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() FROM PUBLIC";
     cluster.execute(revoke).unwrap();

@@ -1,4 +1,4 @@
-//! Many ask at once, or the source is slow or broken.
+//! Concurrent first callers, and sources that are slow or broken.
 
 use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
@@ -40,7 +40,7 @@ fn sixty_four_threads_make_one_call_on_a_cold_cache() {
     assert_eq!(auth.stats().tokens_signed, 1);
 }
 
-/// Which threads signed.
+/// The threads that signed.
 #[derive(Clone, Default)]
 struct Signers(Arc<Mutex<Vec<ThreadId>>>);
 
@@ -50,7 +50,7 @@ impl HandleAuthEvent for Signers {
     }
 }
 
-/// With credentials at hand nothing has to be waited for, so nobody waits for the signing thread.
+/// With cached credentials the caller signs, and does not wait for the signing thread.
 #[test]
 fn a_caller_signs_the_first_token_if_credentials_are_cached() {
     let signers = Signers::default();
@@ -72,7 +72,7 @@ fn one_failure_is_returned_to_all_waiting_callers() {
     let credentials = FakeSource::default();
     credentials.answer(|| Err("the source is down".into()));
     credentials.hold();
-    // The failure is remembered for a second of this clock, which stands still.
+    // The failure is cached for a second of this clock, which stands still.
     let time = ManualClock::new();
     let auth = auth_builder(&credentials)
         .clock(time.clock())
@@ -119,7 +119,7 @@ fn a_source_that_hangs_times_out_and_is_called_again_later() {
     loop {
         match source.token() {
             Ok(_) => break,
-            // Remembered for a second, as every failure is.
+            // Cached for a second, as every failure is.
             Err(error) => assert_eq!(error.kind(), ErrorKind::CredentialsTimeout),
         }
         assert!(std::time::Instant::now() < patience, "never recovered");

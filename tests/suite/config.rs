@@ -97,7 +97,7 @@ fn omitted_settings_have_the_defaults() {
 
 #[test]
 fn every_identity_setting_is_applied() {
-    // Each of these is out of the range that the builder of identities allows.
+    // Each of these values is out of range for the builder of identities.
     for setting in ["token_lifetime = \"16m\"", "refresh_timeout = \"0s\""] {
         let (name, _) = setting.split_once(' ').unwrap();
         let settings =
@@ -189,7 +189,7 @@ fn one_connection_uses_iam_and_the_next_a_password() {
         .run();
 }
 
-/// Files in two languages and the environment, by the crate that reads an application's settings.
+/// Files in two formats and the environment, read by the crate `config`.
 #[test]
 fn the_crate_config_reads_them_from_files_and_the_environment() {
     use ::config::{Config, Environment, File, FileFormat};
@@ -236,7 +236,8 @@ connections:
     assert!(managers["reports"].endpoint().is_none());
 }
 
-/// A number or a table in place of a password, and a text in place of a table, whose errors would repeat them.
+/// A number or a table in place of a password, and a text in place of a table. serde's errors would repeat the
+/// values.
 #[test]
 fn nothing_of_a_secret_is_in_an_error_or_in_debug() {
     let table = "[connections.a]\nurl = \"postgres://app@localhost/app\"\nsslmode = \"disable\"\n";

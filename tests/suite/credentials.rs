@@ -1,6 +1,6 @@
-//! Every way to AWS credentials, by the SDK's own code, with AWS's endpoints on loopback.
+//! Every source of AWS credentials, by the SDK's own code, with AWS's endpoints on loopback.
 //!
-//! Each way is a matter of environment variables, so each test goes on in a process of its own.
+//! Sources are selected by environment variables, so each test runs in a process of its own.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
 use crate::support::{PATIENCE, SECOND, endpoint, keys};
 
-/// For what goes wrong at once, if all is well.
+/// The time limit for failures that must be returned at once.
 const MOMENT: Duration = Duration::from_millis(500);
 
 fn is_child(test: &str) -> bool {
@@ -46,7 +46,7 @@ fn with_container(child: Child, emulator: &Emulator) -> Child {
     child.envs(emulator.aws().container_environment())
 }
 
-/// In a child: logs in a few times, as whoever the environment and the connection string say.
+/// In a child: logs in a few times, with the identity of the environment and the connection string.
 fn log_in() {
     let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
     for _ in 0..3 {
@@ -54,7 +54,7 @@ fn log_in() {
     }
 }
 
-/// In a child: the login fails, for want of credentials.
+/// In a child: the login fails because there are no credentials.
 fn fail_to_log_in(auth: IamAuthBuilder) -> Error {
     let manager = PgConnectionManager::builder(&child::argument("URL"))
         .auth(auth.build().unwrap())
@@ -72,7 +72,7 @@ fn access_keys(emulator: &Emulator) -> Vec<String> {
         .collect()
 }
 
-/// What `parameter` was in each call of STS.
+/// The value of `parameter` in each call of STS.
 fn told_sts(emulator: &Emulator, parameter: &str) -> Vec<Option<String>> {
     let calls = emulator.aws().calls();
     calls
@@ -179,7 +179,7 @@ fn a_containers_credentials_are_replaced_while_a_pool_works() {
             .build()
             .unwrap();
         let pool = manager.pool_builder().max_size(2).build().unwrap();
-        // The third token is signed after the credentials of the first have ended.
+        // The third token is signed after the credentials of the first have expired.
         while auth.stats().tokens_signed < 3 {
             let mut connection = pool.get().unwrap();
             let query = diesel::sql_query("SELECT 1");
@@ -198,7 +198,7 @@ fn a_containers_credentials_are_replaced_while_a_pool_works() {
     assert!(emulator.aws().requests(AwsService::Container) >= keys.len());
 }
 
-/// EKS Pod Identity: the container's way, with the authorization in a file.
+/// EKS Pod Identity: the container endpoint, with the authorization token in a file.
 #[test]
 fn a_pod_sends_the_token_from_its_file() {
     const TEST: &str = "a_pod_sends_the_token_from_its_file";
@@ -245,7 +245,7 @@ fn a_profiles_credential_process_runs_once_for_all_databases() {
     std::fs::write(&config, profile).unwrap();
     child(TEST, home.path())
         .env("AWS_CONFIG_FILE", &config)
-        // A profile that is named comes before what lies about.
+        // A profile that is set takes precedence over variables of the environment.
         .env("AWS_ACCESS_KEY_ID", "AKIAOFSOMEBODYELSE00")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
         .argument(
@@ -327,7 +327,7 @@ fn without_credentials_the_error_lists_the_sources_searched() {
 fn a_source_that_refuses_or_answers_nonsense_is_a_refusal() {
     const TEST: &str = "a_source_that_refuses_or_answers_nonsense_is_a_refusal";
     if is_child(TEST) {
-        // The SDK tries more than once, with pauses.
+        // The SDK makes several attempts, with pauses.
         let error = fail_to_log_in(IamAuth::builder().refresh_timeout(PATIENCE));
         assert_eq!(error.kind(), ErrorKind::CredentialsRefused, "{error}");
         return;
@@ -337,7 +337,7 @@ fn a_source_that_refuses_or_answers_nonsense_is_a_refusal() {
         .aws()
         .set_behaviour(AwsService::Container, AwsBehaviour::Garbled);
     with_container(homeless(TEST, &emulator), &emulator).run();
-    // As if another container asked.
+    // As if another container sent the request.
     emulator
         .aws()
         .set_behaviour(AwsService::Container, AwsBehaviour::Normal);
@@ -380,7 +380,7 @@ fn a_blocking_provider_gets_an_error_that_names_credentials_fn() {
         drop(release);
         return;
     }
-    // All of a process sign on the thread that is blocked.
+    // All identities of the process share the signing thread that is blocked.
     homeless(TEST, &emulator()).run();
 }
 

@@ -1,6 +1,6 @@
 //! Sources of credentials that cannot be reached, throttle their callers, fail, or lack a file.
 //!
-//! Each source is a matter of environment variables, so each test goes on in a process of its own.
+//! Sources are selected by environment variables, so each test runs in a process of its own.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn child(test: &str, emulator: &Emulator) -> Child {
         .argument("URL", emulator.url("app"))
 }
 
-/// In a child: the login fails, for want of credentials.
+/// In a child: the login fails because there are no credentials.
 fn fail_to_log_in(limit: Duration) -> Error {
     let manager = PgConnectionManager::builder(&child::argument("URL"))
         .credentials_timeout(limit)
@@ -33,7 +33,7 @@ fn fail_to_log_in(limit: Duration) -> Error {
     manager.try_connect().err().unwrap()
 }
 
-/// In a child: the login fails with an error of this kind, and with the text that the parent hands over.
+/// In a child: the login fails with an error of this kind that contains the text which the parent passes.
 fn fails_with(kind: ErrorKind, limit: Duration) {
     let error = fail_to_log_in(limit);
     assert_eq!(error.kind(), kind, "{error}");
@@ -202,7 +202,7 @@ fn without_a_profile_none_is_to_be_corrected() {
     }
     let emulator = emulator();
     child(TEST, &emulator)
-        // The SDK allows no address of others without TLS.
+        // Without TLS, the SDK permits loopback and link-local addresses only.
         .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://192.0.2.1/")
         .argument("EXPECTED", "correct the AWS_* variables")
         .run();

@@ -1,4 +1,4 @@
-//! Names with several addresses, connection strings with several hosts, and the time that they take.
+//! Names with several addresses, connection strings with several hosts, and their common time limit.
 
 use std::collections::HashSet;
 use std::io;
@@ -36,7 +36,7 @@ impl Servers {
         )
     }
 
-    /// The port of the server that a connect by `url` ends at.
+    /// The port of the server that a connect with `url` reaches.
     fn log_in<C: Backend>(&self, url: &str) -> Result<u16, Error>
     where
         C::Connection: Ask,
@@ -46,7 +46,7 @@ impl Servers {
         let mut connection = manager.try_connect()?;
         let place = connection.ask("inet_server_port() IS NULL");
         assert_eq!(place, "true", "the emulator dials PostgreSQL's socket");
-        // One that was passed over notices a moment later that the client has left.
+        // A server that was skipped notices a moment later that the client has disconnected.
         let begun = Instant::now();
         let port = loop {
             let sessions = |it: &&Emulator| it.sessions() > 0;
@@ -64,7 +64,7 @@ impl Servers {
         Ok(port)
     }
 
-    /// The same for every kind of connection, which must all end at the same server.
+    /// The same for every kind of connection, which must all reach the same server.
     fn log_in_by_all(&self, url: &str) -> Result<u16, Error> {
         let port = self.log_in::<diesel::PgConnection>(url);
         #[cfg(feature = "postgres")]
@@ -133,14 +133,14 @@ fn every_address_of_a_name_is_tried() {
     let (good, refusing) = (loopback(emulator.port()), loopback(refusing_port()));
     connect_by_all(&emulator, &[refusing, good]).unwrap();
 
-    // Each attempt has failed in another way: the one that got furthest decides, and all are named.
+    // Each attempt fails in another way. The error is that of the attempt that got furthest, and names all of them.
     emulator.fault(Fault::Reset(Stage::Tls));
     let error = connect_by_all(&emulator, &[refusing, good]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     emulator.heal();
     let other = Emulator::builder().start().unwrap();
-    let distrusted = loopback(other.port());
-    for addresses in [[refusing, distrusted], [distrusted, refusing]] {
+    let untrusted = loopback(other.port());
+    for addresses in [[refusing, untrusted], [untrusted, refusing]] {
         let error = connect_by_all(&emulator, &addresses).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         let text = error.to_string();
@@ -172,7 +172,7 @@ fn a_refused_login_ends_the_search() {
 
 /// FAULTS.md row 51.
 #[test]
-fn of_several_hosts_the_first_that_can_be_had_is_used() {
+fn of_several_hosts_the_first_that_accepts_the_login_is_used() {
     let servers = Servers::start();
     let read_only = "ALTER ROLE app SET default_transaction_read_only = on";
     servers.0[0].execute(read_only).unwrap();
@@ -219,7 +219,7 @@ fn load_balance_hosts_reaches_every_host() {
     let servers = Servers::start();
     let url = servers.url(&[0, 1], "load_balance_hosts=random");
     let mut reached = HashSet::new();
-    // A fair choice leaves one out with a probability of 2^-100.
+    // A uniform choice leaves one out with a probability of 2^-100.
     for _ in 0..100 {
         reached.insert(servers.log_in::<diesel::PgConnection>(&url).unwrap());
         if reached.len() == 2 {
@@ -250,7 +250,7 @@ fn a_resolver_gets_the_dialled_host_and_port() {
         Ok(vec![loopback(port)])
     });
     let manager = manager.build().unwrap();
-    // Again at each connect, so that DNS is followed.
+    // The name is resolved at each connect, so that DNS is followed.
     for expected in 1..=2 {
         drop(manager.try_connect().unwrap());
         assert_eq!(calls.load(Ordering::SeqCst), expected);
@@ -265,7 +265,7 @@ fn a_resolver_gets_the_dialled_host_and_port() {
         "{text}"
     );
 
-    // An address needs none.
+    // An address is not resolved.
     let manager = manager_builder(shared_emulator()).resolver(|_, _| panic!("not asked"));
     let url = format!("{}&hostaddr=127.0.0.1", shared_emulator().url("app"));
     drop(manager);

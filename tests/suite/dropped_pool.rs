@@ -17,10 +17,10 @@ use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, manager_builder, shared_emulator};
 use crate::support::{PATIENCE, SECOND};
 
-/// The workers' time inside `connect` is limited to 0.8 s; the rest is for a machine that is busy.
+/// The time that a worker spends inside `connect` is limited to 0.8 s. The rest is for a loaded machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A handler of a pool's, which is dropped with the pool.
+/// An event handler of the pool, which is dropped with the pool.
 #[derive(Debug)]
 struct Handler {
     _held: Arc<()>,
@@ -28,7 +28,7 @@ struct Handler {
 
 impl HandleEvent for Handler {}
 
-/// A pool with default settings that has not connected yet, and a reference that ends with it.
+/// A pool with default settings that has not connected yet, and a weak reference that is invalid after its end.
 fn pool_of(manager: &PgConnectionManager) -> (PgPool, Weak<()>) {
     let held = Arc::new(());
     let weak = Arc::downgrade(&held);
@@ -39,22 +39,22 @@ fn pool_of(manager: &PgConnectionManager) -> (PgPool, Weak<()>) {
     (pool.unwrap(), weak)
 }
 
-/// Drops pools after a second, and asserts that none outlives that for long.
+/// Drops pools after a second, and asserts that each ends soon after that.
 fn assert_dropped_pools_end(manager: &PgConnectionManager) {
     let (pools, handlers): (Vec<_>, Vec<_>) = (0..5).map(|_| pool_of(manager)).unzip();
     for pool in &pools {
-        // A caller that waits has the pool connect.
+        // A waiting caller makes the pool connect.
         assert!(pool.get_timeout(SECOND / 5).is_err());
     }
     drop(pools);
     let dropped = Instant::now();
     while let Some(left) = handlers.iter().position(|it| it.strong_count() > 0) {
-        assert!(dropped.elapsed() < ENDS_WITHIN, "pool {left} lives on");
+        assert!(dropped.elapsed() < ENDS_WITHIN, "pool {left} still exists");
         thread::yield_now();
     }
 }
 
-/// A manager for a server of the test's own, under the emulator's name.
+/// A manager for a server of this test, under the emulator's name.
 fn manager_for(listener: &TcpListener, emulator: &Emulator) -> PgConnectionManager {
     let (host, port) = (emulator.host(), listener.local_addr().unwrap().port());
     let url = format!("host={host} hostaddr=127.0.0.1 port={port} user=app");
@@ -134,7 +134,7 @@ fn four_hundred_dropped_pools_leave_no_threads() {
     }
     let before = thread_names();
     let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
-    // Most of them are dropped before their workers have found that there is no server: logins would take seconds.
+    // Most of them are dropped before their workers find that the server is missing. Logins would take seconds.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
     let url = format!("{}&port={}", child::argument("URL"), closed.unwrap().port());
     let nowhere = PgConnectionManager::new(&url).unwrap();
@@ -163,7 +163,7 @@ fn four_hundred_dropped_pools_leave_no_threads() {
 fn thread_names() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let name = |task: std::io::Result<std::fs::DirEntry>| {
-        // One may have ended meanwhile.
+        // A thread may have ended meanwhile.
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     };
     tasks
@@ -172,7 +172,7 @@ fn thread_names() -> Vec<String> {
         .collect()
 }
 
-/// FAULTS.md row 40: of three workers with ten connections to open, one attempt every half a second is left.
+/// FAULTS.md row 40: three workers with ten connections to open make one attempt every half a second.
 #[test]
 fn a_pool_makes_two_attempts_a_second_while_its_server_is_down() {
     const ATTEMPTS: usize = 12;
@@ -194,7 +194,7 @@ fn a_pool_makes_two_attempts_a_second_while_its_server_is_down() {
         assert!(begun.elapsed() < PATIENCE, "it has given up");
         thread::yield_now();
     }
-    // The first of each worker come at once, and one more may be under way beside the probe.
+    // The first attempts of the workers are simultaneous, and one more may be under way beside the probe.
     let paced = u32::try_from(ATTEMPTS - 5).unwrap();
     let least = paced * SECOND / 2;
     assert!(begun.elapsed() >= least, "after {:?}", begun.elapsed());

@@ -1,5 +1,5 @@
-//! Much of the same, and what it leaves behind. Each in a process of its own, whose memory, threads
-//! and file descriptors are nobody else's.
+//! Thousands of refreshes and connects, and their memory, threads and file descriptors. Each test runs in a process
+//! of its own, so that only its own are counted.
 
 use std::env;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::database::shared_emulator;
 use crate::support::footprint::Footprint;
 use crate::support::{FakeSource, PATIENCE, endpoint};
 
-/// What an allocator may keep to itself. A token has about 1 KiB.
+/// Memory that an allocator may keep. A token has about 1 KiB.
 const ALLOCATORS_OWN: Footprint = Footprint {
     kibibytes: 1024,
     threads: 0,
@@ -22,7 +22,7 @@ const ALLOCATORS_OWN: Footprint = Footprint {
 };
 
 fn child(test: &str) -> Child {
-    // One arena: what each thread would get for itself grows with how many happen to be there at once.
+    // A single arena: with one for each thread, memory depends on how many threads run at once.
     Child::new(module_path!(), test, Path::new("/dev/null/none")).env("MALLOC_ARENA_MAX", "1")
 }
 
@@ -35,7 +35,7 @@ fn ten_thousand_refreshes_leak_nothing() {
     }
     let time = ManualClock::new();
     let (credentials, clock) = (FakeSource::default(), time.clock());
-    // They end with the token, so that both are fetched each time.
+    // The credentials expire with the token, so that both are fetched each time.
     credentials.answer(move || {
         let end = clock.now().wall + Duration::from_secs(15 * 60);
         Ok(Credentials::new(
@@ -67,7 +67,7 @@ fn ten_thousand_refreshes_leak_nothing() {
 #[test]
 fn many_connects_leak_nothing() {
     const TEST: &str = "many_connects_leak_nothing";
-    /// 10,000 of them take minutes.
+    /// 10,000 connects take minutes.
     const CONNECTS: &str = "RDS_IAM_CONNECTS";
     if !child::is_running(module_path!(), TEST) {
         let emulator = shared_emulator();
@@ -93,7 +93,7 @@ fn many_connects_leak_nothing() {
     assert_eq!(manager.stats().connections_opened, 30 + connects);
 }
 
-/// Fails if this process keeps more than it had. What ends on its own is given the time.
+/// Fails if this process uses more than before. Waits for what ends on its own.
 fn assert_has_not_grown_since(before: &Footprint) {
     let begun = Instant::now();
     loop {

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, shared_emulator};
 
-/// What a child is given to log in with.
+/// The environment with which a child logs in.
 fn child(test: &str, home: &TempDir) -> Child {
     let emulator = shared_emulator();
     Child::new(module_path!(), test, home.path())
@@ -43,7 +43,7 @@ fn no_libpq_environment_variable_overrides_a_setting() {
         return;
     }
     let home = nothing_at_home();
-    // A file that is there, and neither a certificate nor a key.
+    // An existing file that is neither a certificate nor a key.
     let garbage = home.path().join("garbage");
     std::fs::write(&garbage, "garbage").unwrap();
     let garbage = garbage.to_str().unwrap();
@@ -117,14 +117,14 @@ fn an_unreadable_home_directory_is_not_read() {
         log_in().unwrap();
         return;
     }
-    // A link to itself stops root as well, whom no mode of a folder would.
+    // A symbolic link to itself. Root would pass the permissions of a folder.
     let home = nothing_at_home();
     let circle = home.path().join("circle");
     std::os::unix::fs::symlink(&circle, &circle).unwrap();
     child(TEST, &home).env("HOME", &circle).run();
 }
 
-/// FAULTS.md row 9: what `require` verifies is nothing, and not what happens to lie about.
+/// FAULTS.md row 9: `require` verifies nothing, and no root certificate of the environment changes that.
 #[test]
 fn require_reads_no_root_certificates() {
     const TEST: &str = "require_reads_no_root_certificates";

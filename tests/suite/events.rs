@@ -1,4 +1,4 @@
-//! What is told, logged and counted of what happens.
+//! Events, log lines and counters.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use crate::support::database::{emulator, manager};
 use crate::support::eavesdropper::Eavesdropper;
 use crate::support::{FakeSource, MINUTE, PATIENCE, Recorder, SECOND, endpoint};
 
-/// A pool over a clock that is moved by hand, whose credentials last for one token.
+/// A pool over a manual clock, whose credentials last for one token.
 struct Watched {
     heard: Eavesdropper,
     emulator: Emulator,
@@ -27,8 +27,8 @@ impl Watched {
     fn start() -> Watched {
         let heard = Eavesdropper::start();
         let emulator = emulator();
-        // So far back that no token is from the future when the clock goes on; and a whole second, as
-        // tokens have it, so that none ends later than another of the same credentials.
+        // In the past, so that no token is from the future when the clock is advanced; and a whole second, as in
+        // tokens, so that all tokens of the same credentials expire together.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = Duration::from_secs(now.unwrap().as_secs());
         let time = ManualClock::starting_at(SystemTime::UNIX_EPOCH + now - 12 * MINUTE);
@@ -58,7 +58,7 @@ impl Watched {
         }
     }
 
-    /// What a production log has: the levels and messages of all crates, at INFO and above.
+    /// The lines of a production log: levels and messages of all crates, at INFO and above.
     fn lines(&self) -> Vec<String> {
         let lines = self.heard.texts().into_iter().filter(|text| {
             ["INFO ", "WARN ", "ERROR "]
@@ -75,7 +75,7 @@ impl Watched {
         lines.map(cut).collect()
     }
 
-    /// Goes on until a line was logged that begins so.
+    /// Repeats `work` until a line that begins with this text is logged.
     fn until_logged(&self, line: &str, mut go_on: impl FnMut()) {
         let begun = Instant::now();
         while !self.lines().iter().any(|it| it.starts_with(line)) {
@@ -111,7 +111,7 @@ fn a_production_log_has_one_line_for_each_fact() {
     for _ in 0..20 {
         assert!(query(&it));
     }
-    // Refused for some time, with all connections gone.
+    // Logins are refused for some time, with all connections closed.
     it.emulator.fault(Fault::RefuseNext(u32::MAX));
     it.emulator.drop_sessions();
     let begun = Instant::now();
@@ -127,7 +127,7 @@ fn a_production_log_has_one_line_for_each_fact() {
         it.time.advance(4 * SECOND);
         query(&it);
     });
-    // The source of credentials is down when the next token is due, and asked again and again.
+    // The source of credentials fails when the next token is due, and is requested repeatedly.
     it.credentials.answer(|| Err("the source is down".into()));
     it.time.advance(12 * MINUTE);
     for failures in 1..=3 {
@@ -137,7 +137,7 @@ fn a_production_log_has_one_line_for_each_fact() {
             std::thread::yield_now();
             assert!(begun.elapsed() < PATIENCE, "a refresh never failed");
         }
-        // The longest pause before the next attempt.
+        // The longest pause of the back-off.
         it.time.advance(4 * SECOND);
     }
     lasting_for_one_token(&it.credentials, &it.emulator, &it.time);
@@ -193,7 +193,7 @@ fn the_source_of_credentials_is_logged_with_the_pool() {
     let texts = heard.texts();
     let mut built = texts.iter().filter(|text| text.contains("pool built"));
     for credentials in [
-        // Nothing was signed yet.
+        // No token was signed yet.
         "credentials=\"default chain\"",
         "credentials=\"default chain (environment variables)\"",
     ] {

@@ -14,7 +14,7 @@ use crate::support::child::forget_aws_and_postgresql;
 use crate::support::database::{emulator, emulator_with, refused};
 use crate::support::{PATIENCE, example};
 
-/// An example with a database and keys in its environment, and nothing else of AWS.
+/// An example, with a database and keys in its environment and no other AWS settings.
 fn command(name: &str, emulator: &Emulator) -> Command {
     let mut command = Command::new(example(name));
     forget_aws_and_postgresql(&mut command);
@@ -27,7 +27,7 @@ fn command(name: &str, emulator: &Emulator) -> Command {
     command
 }
 
-/// Its exit status, and what it says.
+/// Its exit status and its output.
 fn run(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -195,7 +195,7 @@ fn the_read_write_split_writes_to_a_writer_only() {
     let (is_well, shown) = split();
     assert!(is_well && shown.contains("2 orders written"), "{shown}");
 
-    // The writer's name leads to the old writer, as a client sees it whose DNS is behind.
+    // The writer's name leads to the old writer, as for a client whose DNS is out of date.
     emulator.fail_over().unwrap();
     emulator.route_to(Node::Reader).unwrap();
     let (is_well, shown) = split();
@@ -210,7 +210,7 @@ fn the_read_write_split_writes_to_a_writer_only() {
     assert!(is_well && shown.contains("2 orders written"), "{shown}");
 }
 
-/// A service that is gone when the test is.
+/// A service that is killed when the test ends.
 struct Service(Child);
 
 impl Drop for Service {
@@ -220,7 +220,7 @@ impl Drop for Service {
     }
 }
 
-/// A running service, and where it listens.
+/// A running service, and the address at which it listens.
 struct Web {
     service: Service,
     lines: Lines<BufReader<ChildStdout>>,
@@ -257,7 +257,7 @@ impl Web {
         stream
     }
 
-    /// What the server answers to one request: the status, and the rest.
+    /// The server's response to one request: the status and the body.
     fn ask(&self, request: &str, body: &str) -> (u32, String) {
         let mut answer = String::new();
         let mut stream = self.send(request, body);
@@ -310,7 +310,7 @@ fn the_web_service_is_ready_while_it_has_connections() {
     assert!(health["connections_opened"].as_u64() >= Some(1), "{health}");
     assert_eq!(health["last_failure"], Value::Null, "{health}");
 
-    // A request meets the closed sessions, and waits for another one.
+    // A request gets a closed session, and waits for another one.
     emulator.stop_postgres().unwrap();
     let _waiting = web.send("GET /notes", "");
     let health = web.wait_until_ready_is(503);
@@ -324,8 +324,7 @@ fn the_web_service_is_ready_while_it_has_connections() {
     assert_eq!(web.list(), (200, "[]".to_owned()));
 }
 
-/// `script/soak`, as long as it takes to see that it works. It finds nothing wrong before its first
-/// fault.
+/// `script/soak`, for as long as it takes to see that it works. It reports no violation before its first fault.
 #[test]
 fn a_soak_without_faults_counts_its_writes() {
     let shown = run_well(Command::new(example("soak")).args(["0", "1"]));

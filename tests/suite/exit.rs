@@ -1,4 +1,4 @@
-//! Programs that end while their threads are inside libpq.
+//! Programs that end while one of their threads is inside libpq.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use rds_iam_emulator::Emulator;
 use crate::support::database::{emulator, shared_emulator};
 use crate::support::{child, example};
 
-/// More at a time only wait for each other.
+/// More processes at a time would only wait for each other.
 const AT_A_TIME: usize = 6;
 
 /// FAULTS.md row 32.
@@ -26,7 +26,7 @@ fn three_hundred_migration_runners_exit_cleanly() {
     run(300, "migrate", shared_emulator());
 }
 
-/// FAULTS.md row 32: `openssl::init` comes too late here, so that only waiting helps.
+/// FAULTS.md row 32: `openssl::init` comes too late here, so only the wait at the exit helps.
 #[test]
 fn programs_that_used_libpq_before_exit_cleanly() {
     let emulator = emulator();
@@ -34,7 +34,7 @@ fn programs_that_used_libpq_before_exit_cleanly() {
     run(40, "connect-after-another", &emulator);
 }
 
-/// FAULTS.md row 32: a server that says nothing, and a limit of 120 s for a connect.
+/// FAULTS.md row 32: a silent server, and a limit of 120 s for a connect.
 #[test]
 fn exit_does_not_wait_for_a_silent_server() {
     let begun = Instant::now();
@@ -42,7 +42,7 @@ fn exit_does_not_wait_for_a_silent_server() {
     assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
-/// Runs the program so many times, and expects nothing but success.
+/// Runs the program this many times, and fails unless each run succeeds.
 fn run(times: usize, what: &str, emulator: &Emulator) {
     let next = AtomicUsize::new(0);
     let mut failures = BTreeMap::<String, usize>::new();

@@ -1,4 +1,4 @@
-//! A server that goes and comes back, and one that comes back as something else.
+//! A server that stops and starts again, and a writer that becomes a reader.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::support::database::{
 };
 use crate::support::{FakeSource, PATIENCE, SECOND, SetOnDrop};
 
-/// How soon a pool has to be of use again.
+/// The time within which a pool has to serve again.
 const SOON: Duration = Duration::from_secs(5);
 
 /// An identity whose source of credentials counts its calls.
@@ -90,7 +90,7 @@ fn assert_finds_the_new_writer<C: Backend<Connection: Ask>>() {
     write(&pool);
     assert!(over.elapsed() < SOON, "{:?}", over.elapsed());
 
-    // DNS still tells of the old writer: it is passed over, at a login and at checkout.
+    // DNS still leads to the old writer, which is rejected at the login and at checkout.
     emulator.route_to(Node::Reader).unwrap();
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ServerUnavailable, "{error}");
@@ -103,7 +103,7 @@ fn assert_finds_the_new_writer<C: Backend<Connection: Ask>>() {
     emulator.route_to(Node::Writer).unwrap();
     write(&pool);
 
-    // A server that becomes read-only under open sessions.
+    // A server becomes read-only under open sessions.
     set_read_only(&emulator, true);
     let begun = Instant::now();
     while reasons.0.lock().is_empty() {
@@ -175,7 +175,7 @@ fn retire_all_drops_idle_connections_at_once_and_others_at_check_in() {
     for connection in &mut new {
         assert!(!old.contains(&backend_pid(connection)));
     }
-    // What has been opened since stays.
+    // Connections that were opened since then stay.
     drop(new);
     assert_eq!(reasons.0.lock().len(), 3);
 }
@@ -190,13 +190,13 @@ fn retire_all_returns_at_once_and_callers_still_get_connections() {
     let busy = (pool.get().unwrap(), pool.get().unwrap());
     thread::scope(|scope| {
         let waiter = scope.spawn(|| backend_pid(&mut pool.get().unwrap()));
-        // All are busy: this returns all the same, and whoever holds them is not disturbed.
+        // All connections are checked out. The call returns at once, and their users are not disturbed.
         retire_all(&pool).unwrap();
         drop(busy);
         waiter.join().unwrap();
     });
 
-    // The server says nothing any more, so no answer of it can be waited for.
+    // The server has become silent, so a wait for its answer would not end.
     let emulator = emulator();
     let pool = manager(&emulator).pool_builder().max_size(2);
     let pool = pool.build().unwrap();
@@ -259,26 +259,26 @@ fn retire_all_under_load_leaves_no_earlier_connection_and_fails_no_caller() {
 /// FAULTS.md row 36.
 #[test]
 fn retire_all_reaches_a_connection_that_is_being_returned() {
-    let gate = Gate::default();
+    let barrier = Barrier::default();
     let pool = manager(shared_emulator())
         .pool_builder()
         .max_size(1)
-        .event_handler(Box::new(gate.clone()))
+        .event_handler(Box::new(barrier.clone()))
         .build()
         .unwrap();
     let mut connection = pool.get().unwrap();
     let old = backend_pid(&mut connection);
-    gate.close();
+    barrier.close();
     thread::scope(|scope| {
-        let _open = OpenOnDrop(&gate);
+        let _open = OpenOnDrop(&barrier);
         scope.spawn(move || drop(connection));
-        gate.wait_for_arrival();
+        barrier.wait_for_arrival();
         // The thread is inside `handle_checkin` and cannot go on. This must not wait for it.
         let (sender, done) = mpsc::channel();
         let pool = &pool;
         scope.spawn(move || sender.send(retire_all(pool)));
         done.recv_timeout(PATIENCE).unwrap().unwrap();
-        gate.open();
+        barrier.open();
         assert_ne!(backend_pid(&mut pool.get().unwrap()), old);
     });
 }
@@ -329,15 +329,15 @@ fn retire_all_rejects_a_pool_built_by_r2d2() {
 
 /// A handler that stops threads that check a connection in, while it is closed.
 #[derive(Clone, Debug, Default)]
-struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+struct Barrier(Arc<(Mutex<BarrierState>, Condvar)>);
 
 #[derive(Debug, Default)]
-struct GateState {
+struct BarrierState {
     is_closed: bool,
     has_arrived: bool,
 }
 
-impl Gate {
+impl Barrier {
     fn close(&self) {
         self.0.0.lock().is_closed = true;
     }
@@ -357,7 +357,7 @@ impl Gate {
     }
 }
 
-impl HandleEvent for Gate {
+impl HandleEvent for Barrier {
     fn handle_checkin(&self, _: CheckinEvent) {
         let mut state = self.0.0.lock();
         state.has_arrived = true;
@@ -366,7 +366,7 @@ impl HandleEvent for Gate {
     }
 }
 
-struct OpenOnDrop<'a>(&'a Gate);
+struct OpenOnDrop<'a>(&'a Barrier);
 
 impl Drop for OpenOnDrop<'_> {
     fn drop(&mut self) {
@@ -394,7 +394,7 @@ impl HandleAuthEvent for UsesPool {
     }
 }
 
-/// Why connections were given up.
+/// The reasons for which connections were retired.
 #[derive(Clone, Default)]
 struct Reasons(Arc<Mutex<Vec<RetireReason>>>);
 

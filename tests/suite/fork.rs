@@ -1,4 +1,4 @@
-//! A process that forks when it has a pool.
+//! A process that forks after it has built a pool.
 
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -37,14 +37,14 @@ fn a_forked_child_gets_an_error_and_its_parent_is_unaffected() {
     let manager = manager.build().unwrap();
     let pool = manager.pool_builder().max_size(3).build().unwrap();
     let before = sessions(&pool);
-    // One stays out, and none is being opened.
+    // One connection is checked out, and none is being opened.
     let mut busy = pool.get().unwrap();
 
     // Neither the pool nor its connections are dropped in the child: they are the parent's.
     in_a_child(|| {
         let error = pool.get_timeout(Duration::from_secs(2)).err().unwrap();
         assert!(error.to_string().contains("forked"), "{error}");
-        // The token that there is is good here too, and the credentials sign others.
+        // The cached token is valid in the child too, and the credentials sign others.
         manager
             .try_connect()
             .unwrap()
@@ -59,7 +59,7 @@ fn a_forked_child_gets_an_error_and_its_parent_is_unaffected() {
     assert_eq!(sessions(&pool), before);
 }
 
-/// Those of a pool of three.
+/// The connections of a pool of three.
 fn sessions(pool: &PgPool) -> HashSet<i32> {
     let all = [(); 3].map(|()| pool.get().unwrap());
     all.into_iter()
@@ -76,7 +76,7 @@ fn a_child_that_is_forked_during_a_fetch_begins_anew() {
     }
     let time = ManualClock::new();
     let source = FakeSource::default();
-    // They end with their first token, so that its refresh has to ask the source.
+    // The credentials expire with their first token, so that its refresh requests others.
     let expiry = time.clock().now().wall + 20 * MINUTE;
     source.answer(move || {
         let expiry = Some(expiry);
@@ -97,7 +97,7 @@ fn a_child_that_is_forked_during_a_fetch_begins_anew() {
     let cold = auth.source(&fresh.with_region("eu-west-2").unwrap());
     let first = refreshed.token().unwrap().id();
 
-    // One token is due for a refresh, and another one is waited for; both need credentials.
+    // One token is due for a refresh, and callers wait for another one; both need credentials.
     time.advance(13 * MINUTE);
     source.hold();
     assert_eq!(refreshed.token().unwrap().id(), first);
@@ -106,7 +106,7 @@ fn a_child_that_is_forked_during_a_fetch_begins_anew() {
     source.wait_for_caller();
 
     in_a_child(|| {
-        // What the child copied of the source is held as well; it is its own to release.
+        // The child's copy of the source is blocked as well, and the child releases it.
         source.release();
         let begun = Instant::now();
         cold.token().unwrap();
@@ -126,7 +126,7 @@ fn in_a_child(check: impl FnOnce()) {
             process::exit(i32::from(outcome.is_err()));
         }
         Fork::Parent(child) => {
-            // Watched from here: a thread in the child would be one that most such children do not have.
+            // The parent limits the time: a thread for that in the child would make it unlike most children.
             let begun = Instant::now();
             let status = loop {
                 if let Some(status) = fork::waitpid_nohang(child).unwrap() {

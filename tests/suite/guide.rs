@@ -1,4 +1,4 @@
-//! The pages of `src/guide` say what the code does.
+//! The statements of the pages of `src/guide`, compared with the code.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(root.join("src/guide").join(name)).unwrap()
 }
 
-/// The string literals of Rust code, with breaks of lines taken out, each with the code before it.
+/// The string literals of Rust code, with line breaks removed, each with the code before it.
 fn literals(code: &str) -> Vec<(&str, String)> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -24,7 +24,7 @@ fn literals(code: &str) -> Vec<(&str, String)> {
         let to = |ends: char, from: usize| from + rest[from..].find(ends).unwrap() + 1;
         at += match char {
             '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            // A character, and no lifetime.
+            // A character literal, rather than a lifetime.
             '\'' if rest.starts_with("'\\") => to('\'', 3),
             '\'' if rest.chars().nth(2) == Some('\'') => to('\'', 1),
             'r' if rest.starts_with("r\"") && !before.ends_with(char::is_alphanumeric) => {
@@ -46,7 +46,7 @@ fn literals(code: &str) -> Vec<(&str, String)> {
     found
 }
 
-/// What a message begins with, but for what is filled in.
+/// The text of a message before its first placeholder.
 fn fixed_parts(message: &str) -> Vec<String> {
     let what = message.split([';', ':', ',', '(']).next().unwrap();
     let parts = what.split('{').map(|part| {
@@ -56,8 +56,8 @@ fn fixed_parts(message: &str) -> Vec<String> {
     parts.filter(|text| !text.is_empty()).collect()
 }
 
-/// Whether a literal is a sentence in the form that errors and the log have. Shorter ones are names,
-/// and what libpq says; what begins with a capital describes a metric.
+/// Whether a literal is a sentence in the form of errors and log lines. Shorter literals are names and messages of
+/// libpq; one that begins with a capital describes a metric.
 fn is_message(literal: &str) -> bool {
     let is_sentence = literal.matches(' ').count() >= 5 && !literal.starts_with('#');
     let has_capital = literal.starts_with(|char: char| char.is_ascii_uppercase())
@@ -75,7 +75,7 @@ fn every_message_of_the_crate_has_its_row() {
     for path in rust_files(&src) {
         let path = path.strip_prefix(&src).unwrap();
         let name = path.to_str().unwrap();
-        // The cache's words are for its tests: `auth` has others for who asked.
+        // The cache's messages appear in its tests only: `auth` has its own for callers.
         if name.starts_with("cache") || name.contains("tests") || name.contains("models") {
             continue;
         }
@@ -149,7 +149,7 @@ fn ip_literals_are_recognised() {
     assert_eq!(found, [r#"one \"two\" three"#, "e"]);
 }
 
-/// The second column of the tables of a page, by the first, under the heading `heading`.
+/// The second column of the tables under `heading` of a page, by the first column.
 fn table(page: &str, heading: &str) -> HashMap<String, String> {
     let section = page
         .split("\n# ")
@@ -162,7 +162,7 @@ fn table(page: &str, heading: &str) -> HashMap<String, String> {
     rows.collect()
 }
 
-/// The value of a field that a `Debug` shows, written as in the page.
+/// The value of a field in a `Debug` output, written as in the page.
 fn shown(debug: &str, field: &str) -> String {
     let (_, value) = debug.split_once(&format!("{field}: ")).unwrap();
     match value.split([',', ' ']).next().unwrap() {
@@ -211,7 +211,7 @@ fn the_defaults_are_those_of_the_code() {
     assert_eq!(rows["require_iam"], "off");
     let with_password = url.replace("app@", "app:password@");
     PgConnectionManager::new(&with_password).unwrap();
-    // The values of TCP are those of `silent_machine`.
+    // The tests in `silent_machine.rs` check the values of TCP.
     assert_eq!(rows.len(), 11);
 
     let manager = builder.auth(nobody().build().unwrap()).build().unwrap();
@@ -256,7 +256,7 @@ fn the_defaults_of_migrations_are_those_of_the_code() {
     assert_eq!(rows.len(), 4);
 }
 
-/// The blocks of a page in this language.
+/// The code blocks of a page in this language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("```{language}\n");
     let blocks = page.split(begin.as_str()).skip(1);
@@ -274,7 +274,7 @@ fn the_statements_of_the_setup_make_a_user_who_can_log_in() {
     for statements in statements {
         emulator.execute(statements).unwrap();
     }
-    // The statements create a user, and no database.
+    // The statements create a user, but no database.
     let url = emulator.url_of("app", "postgres");
     let auth = auth_builder(&emulator).build().unwrap();
     let manager = PgConnectionManager::builder(&url).auth(auth);
@@ -302,7 +302,7 @@ fn the_policies_can_be_read() {
     }
 }
 
-/// `script/check-recipes` has the tools that they are for; this needs none.
+/// `script/check-recipes` uses the tools for which the recipes are written. This test needs none.
 #[test]
 fn the_recipes_name_the_same_role_user_and_database() {
     let page = page("deployment.md");

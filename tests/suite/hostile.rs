@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, keys};
 
 const PASSWORD: &str = "S3cr3t";
 
-/// Logs in with IAM. The server must not get a token, and its answer must not cost another one.
+/// Logs in with IAM. The server must get no token, and its answer must not cause another one to be signed.
 fn refuse_token<C: Backend>(attack: Attack) -> Error {
     let server = HostileServer::start(attack);
     let auth = IamAuth::builder().credentials_provider(keys()).build();
@@ -26,7 +26,7 @@ fn refuse_token<C: Backend>(attack: Attack) -> Error {
     error
 }
 
-/// Logs in with a password and without TLS, which takes an attack further.
+/// Logs in with a password and without TLS, in which an attack gets further.
 fn log_in<C: Backend>(attack: Attack) -> Error {
     let server = HostileServer::start(attack);
     let manager = RdsConnectionManager::<C>::builder(&server.url())
@@ -48,7 +48,7 @@ fn log_in<C: Backend>(attack: Attack) -> Error {
 fn what_a_server_sends_before_tls_is_neither_trusted_nor_a_refused_login() {
     fn assert_is<C: Backend>() {
         let error = refuse_token::<C>(Attack::BytesBeforeTls);
-        // libpq waits for the handshake before it looks at what came ahead of it.
+        // libpq waits for the handshake before it reads what came before it.
         let kinds = [ErrorKind::Tls, ErrorKind::Network];
         assert!(kinds.contains(&error.kind()), "{error}");
         assert!(!error.to_string().contains("injected"), "{error}");
@@ -60,7 +60,7 @@ fn what_a_server_sends_before_tls_is_neither_trusted_nor_a_refused_login() {
     assert_is::<diesel_rds_iam::postgres::Client>();
 }
 
-/// FAULTS.md row 59: a server that keeps sending is abandoned as one that is silent.
+/// FAULTS.md row 59: a server that keeps sending is abandoned like a silent one.
 #[test]
 fn endless_notices_end_with_connect_timeout() {
     fn assert_is<C: Backend>() {
@@ -72,7 +72,7 @@ fn endless_notices_end_with_connect_timeout() {
     assert_is::<diesel_rds_iam::postgres::Client>();
 }
 
-/// FAULTS.md row 59: a server that cannot complete SCRAM does not know the password.
+/// FAULTS.md row 59: a server that cannot complete SCRAM has not proved that it has the password.
 #[test]
 fn a_scram_exchange_that_a_server_cannot_complete_is_no_refused_login() {
     let error = log_in::<PgConnection>(Attack::Iterations("0"));
@@ -99,7 +99,7 @@ fn an_unsupported_authentication_method_is_no_refused_login() {
     assert_is::<diesel_rds_iam::postgres::Client>();
 }
 
-/// FAULTS.md row 58: a terminal would obey them.
+/// FAULTS.md row 58: a terminal would interpret them.
 #[test]
 fn control_characters_of_a_server_are_escaped() {
     fn assert_is<C: Backend>() {

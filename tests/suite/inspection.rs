@@ -1,5 +1,4 @@
-//! What a manager and an identity tell of themselves, for those who hand a connection over or look
-//! for what is wrong with one.
+//! The accessors of a manager and an identity, for applications that pass a connection on or diagnose one.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -86,7 +85,7 @@ fn the_clock_of_aws_is_read_from_its_responses() {
     assert_eq!(told.account_id.as_deref(), Some("123456789012"));
     assert!(told.expires_at.unwrap() > SystemTime::now());
     let ahead = auth.aws_clock_ahead().unwrap();
-    // Whole seconds, and however long the answer was on its way here.
+    // Whole seconds, less the time that the response took.
     assert!((60..=120).contains(&ahead), "{ahead}");
 }
 
@@ -118,7 +117,7 @@ fn a_connection_can_be_handed_to_another_program() {
     assert!(local.auth().is_none());
 }
 
-/// DSQL has one database, and libpq would ask for one with the name of the user.
+/// DSQL has one database, and libpq would select the one with the name of the user.
 #[test]
 fn the_database_of_dsql_is_postgres() {
     const DSQL: &str = "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=app";
@@ -135,7 +134,7 @@ fn the_database_of_dsql_is_postgres() {
     }
 }
 
-/// FAULTS.md row 71. AWS_REGION is that of the application, and the writer may be elsewhere.
+/// FAULTS.md row 71. AWS_REGION is the application's region, and the writer may be in another one.
 #[test]
 fn a_global_database_needs_a_region_of_its_own() {
     const NAME: &str = "a_global_database_needs_a_region_of_its_own";

@@ -1,4 +1,4 @@
-//! What goes wrong for one user of an identity, one pool or one endpoint, and must not harm the others.
+//! Failures of one user of an identity, one pool or one endpoint, which must not affect the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,7 @@ fn a_wrong_user_does_not_invalidate_the_credentials_of_others() {
         .err()
         .unwrap();
     assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
-    // The credentials were fetched anew, in vain, and the old ones serve.
+    // The new credentials were refused too, and the old ones serve.
     wait_until(|| source.calls() == 2);
     time.advance(2 * SECOND);
     drop(manager(&emulator, &auth, "other").try_connect().unwrap());
@@ -70,14 +70,14 @@ fn a_wrong_user_costs_few_fetches_of_credentials() {
         let calls = source.calls();
         let error = wrong.try_connect().err().unwrap();
         assert_eq!(error.kind(), ErrorKind::LoginRefused, "{error}");
-        // A new fetch is another thread's, and counts before the next refusal.
+        // Another thread makes the new fetch, which counts before the next refusal.
         let begun = Instant::now();
         while source.calls() == calls && begun.elapsed() < SECOND / 20 {
             std::thread::yield_now();
         }
         time.advance(4 * SECOND);
     }
-    // The first, and two because of refusals, after 0 and 60 s.
+    // The first fetch, and two because of refusals, after 0 and 60 s.
     assert!(source.calls() <= 3, "{} calls", source.calls());
 }
 
@@ -182,7 +182,7 @@ fn a_source_that_hangs_does_not_outlast_connect_timeout() {
 fn a_short_connect_timeout_leaves_time_for_a_second_attempt() {
     let (emulator, time) = (emulator(), time());
     let (auth, _) = counted(&emulator, &time);
-    // libpq counts from two seconds, so that this is enough for a login.
+    // libpq's shortest limit is two seconds, which is enough for a login.
     let manager = PgConnectionManager::builder(&emulator.url("app"))
         .auth(auth.clone())
         .connect_timeout(Duration::from_millis(1100))
@@ -224,7 +224,7 @@ fn a_source_that_hangs_is_called_once_and_delays_no_other() {
     for _ in 0..20 {
         let error = source.token().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CredentialsTimeout, "{error}");
-        // A failure is remembered for a second.
+        // A failure is cached for a second.
         time.advance(2 * SECOND);
     }
     assert_eq!(hanging.calls(), 1);
@@ -234,7 +234,7 @@ fn a_source_that_hangs_is_called_once_and_delays_no_other() {
     let other_source = auth.build().unwrap().source(&crate::support::endpoint());
     other_source.token().unwrap();
 
-    // Its result is there for the next that asks, and no call follows that no caller waits for.
+    // The next caller gets its result, and the source is not called again without a waiting caller.
     hanging.release();
     wait_until(|| {
         time.advance(2 * SECOND);

@@ -1,4 +1,4 @@
-//! Lives under load: kept, paced, and noticed by nobody.
+//! Lifetimes under load: connections are retired in time, a few at a time, and no checkout fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +18,16 @@ const MAX_LIFETIME: Duration = Duration::from_secs(2);
 const MAX_SIZE: u32 = 10;
 
 /// A tenth of the pool.
-const AWAY_AT_MOST: i64 = 1;
+const REPLACING_AT_MOST: i64 = 1;
 
-/// Between the clock that this test reads and the one that the pool has read, a thread may have to
-/// wait for its turn.
+/// A thread may have to wait between this test's reading of the clock and the pool's.
 const BUSY_MACHINE: Duration = Duration::from_secs(1);
 
 /// FAULTS.md row 22.
 #[test]
 fn lifetimes_are_kept_and_paced_under_load() {
-    let lives = Arc::new(Lives::default());
-    let auth = auth_builder(shared_emulator()).event_handler(lives.clone());
+    let observed = Arc::new(Observed::default());
+    let auth = auth_builder(shared_emulator()).event_handler(observed.clone());
     let auth = auth.build().unwrap();
     let manager = manager_builder(shared_emulator()).auth(auth).build();
     let pool = manager
@@ -38,12 +37,12 @@ fn lifetimes_are_kept_and_paced_under_load() {
         .min_idle(None)
         .max_lifetime(Some(MAX_LIFETIME))
         .connection_timeout(PATIENCE)
-        .event_handler(Box::new(Tells(lives.clone())))
+        .event_handler(Box::new(Tells(observed.clone())))
         .build()
         .unwrap();
-    // From here on, whatever is opened is a replacement.
+    // From here on, every connection that is opened is a replacement.
     let all: Vec<_> = (0..MAX_SIZE).map(|_| pool.get().unwrap()).collect();
-    lives.away.store(0, Ordering::SeqCst);
+    observed.replacing.store(0, Ordering::SeqCst);
     drop(all);
 
     let begun = Instant::now();
@@ -51,8 +50,8 @@ fn lifetimes_are_kept_and_paced_under_load() {
         // More than there are connections, so that none is ever idle for long.
         for _ in 0..MAX_SIZE + 4 {
             scope.spawn(|| {
-                // Three lives of each.
-                while lives.retired.lock().len() < 3 * MAX_SIZE as usize {
+                // Three lifetimes of each connection.
+                while observed.retired.lock().len() < 3 * MAX_SIZE as usize {
                     // No checkout fails.
                     let mut connection = pool.get().unwrap();
                     connection.batch_execute("SELECT pg_sleep(0.02)").unwrap();
@@ -65,17 +64,24 @@ fn lifetimes_are_kept_and_paced_under_load() {
         }
     });
 
-    let retired = lives.retired.lock();
-    for Retired { event, away_before } in retired.iter() {
+    let retired = observed.retired.lock();
+    for Retired {
+        event,
+        replacing_before,
+    } in retired.iter()
+    {
         assert_eq!(event.reason, RetireReason::Lifetime);
         assert!(event.age >= MAX_LIFETIME * 9 / 10, "{event:?}");
-        // Before its maximum, it had to wait for its turn.
+        // A connection that was retired before its maximum had to wait for its turn.
         if event.age < MAX_LIFETIME {
-            assert!(*away_before < AWAY_AT_MOST, "{away_before} away: {event:?}");
+            assert!(
+                *replacing_before < REPLACING_AT_MOST,
+                "{replacing_before} replacing: {event:?}"
+            );
         }
     }
-    // At its maximum, the next return to the pool is the last.
-    for (id, ages) in lives.returns.lock().iter() {
+    // One at its maximum is retired at the next check-in.
+    for (id, ages) in observed.returns.lock().iter() {
         let (_last, kept) = ages.split_last().unwrap();
         for age in kept {
             assert!(
@@ -87,27 +93,27 @@ fn lifetimes_are_kept_and_paced_under_load() {
 }
 
 #[derive(Debug, Default)]
-struct Lives {
+struct Observed {
     opened: Mutex<HashMap<u64, Instant>>,
-    /// How old each connection was when it was returned to the pool.
+    /// The age of each connection when it was checked in.
     returns: Mutex<HashMap<u64, Vec<Duration>>>,
     retired: Mutex<Vec<Retired>>,
     /// Retired and not replaced yet.
-    away: AtomicI64,
+    replacing: AtomicI64,
 }
 
 #[derive(Debug)]
 struct Retired {
     event: ConnectionRetired,
-    away_before: i64,
+    replacing_before: i64,
 }
 
 #[derive(Debug)]
-struct Tells(Arc<Lives>);
+struct Tells(Arc<Observed>);
 
 impl HandleEvent for Tells {
     fn handle_acquire(&self, event: AcquireEvent) {
-        self.0.away.fetch_sub(1, Ordering::SeqCst);
+        self.0.replacing.fetch_sub(1, Ordering::SeqCst);
         let id = event.connection_id();
         self.0.opened.lock().insert(id, Instant::now());
     }
@@ -119,11 +125,11 @@ impl HandleEvent for Tells {
     }
 }
 
-impl HandleAuthEvent for Lives {
+impl HandleAuthEvent for Observed {
     fn handle_connection_retired(&self, event: &ConnectionRetired) {
         self.retired.lock().push(Retired {
             event: *event,
-            away_before: self.away.fetch_add(1, Ordering::SeqCst),
+            replacing_before: self.replacing.fetch_add(1, Ordering::SeqCst),
         });
     }
 }

@@ -1,4 +1,4 @@
-//! The log of an application that has the crate `log` and no subscriber of `tracing`.
+//! The log of an application that uses the crate `log` and has no subscriber of `tracing`.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, manager};
 use crate::support::written::Written;
 
-/// What an application sees that logs by `env_logger`, with its own level.
+/// The output of `env_logger` in an application, with a level of its own.
 #[test]
 fn an_application_with_env_logger_sees_what_an_operator_needs() {
     const TEST: &str = "an_application_with_env_logger_sees_what_an_operator_needs";

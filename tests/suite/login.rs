@@ -1,4 +1,4 @@
-//! One login, as a real PostgreSQL sees it.
+//! One login, as recorded by a real PostgreSQL.
 
 use diesel::PgConnection;
 use diesel_rds_iam::{Backend, ErrorKind, IamAuth, PgConnectionManager, RdsConnectionManager};

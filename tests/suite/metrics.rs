@@ -1,4 +1,4 @@
-//! What the facade of the crate `metrics` is told.
+//! The metrics that are reported to the facade of the crate `metrics`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator};
 
-/// The sums of counters, and how often something was recorded in histograms.
+/// The sums of counters, and the number of values recorded in histograms.
 #[derive(Clone, Default)]
 struct Figures(Arc<Mutex<BTreeMap<String, u64>>>);
 
@@ -102,7 +102,7 @@ fn a_login_a_refusal_and_a_retry_are_counted() {
     let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth);
     let manager = manager.build().unwrap();
     drop(manager.try_connect().unwrap());
-    // Refused and retried; refused twice, and for good; refused until the server is not asked.
+    // One login is refused and retried with success, one is refused twice, and the last ones are rate-limited.
     time.advance(Duration::from_secs(1));
     emulator.fault(Fault::RefuseNext(1));
     drop(manager.try_connect().unwrap());
@@ -128,7 +128,7 @@ fn a_login_a_refusal_and_a_retry_are_counted() {
     assert_eq!(figure("rds_iam_connects_failed_total kind=rate_limited"), 2);
     assert!(stats.logins_refused > 6, "{stats:?}");
 
-    // What is described is what the guide lists, once each.
+    // The described metrics are those that the guide lists, once each.
     let described: Vec<&str> = figures
         .iter()
         .filter_map(|(name, times)| name.strip_prefix("described ").map(|it| (it, times)))

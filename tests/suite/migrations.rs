@@ -1,4 +1,4 @@
-//! `diesel_rds_iam::migrate`, and diesel's own way on a pooled connection.
+//! `diesel_rds_iam::migrate`, and diesel's `MigrationHarness` on a pooled connection.
 
 mod lock;
 
@@ -28,7 +28,7 @@ fn a_failure_names_its_migration_and_a_later_run_applies_the_rest() {
     let mut other = superuser_of(shared_emulator(), &database.name);
     let options = || Options::new().lock_wait(Duration::ZERO);
     let error = migrate::run_pending(&database.manager, folder.source(), options()).unwrap_err();
-    // The lock is free at once, though the session that had it may not have ended yet.
+    // The lock is free at once, although the session that held it may not have ended yet.
     let key = migrate::DEFAULT_LOCK_KEY;
     for function in ["pg_try_advisory_lock", "pg_advisory_unlock"] {
         assert_eq!(
@@ -47,7 +47,7 @@ fn a_failure_names_its_migration_and_a_later_run_applies_the_rest() {
     );
     assert_eq!(database.tables(), ["good"]);
 
-    // It also leaves a transaction open that it has begun itself.
+    // The migration also leaves a transaction open that it has begun itself.
     folder.write("2_bad", "up.sql", "BEGIN; SELECT 1 / 0");
     folder.write("2_bad", "metadata.toml", "run_in_transaction = false");
     let error = migrate::run_pending(&database.manager, folder.source(), options()).unwrap_err();
@@ -99,7 +99,7 @@ fn time_limits_apply_to_every_migration_and_to_nothing_else() {
     let others = "SELECT current_setting('lock_timeout') AS text";
     assert_eq!(text(&mut connection, others), "0");
 
-    // And they are kept: somebody else uses the table.
+    // The limit applies to a migration: another session has locked its table.
     connection.batch_execute("BEGIN; LOCK TABLE seen").unwrap();
     folder.add("5_waits", "ALTER TABLE seen ADD COLUMN more int", "");
     let error = run(Options::new().lock_timeout(Duration::from_millis(10))).unwrap_err();
@@ -110,7 +110,7 @@ fn time_limits_apply_to_every_migration_and_to_nothing_else() {
     );
 }
 
-/// The index waits for all who have a snapshot; those who wait for the lock must have none.
+/// The index waits for all sessions with a snapshot; those that wait for the lock must have none.
 /// FAULTS.md row 18.
 #[test]
 fn migrations_outlast_their_token() {
@@ -128,7 +128,7 @@ fn migrations_outlast_their_token() {
     });
     let ran = migrate::run_pending(&manager, folder.source(), options).unwrap();
     assert_eq!(names(&ran), ["1_one", "2_two"]);
-    // The same token opens nothing any more.
+    // The same token is no longer accepted for a login.
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
 }
@@ -186,7 +186,7 @@ fn the_last_migrations_are_reverted_and_redone() {
     use Direction::{Down, Up};
     assert_eq!(ways.collect::<Vec<_>>(), [Down, Down, Up, Up]);
 
-    // All or nothing.
+    // All of them are applied, or none.
     folder.write("3_three", "up.sql", "CREATE TABLE two ()");
     let error = migrate::redo(manager, folder.source(), usize::MAX, Options::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Migration);
@@ -212,7 +212,7 @@ fn migrations_of_another_release_are_not_reverted() {
     let newer = Folder::new(&[one, ("2_two", "CREATE TABLE two ()", "DROP TABLE two")]);
     let older = Folder::new(&[one]);
     migrate::run_pending(manager, newer.source(), Options::new()).unwrap();
-    // It has nothing to do itself, and does not mind.
+    // It has no pending migrations, so it does not need the lock.
     let ran = migrate::run_pending(manager, older.source(), Options::new()).unwrap();
     assert_eq!(ran, []);
     let error = migrate::revert(manager, older.source(), 2, Options::new()).unwrap_err();
@@ -307,7 +307,7 @@ fn diesels_run_pending_migrations_works_on_a_pooled_connection() {
     assert_eq!(database.tables(), [""; 0]);
 }
 
-/// A database of the shared emulator for one test alone.
+/// A database of the shared emulator that only one test uses.
 struct Database {
     name: String,
     url: String,
@@ -370,7 +370,7 @@ fn superuser_of(emulator: &Emulator, database: &str) -> PgConnection {
     PgConnection::establish(&url).unwrap()
 }
 
-/// Another session that has the lock, as long as it is not dropped.
+/// Another session that holds the lock until it is dropped.
 fn hold_lock(emulator: &Emulator, database: &str) -> PgConnection {
     let mut connection = superuser_of(emulator, database);
     let key = migrate::DEFAULT_LOCK_KEY;
@@ -382,7 +382,7 @@ fn execute(connection: &mut PgConnection, statement: &str) {
     connection.batch_execute(statement).unwrap();
 }
 
-/// What a query finds in its one row, in the column `text`.
+/// The value of the column `text` in the single row of a query.
 fn text(connection: &mut PgConnection, query: &str) -> String {
     #[derive(QueryableByName)]
     struct Row {
@@ -397,7 +397,7 @@ fn names(steps: &[Step]) -> Vec<&str> {
     steps.iter().map(|step| &*step.name).collect()
 }
 
-/// A folder of migrations, gone when it is dropped.
+/// A folder of migrations, removed when it is dropped.
 struct Folder(TempDir);
 
 impl Folder {

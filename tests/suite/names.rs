@@ -1,4 +1,4 @@
-//! Which name is dialled, which is signed for, and which the certificate is compared with.
+//! The names that are dialled, signed for, and compared with the certificate.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn start(builder: rds_iam_emulator::Builder) -> Emulator {
     emulator
 }
 
-/// With every kind of connection, all of which must come to the same end.
+/// With every kind of connection, all of which must have the same result.
 fn log_in(emulator: &Emulator, url: &str) -> Result<(), diesel_rds_iam::Error> {
     let outcome = log_in_by::<diesel::PgConnection>(emulator, url);
     #[cfg(feature = "postgres")]
@@ -46,7 +46,7 @@ fn an_alias_is_dialled_and_verified_and_the_real_name_signed_for() {
     let emulator = start(Emulator::builder().endpoint(HOST, 5432));
     let port = emulator.port();
     let iam = format!("iam_host={HOST}&iam_port=5432");
-    // The certificate names both.
+    // The certificate contains both names.
     for alias in ["localhost", "127.0.0.1"] {
         log_in(
             &emulator,
@@ -143,7 +143,7 @@ fn a_dsql_pool_retires_connections_before_dsql_closes_them() {
 
 /// The region and the service that a token for `url` is signed for.
 fn scope(url: &str) -> Result<String, diesel_rds_iam::Error> {
-    // Only the endpoint is looked at here, and it is the manager's own.
+    // The test reads only the endpoint, which the manager has computed itself.
     let manager = PgConnectionManager::builder(url).build()?;
     let endpoint = manager.endpoint().unwrap().clone();
     let auth = IamAuth::builder().credentials_provider(keys()).build()?;
@@ -194,7 +194,7 @@ fn a_region_is_configured_or_read_from_the_host_and_never_guessed() {
             "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=admin".to_owned(),
             "us-east-1 dsql",
         ),
-        // Of China's roots none are carried, so that the manager says so before it signs.
+        // China's root certificates are not included, so the manager returns this error before it signs.
         (
             "host=mydb.c9akciq32rqv.rds.cn-north-1.amazonaws.com.cn user=app".to_owned(),
             "sslrootcert",
@@ -207,7 +207,7 @@ fn a_region_is_configured_or_read_from_the_host_and_never_guessed() {
     ] {
         child(&url, expected).run();
     }
-    // The AWS configuration is asked where the name says nothing, and only there.
+    // The AWS configuration is read only if the name contains no region.
     child(alias, "ap-south-1 rds-db")
         .env("AWS_REGION", "ap-south-1")
         .run();

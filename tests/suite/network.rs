@@ -1,4 +1,4 @@
-//! A network that fails, and a server that is slow.
+//! Network failures, and slow servers.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,18 +12,18 @@ use rds_iam_emulator::{Emulator, Fault, Stage};
 use crate::support::database::{auth_builder, emulator, manager_builder, refused};
 use crate::support::{PATIENCE, accept};
 
-/// The shortest that libpq knows.
+/// libpq's shortest limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// It counts in whole seconds, and the machine may be busy.
+/// libpq counts whole seconds, and the machine may be loaded.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(10);
 
-/// A manager for connects that are to be given up: early.
+/// A manager for connects that are to be abandoned soon.
 fn manager(emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
     manager_with(emulator, auth, CONNECT_TIMEOUT)
 }
 
-/// One for connects that are to end by themselves, however slow the machine is.
+/// A manager for connects that are to fail by themselves, on a slow machine too.
 fn patient_manager(emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
     manager_with(emulator, auth, PATIENCE)
 }
@@ -33,7 +33,7 @@ fn manager_with(emulator: &Emulator, auth: &IamAuth, timeout: Duration) -> PgCon
     builder.connect_timeout(timeout).build().unwrap()
 }
 
-/// The same for a server of the test's own, under the emulator's name.
+/// The same for a server of this test, under the emulator's name.
 fn manager_for(listener: &TcpListener, emulator: &Emulator, auth: &IamAuth) -> PgConnectionManager {
     let (host, port) = (emulator.host(), listener.local_addr().unwrap().port());
     let url = format!("host={host} hostaddr=127.0.0.1 port={port} user=app");
@@ -44,7 +44,7 @@ fn manager_for(listener: &TcpListener, emulator: &Emulator, auth: &IamAuth) -> P
         .unwrap()
 }
 
-/// Lets libpq ask for TLS, and agrees.
+/// Waits for libpq's request for TLS, and accepts it.
 fn agree_on_tls(listener: &TcpListener) -> TcpStream {
     let mut client = accept(listener);
     client.read_exact(&mut [0; 8]).unwrap();
@@ -93,7 +93,7 @@ fn a_silent_server_times_out_without_delaying_other_connections() {
 
     emulator.heal();
     drop(patient.try_connect().unwrap());
-    // One for each of the three ports, and no more for having failed.
+    // One token for each of the three ports, and none because of the failures.
     let stats = auth.stats();
     assert_eq!((stats.tokens_signed, stats.logins_refused), (3, 0));
     assert!(refused(&emulator).is_empty(), "{:?}", refused(&emulator));
@@ -138,7 +138,7 @@ fn a_login_in_single_bytes_succeeds() {
 fn a_login_that_takes_too_long_costs_no_token() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
-    // The client's patience ends first, and then the server's.
+    // The client's time limit ends first, and then the server's.
     emulator.fault(Fault::Delay(Stage::Login, 2 * PATIENCE));
     let begun = Instant::now();
     let hasty = manager(&emulator, &auth);

@@ -82,7 +82,7 @@ fn a_pool_of_an_own_manager_keeps_lifetimes_of_a_busy_connection() {
     );
     let first = backend_pid(&mut pool.get().unwrap().0);
     let begun = Instant::now();
-    // Never idle for longer than a moment.
+    // The connections are never idle for longer than a moment.
     while backend_pid(&mut pool.get().unwrap().0) == first {
         assert!(begun.elapsed() < PATIENCE / 2, "it is never replaced");
     }
@@ -98,8 +98,8 @@ fn retire_all_replaces_the_connections_of_an_own_manager() {
     assert_ne!(backend_pid(&mut pool.get().unwrap().0), first);
 }
 
-/// FAULTS.md row 69: r2d2's workers look for a connection, and do not wait for the server. One that did would keep the
-/// pool until the connect ends.
+/// FAULTS.md row 69: r2d2's workers poll for a connection, and do not wait for the server. A worker that waited would
+/// keep the pool alive until the connect ends.
 #[test]
 fn a_dropped_pool_of_an_own_manager_ends_although_its_server_is_silent() {
     #[derive(Debug)]
@@ -129,7 +129,7 @@ fn a_dropped_pool_of_an_own_manager_ends_although_its_server_is_silent() {
     drop(pool);
     let dropped = Instant::now();
     while weak.strong_count() > 0 {
-        assert!(dropped.elapsed() < PATIENCE, "the pool lives on");
+        assert!(dropped.elapsed() < PATIENCE, "the pool still exists");
         thread::yield_now();
     }
     drop(client);

@@ -1,19 +1,18 @@
-//! What the manifests say of the packages.
+//! The statements of the manifests about the packages.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// A version of Rust as it stands in a manifest, with parts that may be left out.
+/// A version of Rust as written in a manifest, in which the last parts are optional.
 fn version(text: &str) -> [u32; 3] {
     let mut parts = text.split('.').map(|part| part.parse().unwrap());
     std::array::from_fn(|_| parts.next().unwrap_or(0))
 }
 
-/// Rust's version is checked by building with it, for which it has to be installed
-/// (`script/check-release rust`); this needs no more than the lock file, and clippy looks after
-/// the standard library.
+/// `script/check-release rust` builds with the minimum version, which has to be installed for that. This test needs
+/// only the lock file, and clippy checks the use of the standard library.
 #[test]
 fn no_dependency_asks_for_a_newer_rust_than_is_stated() {
     let output = Command::new(env!("CARGO"))
@@ -40,8 +39,8 @@ fn no_dependency_asks_for_a_newer_rust_than_is_stated() {
     assert!(newer.is_empty(), "newer than {stated:?}: {newer:?}");
 }
 
-/// TLS is that of the system's library, which libpq or the crate `postgres` links anyway. Another one, and
-/// aws-lc above all, would be a large part of the work of an application's first build.
+/// TLS is that of the system's library, which libpq or the crate `postgres` links anyway. Another library, in
+/// particular aws-lc, would be a large part of an application's first build.
 #[test]
 fn the_library_and_the_command_bring_no_tls_of_their_own() {
     for (package, unwanted) in [
@@ -49,7 +48,7 @@ fn the_library_and_the_command_bring_no_tls_of_their_own() {
             "diesel-rds-iam",
             ["aws-lc-sys ", "ring ", "rustls "].as_slice(),
         ),
-        // Its emulator is a server with TLS.
+        // The emulator is a server with TLS of its own.
         ("rds-iam", ["aws-lc-sys "].as_slice()),
     ] {
         let output = Command::new(env!("CARGO"))

@@ -1,4 +1,4 @@
-//! What goes in reaches the server unchanged, or is refused before it leaves.
+//! Parameters reach the server unchanged, or are rejected locally.
 
 use aws_credential_types::Credentials;
 use diesel::PgConnection;
@@ -12,21 +12,21 @@ use sha2::{Digest, Sha256};
 
 use crate::support::database::{Ask, auth_builder, emulator, refused, shared_emulator};
 
-/// The longest password that PostgreSQL takes.
+/// The longest password that PostgreSQL accepts.
 const LONGEST: usize = 65_530;
 
-/// Each case is a login or more.
+/// Each case costs a login or more.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        // Nothing is written beside the sources.
+        // proptest writes no files beside the sources.
         failure_persistence: None,
         ..ProptestConfig::default()
     }
 }
 
-/// Any text but what libpq cannot read from a file; with more than their share of the characters
-/// that mean something somewhere on the way.
+/// Any text that libpq can read from a file, with more than the usual share of characters that have a meaning in
+/// URLs, password files and connection strings.
 fn secret() -> impl Strategy<Value = String> {
     let special = r#"[:\\'"%&=+@/?# \t*$`-]"#;
     let any = "[^\\x00\\r\\n]";
@@ -39,13 +39,13 @@ fn name() -> impl Strategy<Value = String> {
     let any = "[^\\x00]";
     proptest::collection::vec(prop_oneof![special, any], 1..15)
         .prop_map(|parts| parts.concat())
-        // PostgreSQL keeps these for itself.
+        // PostgreSQL reserves these names.
         .prop_filter("reserved", |name| {
             !name.starts_with("pg_") && !["none", "public"].contains(&name.as_str())
         })
 }
 
-/// As the emulator names what it was sent.
+/// The password as the emulator identifies it.
 fn fingerprint(secret: &str) -> String {
     let digest = Sha256::digest(secret.as_bytes());
     digest
@@ -59,8 +59,8 @@ fn fingerprint(secret: &str) -> String {
 #[test]
 fn any_password_reaches_the_server_unchanged() {
     fn assert_reaches<C: Backend>(emulator: &Emulator, secret: &str) -> Result<(), TestCaseError> {
-        // A member of rds_iam is asked for the text itself. What the emulator refuses because it was
-        // told to, it names, whatever it is.
+        // The emulator requests a cleartext password of a member of rds_iam, and records the fingerprint of one
+        // that a fault refuses.
         emulator.fault(Fault::RefuseNext(1));
         let manager = RdsConnectionManager::<C>::builder(&emulator.url("app"))
             .password(Password::fixed(secret))
@@ -129,7 +129,7 @@ fn any_user_and_database_reach_the_server_unchanged() {
     let emulator = emulator();
     let auth = auth_builder(&emulator).build().unwrap();
     proptest!(cases(12), |(user in name(), database in name())| {
-        // Names come again when a failure is made smaller.
+        // proptest repeats names when it shrinks a failure.
         let _ = emulator.create_iam_user(&user);
         let _ = emulator.create_database(&database, &user);
         let url = emulator.url_of(&user, &database);
@@ -159,7 +159,7 @@ fn libpqs_parameters_are_passed_on() {
     assert_goes_through::<diesel_rds_iam::postgres::Client>();
 }
 
-/// A manager whose tokens have so many bytes, or as few as there can be.
+/// A manager whose tokens have this many bytes, or the fewest that are possible.
 fn manager_with_tokens_of(emulator: &Emulator, bytes: usize) -> PgConnectionManager {
     let (key, secret) = (emulator.access_key(), emulator.secret_key());
     let auth_with = |session: Option<&str>| {
@@ -204,7 +204,7 @@ fn a_token_may_be_as_long_as_postgresql_takes_it() {
 
 /// FAULTS.md row 26.
 #[test]
-fn so_may_a_password() {
+fn a_password_may_be_as_long_as_postgresql_takes_it() {
     let emulator = emulator();
     emulator.create_password_user("bob", "-").unwrap();
     for bytes in [1, 149, 150, 151, 330, 1_025, 8_192, LONGEST] {
@@ -241,7 +241,7 @@ fn so_may_a_password() {
     assert_eq!(emulator.login_count(), logins.len(), "it was sent");
 }
 
-/// What libpq would read as the end of the password, or diesel would show.
+/// Text that libpq would read as the end of the password, or that diesel would show.
 #[test]
 fn secrets_that_cannot_be_passed_safely_are_rejected() {
     let emulator = shared_emulator();
@@ -293,7 +293,7 @@ fn no_string_makes_a_manager_panic_or_quote_it() {
         after in "[a-z:/?&=@%' \\\\-]{0,40}",
         scheme in prop_oneof![Just("postgres://u:"), Just("user=u password=")],
     )| {
-        // After an empty password, it is the host.
+        // After an empty password, the text is the host.
         prop_assume!(!before.starts_with('@'));
         for string in [before.clone(), format!("{scheme}{before}hunter2{after}")] {
             let shown = match PgConnectionManager::new(&string) {

@@ -1,4 +1,4 @@
-//! Passwords that are no IAM tokens, in the same manager and pool.
+//! Passwords that are not IAM tokens, in the same manager and pool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::support::{MINUTE, Recorder};
 #[allow(dead_code, reason = "its main is for those who run it")]
 mod command_password;
 
-/// A store of secrets that counts how often it is asked.
+/// A secrets store that counts its calls.
 #[derive(Clone, Default)]
 struct PasswordStore(Arc<PasswordStoreInner>);
 
@@ -53,7 +53,7 @@ impl PasswordStore {
     }
 }
 
-/// An emulator with the user bob, who has this password.
+/// An emulator with the user bob, who logs in with this password.
 fn emulator_with_bob(password: &str) -> Emulator {
     let emulator = emulator();
     emulator.create_password_user("bob", password).unwrap();
@@ -95,7 +95,7 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
     }
     assert_eq!(store.calls(), 1);
 
-    // One minute before its end another is due, which takes over without anyone having been refused.
+    // A minute before its expiry another one is fetched, and no login is refused.
     time.advance(14 * MINUTE);
     emulator
         .execute("ALTER ROLE bob PASSWORD 'second'")
@@ -104,13 +104,13 @@ fn a_rotating_password_is_fetched_once_until_its_end() {
     manager.try_connect().unwrap();
     assert_eq!(store.calls(), 2);
 
-    // The second has no end.
+    // The second has no expiry.
     time.advance(1000 * MINUTE);
     manager.try_connect().unwrap();
     assert_eq!(store.calls(), 2);
 }
 
-/// FAULTS.md row 70: two users that alternate, as those of a store that changes the user with the password.
+/// FAULTS.md row 70: two alternating users, as in a store that changes the user with the password.
 #[test]
 fn a_rotating_password_names_its_user() {
     let emulator = emulator_with_bob("bobs");
@@ -150,7 +150,7 @@ fn a_refused_password_is_fetched_again_and_the_login_retried_once() {
     let manager = manager(&emulator, "bob", password.clone());
     manager.try_connect().unwrap();
 
-    // Rotated before anyone was told.
+    // The password was changed before the cached one expired.
     emulator
         .execute("ALTER ROLE bob PASSWORD 'second'")
         .unwrap();
@@ -219,7 +219,7 @@ fn each_failure_of_a_password_source_has_its_kind() {
     let password = store.password().clock(time.clock()).build().unwrap();
     let manager = manager(shared_emulator(), "bob", password);
     let kind = || {
-        // Past the second for which a failure is remembered.
+        // After the second for which a failure is cached.
         time.advance(Duration::from_secs(2));
         manager.try_connect().err().unwrap().kind()
     };
@@ -239,7 +239,7 @@ fn a_password_source_that_hangs_times_out() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let password = Password::builder(move || {
-        // Until the test is over.
+        // Until the test ends.
         let _ = held.lock().recv();
         Ok(RotatingPassword::new("late"))
     })
@@ -290,7 +290,7 @@ fn iam_settings_with_a_password_are_rejected() {
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
 }
 
-/// A database on this machine that asks for nothing, over its Unix socket.
+/// A database on this machine that requires no password, through its Unix socket.
 #[test]
 fn a_unix_socket_needs_neither_iam_nor_tls() {
     let socket = shared_emulator().superuser_url();

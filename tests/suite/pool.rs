@@ -1,4 +1,4 @@
-//! The pool that comes out of `into_pool` and `pool_builder`.
+//! The pool of `into_pool` and `pool_builder`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,7 +33,7 @@ fn the_first_failure_is_returned_at_once_with_its_kind() {
         .unwrap();
     let error = manager.into_pool().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
-    // One login, and not one after the other until a time-out.
+    // One login, and no repetition until a time-out.
     assert_eq!(emulator.login_count(), 1);
 }
 
@@ -50,7 +50,7 @@ fn the_connection_that_was_tried_is_the_pools_first() {
     assert_eq!(emulator.login_count(), 1);
 }
 
-/// A pool of r2d2's own `build` does so as well.
+/// r2d2's own `build` does the same.
 #[test]
 fn after_build_a_connection_is_in_the_pool() {
     let manager = manager(shared_emulator());
@@ -142,7 +142,7 @@ fn a_pool_waits_for_a_database_that_starts_with_the_application() {
         emulator.start_postgres().unwrap();
         building.join().unwrap().unwrap();
     });
-    // A mistake is returned at once, and so is what may pass after the time.
+    // A configuration error is returned at once, and a transient failure after `startup_timeout`.
     let unknown = PgConnectionManager::builder(&emulator.url("nobody"))
         .auth(auth_builder(&emulator).build().unwrap())
         .build()
@@ -156,7 +156,7 @@ fn a_pool_waits_for_a_database_that_starts_with_the_application() {
     assert!(begun.elapsed() >= SECOND && begun.elapsed() < PATIENCE);
 }
 
-/// FAULTS.md row 68. The wait is that for r2d2's reaper, which comes every 30 s.
+/// FAULTS.md row 68. The test waits for r2d2's reaper, which runs every 30 s.
 #[test]
 fn a_pool_without_idle_connections_lets_the_database_pause() {
     let emulator = emulator();
@@ -270,7 +270,7 @@ fn two_pools_of_one_manager_are_independent() {
     let backend = |pool: &diesel_rds_iam::PgPool| backend_pid(&mut pool.get().unwrap());
     let (first_of_one, first_of_other) = (backend(&one), backend(&other));
     assert_ne!(first_of_one, first_of_other);
-    // The first pool's connection is replaced at the end of its life, the other's is not.
+    // The first pool's connection is replaced at the end of its lifetime, the other's is not.
     let begun = Instant::now();
     while backend(&one) == first_of_one {
         assert_eq!(backend(&other), first_of_other);
@@ -299,7 +299,7 @@ fn a_pool_of_one_and_a_pool_without_idle_connections_starve_no_caller() {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    // Until every slot has been replaced twice over.
+                    // Until every slot has been replaced twice.
                     let enough = 2 * u64::from(max_size);
                     while manager.stats().connections_retired < retired + enough {
                         pool.get().unwrap().batch_execute("SELECT 1").unwrap();
@@ -329,7 +329,7 @@ fn the_users_event_handler_sees_every_connection_come_and_go() {
     }
     let acquired = log.acquired.lock();
     for (id, released) in log.released.lock().iter() {
-        // The handler's own measure: r2d2 counts an age from a little later than the life.
+        // The handler measures by itself: r2d2 counts an age from a little after the start of the lifetime.
         let age = *released - acquired[id];
         assert!(age >= SECOND * 9 / 10, "retired at {age:?}");
     }
@@ -445,11 +445,11 @@ fn the_longest_duration_means_no_limit() {
         .unwrap();
 }
 
-/// r2d2 99.
+/// r2d2 issue 99.
 #[test]
 fn the_threads_of_a_pool_end_with_it() {
     const TEST: &str = "the_threads_of_a_pool_end_with_it";
-    // In a process of its own, in which nothing else starts threads.
+    // In a process of its own, in which no other code starts threads.
     if !child::is_running(module_path!(), TEST) {
         return Child::new(module_path!(), TEST, Path::new("/dev/null/none")).run();
     }
@@ -478,7 +478,7 @@ fn the_threads_of_a_pool_end_with_it() {
 fn a_pool_without_threads_is_an_error() {
     const TEST: &str = "a_pool_without_threads_is_an_error";
     if !child::is_running(module_path!(), TEST) {
-        // The system has no memory for such a stack, so it starts no thread.
+        // The system has no memory for a stack of this size, so it starts no thread.
         return Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
             .env("RUST_MIN_STACK", (1_u64 << 46).to_string())
             .run();

@@ -17,7 +17,7 @@ use r2d2::event::{AcquireEvent, CheckinEvent, CheckoutEvent, HandleEvent, Releas
 use crate::support::PATIENCE;
 use crate::support::database::{Ask, backend_pid, emulator, manager, shared_emulator};
 
-/// As long as a checkout waits that is to fail.
+/// How long a checkout waits that is expected to fail.
 const SHORT: Duration = Duration::from_millis(50);
 
 fn pool(max_size: u32) -> PgPool {
@@ -226,7 +226,7 @@ fn each_connection_has_its_events_in_their_order() {
     assert_eq!(log.of(other), ["acquire", "checkout", "checkin"]);
 }
 
-/// Marks each connection, and counts those that it gets back.
+/// Marks each connection, and counts the marked ones that it gets again.
 #[derive(Clone, Debug, Default)]
 struct Marks(Arc<Mutex<usize>>);
 

@@ -1,4 +1,4 @@
-//! The crate `postgres`'s clients, where they are not as diesel's connections are.
+//! The crate `postgres`'s clients, where they differ from diesel's connections.
 
 mod async_code;
 mod queries;
@@ -27,7 +27,7 @@ fn manager(emulator: &Emulator) -> PostgresConnectionManager {
     builder_of(emulator).build().unwrap()
 }
 
-/// What a login with `addition` to the URL fails with.
+/// The error of a login with `addition` to the URL.
 fn failure(emulator: &Emulator, addition: &str) -> (ErrorKind, String) {
     let url = format!("{}{addition}", emulator.url("app"));
     let auth = auth_builder(emulator).build().unwrap();
@@ -39,7 +39,7 @@ fn failure(emulator: &Emulator, addition: &str) -> (ErrorKind, String) {
 #[test]
 fn tokens_are_replaced_before_they_expire() {
     let emulator = emulator();
-    // So far in the past that the first token has a minute left when the second is due.
+    // In the past, so that the first token is valid for another minute when the second is due.
     let time = ManualClock::starting_at(SystemTime::now() - 14 * MINUTE);
     let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
     let manager: PostgresConnectionManager =
@@ -55,7 +55,7 @@ fn tokens_are_replaced_before_they_expire() {
     assert_eq!(session.ask("current_user"), "app");
 }
 
-/// A callback for notices is what no connection string can have.
+/// A connection string cannot contain a callback for notices.
 #[test]
 fn the_config_of_a_login_can_be_tuned() {
     let notices = Arc::new(Mutex::new(Vec::new()));
@@ -63,7 +63,7 @@ fn the_config_of_a_login_can_be_tuned() {
     let builder = builder_of::<Client>(shared_emulator()).tune_config(move |config| {
         let heard = heard.clone();
         config.notice_callback(move |notice| heard.lock().push(notice.message().to_owned()));
-        // These remain those of the manager.
+        // User, TLS and the time limit remain the manager's.
         config.user("nobody").ssl_mode(PostgresSslMode::Disable);
         config.connect_timeout(Duration::ZERO);
     });
@@ -74,7 +74,7 @@ fn the_config_of_a_login_can_be_tuned() {
     assert_eq!(*notices.lock(), ["heard"]);
 }
 
-/// A token must reach no other server.
+/// No other server must get a token.
 #[test]
 fn a_tuned_config_names_no_server() {
     let changes: [fn(&mut Config); 4] = [
@@ -99,7 +99,7 @@ fn a_tuned_config_names_no_server() {
     }
 }
 
-/// Whatever language the server speaks.
+/// In any language of the server.
 #[test]
 fn a_refused_login_is_recognised_by_its_sqlstate() {
     let emulator = emulator();
@@ -160,7 +160,7 @@ fn a_writer_is_distinguished_from_a_reader() {
         let auth = auth_builder(emulator).build().unwrap();
         builder.auth(auth).build().unwrap().try_connect()
     };
-    // Zero is the system's default, which the system itself would not take.
+    // Zero selects the system's default; the system itself would reject it as a value.
     let zeros = "keepalives_idle=0&keepalives_interval=0&keepalives_count=0&tcp_user_timeout=0";
     log_in(&format!("any&{zeros}")).unwrap();
     log_in("read-write").unwrap();
@@ -197,7 +197,7 @@ fn a_server_that_falls_silent_times_out() {
     assert_eq!(client.ask("current_user"), "app");
 }
 
-/// FAULTS.md row 19: a session is not limited by the time that its login may take.
+/// FAULTS.md row 19: the time limit of a login does not limit the session.
 #[test]
 fn a_session_outlives_the_limit_of_its_login() {
     let builder = builder_of(shared_emulator()).connect_timeout(5 * SECOND);
@@ -209,7 +209,7 @@ fn a_session_outlives_the_limit_of_its_login() {
     }
 }
 
-/// FAULTS.md row 19: before TLS, and where there is to be none.
+/// FAULTS.md row 19: before TLS, and without TLS.
 #[test]
 fn a_server_that_never_answers_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -262,7 +262,7 @@ fn a_password_logs_in_with_tls_and_without() {
     drop(manager.try_connect().unwrap());
 }
 
-/// Nothing that was asked for is left out in silence.
+/// No requested parameter is ignored silently.
 #[test]
 fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
     let url = "host=mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com user=app";
@@ -303,7 +303,7 @@ fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
         assert!(error.to_string().contains(keyword), "{keyword}: {error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
-    // A piece of a password, it may be.
+    // It may be a part of a password.
     let error = build("hunter2=x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -336,7 +336,7 @@ fn parameters_that_the_crate_postgres_lacks_are_rejected_by_name() {
     }
 }
 
-/// FAULTS.md row 9: a public CA does not vouch for a database, unless that is asked for.
+/// FAULTS.md row 9: a public CA is trusted for a database only if that is requested.
 #[test]
 fn system_roots_are_trusted_with_sslrootcert_system_only() {
     const TEST: &str = "system_roots_are_trusted_with_sslrootcert_system_only";
@@ -345,7 +345,7 @@ fn system_roots_are_trusted_with_sslrootcert_system_only() {
         let url = emulator.url("app");
         let (url, _tls) = url.split_once("&sslmode").unwrap();
         let home = tempfile::tempdir().unwrap();
-        // Where OpenSSL finds what this machine trusts.
+        // OpenSSL reads the system's trusted roots from here.
         return Child::new(module_path!(), TEST, home.path())
             .argument("URL", url)
             .env("SSL_CERT_FILE", emulator.ca_path())
@@ -402,7 +402,7 @@ fn a_connection_that_is_gone_is_not_handed_out() {
     assert_eq!(emulator.login_count(), 2);
 }
 
-/// FAULTS.md row 30: nothing may ever come of a writer that failed.
+/// FAULTS.md row 30: a connection to a writer that failed may never get a packet again.
 #[test]
 fn a_writer_that_falls_silent_times_out() {
     let emulator = emulator();

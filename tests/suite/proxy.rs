@@ -1,6 +1,6 @@
 //! AWS's endpoints behind an HTTP proxy, and with TLS.
 //!
-//! The proxy is a matter of environment variables, so each test goes on in a process of its own.
+//! The proxy is set by environment variables, so each test runs in a process of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
 use crate::support::proxy::{RecordingProxy, with_tls};
 
-/// A name that no resolver knows, so that only a proxy can reach it.
+/// A name that does not resolve, so that only a proxy can reach it.
 const STS: &str = "sts.internal.example";
 
 fn log_in() {

@@ -1,4 +1,4 @@
-//! The server refuses a login.
+//! Logins that the server refuses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
@@ -15,7 +15,7 @@ use rds_iam_emulator::{Emulator, Fault};
 use crate::support::SECOND;
 use crate::support::database::{auth_builder, emulator, refused};
 
-/// A manager whose clock is moved by hand, so that it is known which tokens are of the same second.
+/// A manager with a manual clock, so that the test decides which tokens are of the same second.
 struct Refusing<C: Backend> {
     emulator: Emulator,
     time: ManualClock,
@@ -26,7 +26,7 @@ struct Refusing<C: Backend> {
 impl<C: Backend> Refusing<C> {
     fn new() -> Refusing<C> {
         let emulator = emulator();
-        // In the past, so that no token is from the future when the clock goes on.
+        // In the past, so that no token is from the future when the clock is advanced.
         let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
         let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
         let manager = RdsConnectionManager::builder(&emulator.url("app")).auth(auth.clone());
@@ -97,11 +97,11 @@ fn assert_hints<C: Backend>() {
     drop(it.manager.try_connect().unwrap());
 }
 
-/// FAULTS.md row 7: also where the replacement is another thread's.
+/// FAULTS.md row 7: also if another thread made the replacement.
 #[test]
 fn a_connect_makes_at_most_two_logins() {
-    /// At the first refusal, has another connect come first, whose token stays in the cache. At the
-    /// fourth, lets a second pass, after which a cached token could be replaced again.
+    /// At the first refusal, opens another connection first, whose token stays in the cache. At the fourth, advances
+    /// the clock by a second, after which a cached token could be replaced again.
     struct Meddler {
         time: ManualClock,
         manager: Arc<OnceLock<PgConnectionManager>>,
@@ -154,7 +154,7 @@ fn a_refused_new_token_is_not_retried() {
     assert_eq!(error.kind(), ErrorKind::LoginRefused);
     assert_eq!(it.auth.stats().logins_retried, 0);
 
-    // It is not kept either.
+    // It is not cached either.
     it.time.advance(SECOND);
     drop(it.manager.try_connect().unwrap());
     assert_eq!(it.auth.stats().tokens_signed, 2);
@@ -211,7 +211,7 @@ fn credentials_that_were_replaced_at_their_source_are_fetched_after_a_refusal() 
     let manager = manager.build().unwrap();
     drop(manager.try_connect().unwrap());
 
-    // A key is rotated: long-lived keys have no end that would tell.
+    // A key is rotated. Long-lived keys have no expiry that would show it.
     emulator.remove_credentials("AKIDOLD");
     emulator.add_credentials(new);
     source.answer(move || Ok(keys("AKIDNEW", "new")));

@@ -1,4 +1,4 @@
-//! The server rejects connections before it looks at a token.
+//! Connections that the server rejects before it reads a token.
 
 use diesel::PgConnection;
 use diesel_rds_iam::{Backend, ErrorKind};

@@ -16,8 +16,7 @@ use crate::support::database::{auth_builder, emulator_with, manager_builder, ref
 #[test]
 fn two_hundred_connects_across_expiries_all_log_in() {
     const LIFETIME: Duration = Duration::from_secs(8);
-    // 6 s of use, of which a refresh is due after 78.5 % at the earliest, counted from a date that is
-    // cut to the second.
+    // 6 s of use. A refresh is due after 78.5 % of it at the earliest, counted from a date in whole seconds.
     const EARLIEST_REFRESH: Duration = Duration::from_millis(3_700);
 
     let emulator = emulator_with(LIFETIME);
@@ -32,7 +31,7 @@ fn two_hundred_connects_across_expiries_all_log_in() {
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                // Until there were enough of them, and enough tokens.
+                // Until enough connections were opened with enough tokens.
                 while connects.load(Ordering::Relaxed) < 200 || auth.stats().tokens_signed < 3 {
                     drop(manager.try_connect().unwrap());
                     connects.fetch_add(1, Ordering::Relaxed);

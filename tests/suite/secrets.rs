@@ -1,4 +1,4 @@
-//! No secret gets out, whatever happens and whoever listens.
+//! No secret appears in any output.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::support::database::{Ask, emulator, manager_builder};
 use crate::support::eavesdropper::Eavesdropper;
 use crate::support::{endpoint, keys};
 
-/// Stands in every secret of these tests, and is the same raw and percent-encoded.
+/// Part of every secret of these tests. It is the same raw and percent-encoded.
 const MARKER: &str = "MARKER";
 
-/// What the emulator's STS begins every session token with, as AWS's does.
+/// The emulator's STS begins every session token with this text, as AWS's does.
 const SESSION_TOKEN: &str = "IQoJb3JpZ2luX2VjE";
 
-/// Signs with secrets that are marked, which `emulator` accepts.
+/// Signs with secrets that contain the marker, which `emulator` accepts.
 fn marked_auth(emulator: &Emulator, heard: &Eavesdropper) -> IamAuthBuilder {
     let (key, secret, session) = (
         "AKIAMARKED",
@@ -37,7 +37,7 @@ fn marked_auth(emulator: &Emulator, heard: &Eavesdropper) -> IamAuthBuilder {
         .event_handler(heard.clone())
 }
 
-/// Builds, connects, pools and queries, and lets `heard` have what may be printed of all that.
+/// Builds, connects, pools and queries, and passes everything printable of that to `heard`.
 fn use_it<C: Backend<Connection: Ask>>(builder: ManagerBuilder<C>, heard: &Eavesdropper) {
     heard.hear("builder", &builder);
     let manager = match builder.build() {
@@ -64,8 +64,8 @@ fn use_it<C: Backend<Connection: Ask>>(builder: ManagerBuilder<C>, heard: &Eaves
     }
 }
 
-/// Fails if a secret was heard, and if there was nothing to hear.
-fn judge(heard: &Eavesdropper, sources: &[&str]) {
+/// Fails if a secret was recorded, or if nothing was.
+fn assert_no_secret(heard: &Eavesdropper, sources: &[&str]) {
     let texts = heard.texts();
     for source in sources {
         assert!(
@@ -113,7 +113,7 @@ fn of_tokens() {
     heard.hear("source", &source);
     heard.hear("token", source.token());
 
-    // Nobody there; nobody to be trusted; nobody of that name.
+    // A closed port, an untrusted certificate, and an unknown user.
     use_it(
         with("host=127.0.0.1 port=1 user=app iam_region=eu-west-1"),
         &heard,
@@ -121,7 +121,7 @@ fn of_tokens() {
     use_it(with(&url.replace("verify-full", "prefer")), &heard);
     use_it(with(&url.replace(emulator.host(), "127.0.0.2")), &heard);
     use_it(with(&emulator.url("nobody")), &heard);
-    // Refused, again and again.
+    // Logins that are refused repeatedly.
     emulator.remove_credentials("AKIAMARKED");
     use_it(with(&url), &heard);
 
@@ -131,7 +131,7 @@ fn of_tokens() {
             let builder = diesel_rds_iam::PostgresConnectionManager::builder(url);
             builder.auth(auth.clone())
         };
-        // Refused still, and then not.
+        // Logins that are refused and then accepted.
         use_it(with(&url), &heard);
         let auth = marked_auth(&emulator, &heard).build().unwrap();
         use_it(with(&url).auth(auth), &heard);
@@ -175,7 +175,7 @@ fn of_tokens() {
         "panic: ",
         "PAM authentication failed",
     ];
-    judge(&heard, &sources);
+    assert_no_secret(&heard, &sources);
 }
 
 /// FAULTS.md row 3.
@@ -223,7 +223,7 @@ fn of_passwords() {
         "has a password, so IAM is not used",
         "connections cannot be opened",
     ];
-    judge(&heard, &sources);
+    assert_no_secret(&heard, &sources);
 }
 
 /// FAULTS.md row 3.
@@ -251,7 +251,7 @@ fn of_assumed_roles() {
     let auth = IamAuth::builder()
         .credentials_provider(credentials)
         .assume_role(role("first").external_id("MARKER-external"))
-        // Asked for with the session token of the first, which must not be logged either.
+        // Requested with the session token of the first, which must not be logged either.
         .assume_role(role("second"))
         .event_handler(heard.clone())
         .build()
@@ -260,7 +260,7 @@ fn of_assumed_roles() {
         PgConnectionManager::builder(&child::argument("URL")).auth(auth),
         &heard,
     );
-    judge(
+    assert_no_secret(
         &heard,
         &["token signed", "TRACE ", "DEBUG aws_", "connection opened"],
     );
@@ -268,8 +268,8 @@ fn of_assumed_roles() {
     assert!(tokens.iter().all(|token| token.contains(SESSION_TOKEN)));
 }
 
-/// Without a subscriber, tracing writes to `log` if its feature says so, and for ever ceases to once
-/// one is set.
+/// Without a subscriber, tracing writes to `log` if its feature is enabled, and stops for the rest of the process
+/// once a subscriber is set.
 #[test]
 fn keeping_the_sdks_trace_does_not_suppress_the_log() {
     const TEST: &str = "keeping_the_sdks_trace_does_not_suppress_the_log";

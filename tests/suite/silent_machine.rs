@@ -1,4 +1,4 @@
-//! Open connections to a machine that has vanished: no packet comes any more, not even an acknowledgement.
+//! Open connections to a machine that has vanished: no packet arrives from it, not even an acknowledgement.
 
 #[cfg(feature = "postgres")]
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn both_drivers_get_time_limits_for_a_silent_machine() {
     );
 }
 
-/// FAULTS.md row 54. The limit is short here; the test above has the default ones.
+/// FAULTS.md row 54. The limit is short here; the test above uses the defaults.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_query_and_a_checkout_end_when_the_machine_has_vanished() {
@@ -95,7 +95,7 @@ where
     in_use.try_ask("1").unwrap_err();
     let query = begun.elapsed();
 
-    // The test at checkout fails as well, and the machine's successor responds.
+    // The checkout test fails as well, and the machine's successor responds.
     let begun = Instant::now();
     let mut connection = pool.get_timeout(PATIENCE).unwrap();
     assert_eq!(connection.ask("1"), "1");
@@ -124,7 +124,7 @@ fn tcp_settings_of(port: u16) -> Vec<([Duration; 3], u32)> {
     settings.collect()
 }
 
-/// Keeps the errors of a pool's checkout tests.
+/// Records the errors of a pool's checkout tests.
 #[cfg(feature = "postgres")]
 #[derive(Clone, Debug, Default)]
 struct Errors(Arc<parking_lot::Mutex<Vec<String>>>);
@@ -156,7 +156,7 @@ fn one_silent_connection_is_waited_for_and_no_other() {
     let errors = errors.0.lock().clone();
     let count = |text: &str| errors.iter().filter(|it| it.contains(text)).count();
     assert_eq!(count("does not answer"), 1, "{errors:?}");
-    assert_eq!(count("fell silent"), 2, "{errors:?}");
+    assert_eq!(count("stopped responding"), 2, "{errors:?}");
 
     emulator.heal();
     pool.get_timeout(PATIENCE)

@@ -1,4 +1,4 @@
-//! Many want a login that is refused.
+//! Concurrent logins that are refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,16 +23,16 @@ fn pool(auth: &IamAuth, emulator: &Emulator) -> (PgConnectionManager, PgPool) {
     (manager, pool)
 }
 
-/// FAULTS.md row 23: twenty slots of two pools that look every half a second, for 24 s of refusal.
+/// FAULTS.md row 23: twenty slots of two pools that retry every half a second, for 24 s of refusal.
 #[test]
 fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
     let emulator = emulator();
     emulator.create_iam_user("other").unwrap();
     emulator.allow("*", "other");
-    // In the past, so that no token is from the future when the clock goes on.
+    // In the past, so that no token is from the future when the clock is advanced.
     let time = ManualClock::starting_at(SystemTime::now() - 60 * SECOND);
     let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
-    // Each of a manager of its own: what they share is the identity.
+    // Each has a manager of its own. They share the identity only.
     let pools = [pool(&auth, &emulator), pool(&auth, &emulator)];
     let is_over = AtomicBool::new(false);
     let causes = Mutex::new(Vec::new());
@@ -49,7 +49,7 @@ fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
                 });
             }
         }
-        // Those that six workers had under way at the first refusal, and six more.
+        // The logins that six workers had under way at the first refusal, and six more.
         let rate_limited = || auth.stats().connects_rate_limited;
         wait_until(|| rate_limited() > 20);
         let mut logins = emulator.login_count();
@@ -67,11 +67,11 @@ fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
             assert_eq!(failure.kind(), ErrorKind::LoginRefused);
         }
 
-        // Who may be another is let in meanwhile.
+        // Another user is admitted meanwhile.
         let other = PgConnectionManager::builder(&emulator.url("other")).auth(auth.clone());
         drop(other.build().unwrap().try_connect().unwrap());
 
-        // Allowed again, the next login opens the door for all.
+        // When logins are allowed again, the next one lifts the limit for all.
         emulator.allow("*", "app");
         time.advance(4 * SECOND);
         wait_until(|| pools.iter().all(|(_, pool)| pool.state().connections > 0));
@@ -92,7 +92,7 @@ fn a_refused_identity_makes_few_logins_for_any_number_of_pools() {
     }
 }
 
-/// FAULTS.md row 23: by the machine's clock.
+/// FAULTS.md row 23: with the machine's clock.
 #[test]
 fn a_pool_recovers_within_seconds_once_logins_are_accepted() {
     let emulator = emulator();

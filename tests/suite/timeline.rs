@@ -1,4 +1,4 @@
-//! The life of tokens by a clock that is moved by hand.
+//! The life of tokens with a manual clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ impl Timeline {
         }
     }
 
-    /// Waits until a refresh that is under way has landed.
+    /// Waits until a refresh that is under way has completed.
     fn wait_for_another_than(&self, token: &Token) -> Arc<Token> {
         let begun = Instant::now();
         loop {
@@ -67,7 +67,7 @@ impl Timeline {
     }
 }
 
-/// The timeline that the crate is judged by.
+/// Two hours of tokens, credentials and failures.
 #[test]
 fn a_token_is_used_for_fourteen_minutes() {
     let timeline = Timeline::new(false);
@@ -108,7 +108,7 @@ fn with_refresh_ahead_no_caller_waits_after_the_first_token() {
 
     for _ in 0..6 * 60 * 2 {
         timeline.time.advance(10 * SECOND);
-        // While the source answers nobody, whoever waited for a token would go without.
+        // While the source is down, a caller that had to wait for a token would get none.
         timeline.credentials.hold();
         let token = timeline.source.token().unwrap();
         let now = timeline.time.clock().now().wall;
@@ -143,7 +143,7 @@ fn a_token_ends_before_the_credentials_that_signed_it() {
     assert_eq!(first.expires_at(), Some(start + 3 * MINUTE));
     assert_eq!(first.usable_until(), Some(start + 2 * MINUTE));
 
-    // What is left of them is less than a token's life, so the source is asked once more.
+    // They expire within a token's lifetime, so the source is requested once more.
     timeline.time.advance(2 * MINUTE - SECOND);
     assert_eq!(timeline.source.token().unwrap().id(), first.id());
     assert_eq!(timeline.credentials.calls(), 1);
@@ -184,14 +184,14 @@ fn a_failed_refresh_keeps_the_current_token_until_it_expires() {
         .credentials
         .answer(|| Err("the source is down".into()));
 
-    // A refresh is due for sure at 12:00, and after each failure when its pause is over.
+    // A refresh is due at 12:00 at the latest, and after each failure when the back-off has passed.
     timeline.time.advance(12 * MINUTE);
     for failures in 1..=6 {
         assert_eq!(timeline.source.token().unwrap().id(), first.id());
         timeline
             .recorder
             .wait_until(|counts| counts.failed == failures);
-        // Nothing begins before half of the pause is over.
+        // No attempt begins before half of the back-off has passed.
         let pause = SECOND * (1 << (failures - 1));
         timeline.time.advance(pause / 2 - Duration::from_millis(1));
         assert_eq!(timeline.source.token().unwrap().id(), first.id());
@@ -223,14 +223,14 @@ fn no_clock_step_makes_an_expired_token_usable() {
     let second = timeline.source.token().unwrap();
     assert_ne!(second.id(), first.id());
 
-    // Back: it was issued in the future. It is replaced, once, and nobody waits for that.
+    // Back: the token was issued in the future. It is replaced once, in the background.
     timeline.time.set_wall(start);
     assert_eq!(timeline.source.token().unwrap().id(), second.id());
     timeline.recorder.wait_until(|counts| counts.signed == 3);
     let third = timeline.wait_for_another_than(&second);
     assert_eq!(third.issued_at(), start);
 
-    // The machine sleeps: only the wall clock goes on for 20 minutes.
+    // The machine sleeps: only the wall clock advances, by 20 minutes.
     timeline.time.set_wall(start + 20 * MINUTE);
     assert_ne!(timeline.source.token().unwrap().id(), third.id());
     assert_eq!(timeline.auth.stats().tokens_signed, 4);

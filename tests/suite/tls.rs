@@ -1,4 +1,4 @@
-//! Who is trusted before a token is sent, and who is not.
+//! Servers that are trusted before a token is sent, and servers that are not.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::support::database::{auth_builder, emulator, shared_emulator};
 use crate::support::eavesdropper::Eavesdropper;
 use crate::support::{accept, keys};
 
-/// For `emulator`, without a word about TLS.
+/// A connection string for `emulator` without TLS parameters.
 fn builder<C: Backend>(emulator: &Emulator) -> ManagerBuilder<C> {
     let url = emulator.url("app");
     let (url, _tls) = url.split_once("&sslmode").unwrap();
@@ -32,7 +32,7 @@ fn log_in<C: Backend>(builder: ManagerBuilder<C>) -> Result<(), Error> {
     builder.build().unwrap().try_connect().map(drop)
 }
 
-/// What `builder` fails with for want of trust, before a token is sent to `emulator`.
+/// The error of `builder` for an untrusted server, before a token is sent to `emulator`.
 fn error_of<C: Backend>(builder: ManagerBuilder<C>, emulator: &Emulator) -> String {
     let logins = emulator.login_count();
     let error = log_in(builder).unwrap_err();
@@ -51,15 +51,15 @@ fn a_certificate_from_an_unknown_ca_is_rejected() {
             builder(emulator)
                 .sslrootcert(ca(stranger))
                 .sslmode(SslMode::VerifyCa),
-            // With roots, libpq's `require` is its `verify-ca`.
+            // With root certificates, libpq's `require` means `verify-ca`.
             builder(emulator)
                 .sslrootcert(ca(stranger))
                 .sslmode(SslMode::Require),
-            // The roots that the crate carries are RDS's, and not the emulator's.
+            // The built-in roots are RDS's, and not the emulator's.
             builder(emulator),
             builder(emulator).sslmode(SslMode::VerifyCa),
         ] {
-            // What OpenSSL says behind that depends on the two CAs.
+            // OpenSSL's message after that depends on the two CAs.
             let error = error_of(builder, emulator);
             assert!(error.contains("sslrootcert"), "{error}");
         }
@@ -103,7 +103,7 @@ fn an_expired_certificate_is_rejected() {
         .unwrap();
     let by_diesel = builder::<PgConnection>(&emulator).sslrootcert(ca(&emulator));
     let error = error_of(by_diesel, &emulator);
-    // What OpenSSL says of it, which libpq passes on or not, depends on its version.
+    // OpenSSL's message, and whether libpq passes it on, depend on the versions.
     assert!(error.contains("certificate"), "{error}");
     #[cfg(feature = "postgres")]
     {
@@ -197,7 +197,7 @@ fn a_pool_that_does_not_verify_its_server_logs_one_warning() {
     Child::new(module_path!(), TEST, home.path()).run();
 }
 
-/// A server that has no TLS, and keeps what it is sent.
+/// A server without TLS that records what it receives.
 struct PlainServer {
     port: u16,
     received: thread::JoinHandle<Vec<u8>>,
@@ -216,7 +216,7 @@ impl PlainServer {
             client.read_exact(&mut request).unwrap();
             client.write_all(b"N").unwrap();
             let mut received = request.to_vec();
-            // Until the client hangs up. A reset is as good.
+            // Until the client disconnects, also by a reset.
             let _ = client.read_to_end(&mut received);
             received
         });
@@ -234,7 +234,7 @@ impl PlainServer {
         RdsConnectionManager::builder(&self.url()).auth(auth.unwrap())
     }
 
-    /// What came before the client hung up.
+    /// Everything that arrived before the client disconnected.
     fn received(self) -> Vec<u8> {
         self.received.join().unwrap()
     }

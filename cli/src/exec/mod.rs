@@ -91,6 +91,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let manager = arguments.target.manager_of(arguments.lifetime)?;
+    // The password file has one line, which a refresh can replace by a single byte.
+    if manager
+        .parameters()
+        .any(|(name, value)| name == "host" && value.contains(','))
+    {
+        return Err(
+            "the connection string names several hosts, and each needs a token of its own; name one host"
+                .into(),
+        );
+    }
     let (_, token) = Target::token_of(&manager)?;
     let (name, rest) = arguments
         .program

@@ -156,12 +156,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 
 /// The program, where this system can wait for a process that is not a child.
 struct Program {
+    /// `None` if the program has ended.
     #[cfg(target_os = "linux")]
     open: Option<std::os::fd::OwnedFd>,
 }
 
 impl Program {
-    /// None if the program has ended.
     #[cfg(target_os = "linux")]
     fn open(id: i32) -> Program {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -186,6 +186,8 @@ impl Program {
         Program {}
     }
 
+    /// Does not wait. A check by `kill` would take a program that has ended for a running one until its parent waits
+    /// for it, and a parent may wait for the end of standard error first, which this process has open.
     #[cfg(not(target_os = "linux"))]
     fn wait(&self) {}
 }

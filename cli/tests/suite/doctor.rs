@@ -26,7 +26,7 @@ fn fails_at(mut command: Command, step: &str, exit_code: i32) -> String {
     let line = ran.stdout.lines().find(|line| line.starts_with('✗'));
     assert!(line.unwrap().contains(step), "{ran:?}");
     assert!(ran.stdout.contains("\nNext: "), "{ran:?}");
-    // No colours.
+    // Without colours.
     assert!(!ran.stdout.contains('\x1b'), "{ran:?}");
 
     let as_json = run(command.arg("--json"));
@@ -184,7 +184,7 @@ fn a_token_that_is_too_long() {
 }
 
 #[test]
-fn a_name_without_an_address() {
+fn a_name_that_does_not_resolve() {
     let url = "postgres://app@nowhere.invalid/shop?iam_region=eu-west-1&sslmode=require";
     let shown = fails_at(with_unknown_keys(url), "dns", 15);
     assert!(
@@ -350,7 +350,7 @@ fn aurora_dsql_has_no_rds_iam() {
     assert!(shown.contains("\"dsql:DbConnect\""), "{shown}");
 }
 
-/// What the server says, the step, its exit status, and what the advice has.
+/// The server's message, the step, its exit status, and a part of the advice.
 const CAUSES: &[(&str, &str, i32, &str)] = &[
     (
         "PAM authentication failed for user \"app\"",
@@ -488,7 +488,7 @@ const CAUSES: &[(&str, &str, i32, &str)] = &[
         18,
         "remove replication=",
     ),
-    // A message that is not known is a refusal, and the policy is one possibility.
+    // An unrecognised message counts as a refusal, and the policy is one possible cause.
     (
         "el servidor no quiere",
         "login",
@@ -603,7 +603,7 @@ fn a_certificate_that_is_not_trusted_cannot_write_on_the_terminal() {
     assert!(!shown.contains('\r'), "{shown}");
 }
 
-/// Without a limit for the whole step each byte starts another wait.
+/// Without a limit for the whole step, each byte would restart the time-out.
 #[test]
 fn a_server_that_sends_bytes_slowly_does_not_hold_the_doctor() {
     let port = listen(|mut client| {
@@ -640,7 +640,7 @@ fn a_server_that_answers_no_query_does_not_hold_the_doctor() {
     assert!(ran.stdout.contains("no result within 3.0 s"), "{ran:?}");
 }
 
-/// A resuming cluster: longer than the default limit of 9 s.
+/// A resuming cluster takes longer than the default limit of 9 s.
 #[test]
 fn a_slow_start_is_waited_for() {
     let emulator = Emulator::builder().start().unwrap();
@@ -684,7 +684,7 @@ fn the_time_limit_of_a_connect_is_the_options_or_the_connection_strings() {
         command.args(option.iter().flat_map(|time| ["--connect-timeout", time]));
         let ran = run(&mut command);
         assert_eq!(ran.code, Some(17), "{ran:?}");
-        // Either the read or the step around it ends first.
+        // The time-out of the read or that of the step is reported, whichever ends first.
         let is_said = ran.stdout.contains(&format!("within {limit} s"))
             || ran.stdout.contains(&format!("within {limit}.0 s"));
         assert!(is_said, "{limit}: {ran:?}");

@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, clean, rds_iam, run, schema, shared_emulator, ski
 struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// What it says to put into the environment.
+    /// The variables that it prints.
     environment: HashMap<String, String>,
     /// What it says to put into `/etc/hosts`.
     hosts: String,
@@ -77,14 +77,14 @@ impl Running {
         line
     }
 
-    /// The command in the environment that was printed.
+    /// A command with the printed variables in its environment.
     fn client(&self, arguments: &[&str]) -> Command {
         let mut command = rds_iam();
         command.args(arguments).envs(&self.environment);
         command
     }
 
-    /// The folder of all that it made.
+    /// The folder of its files.
     fn folder(&self) -> &Path {
         let (_, path) = self.environment["DATABASE_URL"]
             .split_once("sslrootcert=")
@@ -103,7 +103,7 @@ impl Running {
     }
 }
 
-/// Where an assertion fails on the way.
+/// Ends the process if an assertion fails.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -134,7 +134,7 @@ fn emulate_prints_settings_and_logins_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn tokens_live_as_long_as_they_are_told_to() {
+fn token_lifetime_sets_the_accepted_age() {
     let running = Running::start(&["--token-lifetime", "1s"]);
     let script = "sleep 2; psql --no-psqlrc -Atc 'select 1'";
     let ran = run(&mut running.client(&["exec", "--", "sh", "-c", script]));
@@ -223,7 +223,7 @@ fn example(language: &str) -> String {
     example.split_once("```").unwrap().0.to_owned()
 }
 
-/// A program that finds `rds-iam` on its PATH.
+/// A program with `rds-iam` on its PATH.
 fn with_rds_iam(program: impl AsRef<OsStr>) -> Command {
     let tested = Path::new(env!("CARGO_BIN_EXE_rds-iam")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap();
@@ -242,7 +242,7 @@ fn the_shell_example_of_the_emulators_readme_works() {
     assert_eq!(text(run(&mut shell)), "CREATE TABLE\n");
 }
 
-/// Its fixture is an example of `--json`.
+/// The example's fixture uses `--json`.
 #[test]
 fn the_pytest_example_of_the_emulators_readme_passes() {
     let python = std::env::var_os("RDS_IAM_EMULATOR_PYTHON").unwrap_or_else(|| "python3".into());
@@ -264,7 +264,7 @@ fn the_pytest_example_of_the_emulators_readme_passes() {
 }
 
 #[test]
-fn it_stands_in_front_of_another_postgresql_and_leaves_that_running() {
+fn upstream_uses_another_postgresql_and_leaves_it_running() {
     let behind = shared_emulator();
     let url = behind.superuser_url();
     let running = Running::start(&["--upstream", &url, "--user", "in_front"]);

@@ -188,6 +188,17 @@ fn the_program_inherits_the_roots_of_the_region() {
     assert_eq!(shown, format!("{host} 5432 app shop verify-full\n3\n3\n"));
 }
 
+/// libpq takes a line of the password file for each host, and would find none for these.
+#[test]
+fn several_hosts_are_rejected() {
+    let mut command = rds_iam_with("AKIDEXAMPLE", MARKER);
+    let host = |name| format!("{name}.c9akciq32rqv.eu-west-1.rds.amazonaws.com");
+    let url = format!("postgres://app@{},{}/app", host("a"), host("b"));
+    let ran = run(command.args(["exec", "--url", &url, "--", "true"]));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("names several hosts"), "{ran:?}");
+}
+
 #[test]
 fn the_exit_status_is_the_programs() {
     let status = |program: &[&str]| run(&mut exec(program)).code;
@@ -209,7 +220,7 @@ fn signals_reach_the_program() {
             Signal::TERM,
             "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done",
         ),
-        // Not SIGINT, which a shell has its background jobs ignore, and this test may be in one.
+        // Not SIGINT: a shell makes its background jobs ignore it, and this test may run in one.
         (Signal::USR1, "echo ready; exec sleep 60"),
     ] {
         let mut child = exec(&["sh", "-c", script])

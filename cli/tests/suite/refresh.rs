@@ -225,6 +225,35 @@ fn the_refresher_is_a_process_of_its_own_and_has_no_secret() {
     assert_ne!(session, session_of_program);
 }
 
+/// Otherwise a source that waits for its user would work at the start, and time out at each refresh.
+#[test]
+fn the_refresher_has_the_options_of_exec() {
+    let emulator = emulator("15m");
+    let ca = emulator.ca_path().to_str().unwrap();
+    let options = [
+        "--credentials-timeout",
+        "90s",
+        "--region",
+        "eu-west-1",
+        "--sslrootcert",
+        ca,
+    ];
+    let program = ["sleep", "600"];
+    let service = Service::start(&emulator, "15m", &options, &program);
+    wait_for("the refresher", || service.refresher().is_some());
+    let refresher = service.refresher().unwrap();
+    let arguments = std::fs::read_to_string(format!("/proc/{refresher}/cmdline")).unwrap();
+    let arguments: Vec<&str> = arguments.split('\0').collect();
+    for option in [
+        "--credentials-timeout=1m 30s",
+        "--region=eu-west-1",
+        "--token-lifetime=15m",
+        &format!("--sslrootcert={ca}"),
+    ] {
+        assert!(arguments.contains(&option), "{option}: {arguments:?}");
+    }
+}
+
 /// The parent and the session of a process, from `/proc`. Either is 0 where it is outside the
 /// namespace of this process.
 fn parent_and_session(process: u32) -> [String; 2] {
@@ -240,7 +269,7 @@ fn the_refresher_ends_with_the_last_process_that_inherited_the_file() {
     let mut service = Service::start(&emulator, "15m", &[], &["sh", "-c", script]);
     let child: i32 = service.line().trim().parse().unwrap();
     wait_for("the refresher", || service.refresher().is_some());
-    // What a service manager sends to all processes does not end it before the program.
+    // The SIGTERM of a service manager, which all processes get, does not end the refresher before the program.
     let refresher = Pid::from_raw(service.refresher().unwrap().try_into().unwrap()).unwrap();
     wait_for("the signal handlers", || {
         let status =
@@ -266,7 +295,7 @@ fn the_folder_goes_with_the_program() {
     let emulator = emulator("15m");
     let temporary = tempfile::tempdir().unwrap();
     let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
-    // With `--once` and with the password in the environment there is a file of roots all the same.
+    // With `--once` and with the password in the environment, there is still a file of roots.
     for options in [&[][..], &["--once"], &["--password-in-environment"]] {
         let mut command = rds_iam_to(&emulator, "app");
         command.env("TMPDIR", temporary.path());
@@ -292,7 +321,7 @@ fn the_folder_goes_with_the_program() {
         service.kill();
         wait_for("the folder's removal", is_empty);
     }
-    // Also where the program cannot be run.
+    // Also if the program cannot be run.
     let mut command = rds_iam_to(&emulator, "app");
     command.env("TMPDIR", temporary.path());
     command.args(["exec", "--temporary-file", "--", "no-such-program-here"]);
@@ -302,7 +331,7 @@ fn the_folder_goes_with_the_program() {
     });
 }
 
-/// As sudo does, and what daemons do at their start.
+/// As sudo and daemons do.
 #[test]
 fn the_folder_stays_for_a_program_that_closes_what_it_inherits() {
     let emulator = emulator("15m");
@@ -319,7 +348,7 @@ fn the_folder_stays_for_a_program_that_closes_what_it_inherits() {
     }
     let passfile = Path::new(passfile.trim_end());
     wait_for("the refresher", || service.refresher().is_some());
-    // Without the wait for the program the file is gone by then.
+    // Without the wait for the program, the file would be removed by now.
     std::thread::sleep(Duration::from_millis(500));
     assert!(passfile.exists());
     service.kill();

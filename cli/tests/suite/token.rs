@@ -6,7 +6,7 @@ use rds_iam_emulator::{Emulator, Verdict};
 
 use crate::support::{MARKER, Ran, clean, rds_iam, rds_iam_with, run, run_openly, schema, text};
 
-/// A token for an endpoint that nobody dials.
+/// A token for an endpoint that is not dialled.
 const TOKEN: [&str; 7] = [
     "token",
     "--host",

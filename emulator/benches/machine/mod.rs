@@ -1,4 +1,4 @@
-//! What is measured from outside: other programs, and this process as the kernel sees it. Linux only.
+//! Measurements from outside: other programs, and the kernel's figures for this process. Linux only.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -35,8 +35,8 @@ pub(crate) fn pgbench(connection: &str, password: &str) -> f64 {
     rate.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// The emulator's URL for clients that encrypt and do not verify: what they spend on reading and
-/// checking certificates is theirs, and a fifth of a login.
+/// The emulator's URL for clients that encrypt and do not verify. Reading and verifying certificates is the clients'
+/// work, and a fifth of a login.
 pub(crate) fn unverified(emulator: &Emulator) -> String {
     format!(
         "host=127.0.0.1 port={} user=app dbname=postgres sslmode=require",
@@ -44,7 +44,7 @@ pub(crate) fn unverified(emulator: &Emulator) -> String {
     )
 }
 
-/// How long 200 MB take out of the database.
+/// The time to copy 200 MB out of the database.
 pub(crate) fn copy(connection: &str, password: &str) -> Duration {
     let statement = "COPY (SELECT repeat('x', 999) FROM generate_series(1, 200000)) TO STDOUT";
     let start = Instant::now();
@@ -83,7 +83,7 @@ pub(crate) fn resident_memory() -> u64 {
     kib * 1024
 }
 
-/// A PostgreSQL that clients reach over TCP and its own TLS: an emulator's, past the emulator.
+/// The PostgreSQL of an emulator, with TLS of its own, which clients reach over TCP without the emulator.
 pub(crate) struct PostgresqlWithTls {
     _emulator: Emulator,
 }
@@ -111,7 +111,7 @@ impl PostgresqlWithTls {
         let server = PostgresqlWithTls {
             _emulator: emulator,
         };
-        // The new settings are read by and by.
+        // PostgreSQL reads the new settings some time later.
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             let ready = Command::new("psql")

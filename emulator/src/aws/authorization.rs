@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::aws::State;
-use crate::aws::http::Request;
-use crate::aws::sts::Refused;
+use crate::aws::request::{Refused, Request};
 use crate::credentials::Credentials;
 use crate::sigv4;
 use crate::token::parse_timestamp;

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
+use crate::aws::request::Request;
 use crate::aws::{AwsBehaviour, AwsCall, AwsService, Reply, State, metadata, sts};
 use crate::error::Error;
 
@@ -27,28 +28,9 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// The pause after a failed `accept`, which would otherwise fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A request with its complete body.
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Request {
-    /// Returns a header as text; empty if it is missing.
-    pub(super) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    }
-}
-
 /// Listens on a free port. Must be called inside the runtime.
 pub(super) fn listen(state: Arc<State>) -> Result<SocketAddr, Error> {
-    let failed = |cause| Error::io("no port of 127.0.0.1 can be had for AWS's endpoints", cause);
+    let failed = |cause| Error::io("no port of 127.0.0.1 is free for AWS's endpoints", cause);
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = TcpListener::from_std(listener).map_err(failed)?;

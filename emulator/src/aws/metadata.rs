@@ -1,6 +1,6 @@
 //! Credentials of the machine: the container credentials endpoint and EC2's metadata service.
 
-use crate::aws::http::Request;
+use crate::aws::request::Request;
 use crate::aws::{ACCOUNT, INSTANCE_ROLE, Issued, Reply, State, timestamp};
 
 /// The path of the container endpoint.

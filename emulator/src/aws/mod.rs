@@ -3,6 +3,7 @@
 mod authorization;
 mod http;
 mod metadata;
+mod request;
 mod sts;
 
 use std::collections::{HashMap, VecDeque};

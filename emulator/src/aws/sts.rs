@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::aws::http::Request;
+use crate::aws::request::{Refused, Request};
 use crate::aws::{ACCOUNT, Issued, Reply, State, authorization, lock};
 use crate::credentials::Credentials;
 
@@ -12,23 +12,7 @@ const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 /// Parameters that are secrets.
 const SECRET_PARAMETERS: [&str; 3] = ["WebIdentityToken", "TokenCode", "SAMLAssertion"];
 
-/// An error of the service.
-#[derive(Debug)]
-pub(super) struct Refused {
-    status: u16,
-    code: &'static str,
-    message: String,
-}
-
 impl Refused {
-    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refused {
-        Refused {
-            status,
-            code,
-            message: message.into(),
-        }
-    }
-
     fn reply(&self, state: &State) -> Reply {
         let fault = if self.status < 500 {
             "Sender"
@@ -144,7 +128,7 @@ fn caller_identity(signer: &Credentials) -> String {
     )
 }
 
-/// The role that a caller wants to assume.
+/// The role that a caller requests.
 struct Role<'a> {
     arn: &'a str,
     name: &'a str,

@@ -76,7 +76,7 @@ impl Cluster {
     /// Lets a standby replicate from another server, once it has read its configuration again.
     pub(crate) fn follow(&self, primary: &Path) -> Result<(), Error> {
         set_primary(&self.nodes().writer.data(), primary)
-            .map_err(|cause| Error::io("a standby could not be told its primary", cause))
+            .map_err(|cause| Error::io("the primary of a standby could not be set", cause))
     }
 
     /// Replaces a file in the folder of the server's data.

@@ -39,7 +39,7 @@ impl Supervisor {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|cause| Error::io("the shell that keeps PostgreSQL did not start", cause))?;
+            .map_err(|cause| Error::io("the supervisor of PostgreSQL did not start", cause))?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(orders), Some(answers)) => Ok(Supervisor {
                 owner: std::process::id(),
@@ -50,7 +50,7 @@ impl Supervisor {
             }),
             _ => Err(Error::new(
                 ErrorKind::Io,
-                "the shell that keeps PostgreSQL has no pipes",
+                "the supervisor of PostgreSQL has no pipes",
             )),
         }
     }
@@ -74,19 +74,19 @@ impl Supervisor {
         match self.answers.read_line(&mut answer) {
             Ok(0) => Err(Error::new(
                 ErrorKind::Postgres,
-                "the shell that keeps PostgreSQL ended before it had stopped it",
+                "the supervisor of PostgreSQL ended before it had stopped PostgreSQL",
             )),
             Ok(_) => {
                 self.running = false;
                 Ok(())
             }
-            Err(cause) => Err(Error::io("the shell that keeps PostgreSQL is gone", cause)),
+            Err(cause) => Err(Error::io("the supervisor of PostgreSQL has ended", cause)),
         }
     }
 
     fn order(&mut self, order: &str) -> Result<(), Error> {
         writeln!(self.orders, "{order}")
-            .map_err(|cause| Error::io("the shell that keeps PostgreSQL is gone", cause))
+            .map_err(|cause| Error::io("the supervisor of PostgreSQL has ended", cause))
     }
 }
 

@@ -1,5 +1,5 @@
-//! AWS's endpoints, asked by AWS's own SDK: its default chain, in a process of its own, since it is
-//! told by environment variables where to ask.
+//! AWS's endpoints, called by AWS's own SDK: its default chain, in a process of its own, since environment variables
+//! set the endpoints.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -21,10 +21,10 @@ const CHILD: &str = "RDS_IAM_EMULATOR_TEST_CHAIN";
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/path/reader";
 
-/// What the chain came up with: the credentials' fields, or `error`.
+/// The result of the chain: the fields of the credentials, or `error`.
 type Found = HashMap<String, String>;
 
-/// Not a test of its own: what the child processes of the others run.
+/// Not a test of its own: the child processes of the other tests run it.
 #[test]
 fn default_chain() {
     if std::env::var_os(CHILD).is_none() {
@@ -147,7 +147,7 @@ fn an_assumed_role_may_log_in_until_its_credentials_end() {
     assert_eq!(call.parameters["RoleSessionName"], "night.shift@example");
     assert_eq!(call.parameters["ExternalId"], "ticket 42");
 
-    // The policy knows the role, not the key.
+    // The policy names the role, not the access key.
     emulator.allow(ROLE, "app");
     connect(&emulator, "app", &token).unwrap();
     emulator.set_server_clock_skew(101);
@@ -161,7 +161,7 @@ fn an_assumed_role_may_log_in_until_its_credentials_end() {
 }
 
 #[test]
-fn sts_refuses_who_signs_with_a_wrong_key() {
+fn sts_rejects_a_signature_with_a_wrong_key() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     let environment = assumed_role(&emulator, folder.path(), "");
@@ -265,7 +265,7 @@ fn endpoints_fail_throttle_and_garble_on_demand() {
 }
 
 #[test]
-fn a_slow_endpoint_answers_rightly_in_the_end() {
+fn a_slow_endpoint_responds_correctly_after_its_delay() {
     let emulator = emulator();
     let delay = Duration::from_millis(700);
     emulator
@@ -278,7 +278,7 @@ fn a_slow_endpoint_answers_rightly_in_the_end() {
 }
 
 #[test]
-fn who_asks_who_it_is_is_told() {
+fn get_caller_identity_returns_the_principal() {
     let emulator = emulator();
     let identity = |secret_key: &str| {
         let url = emulator.aws().sts_url() + "/";

@@ -13,7 +13,7 @@ use postgres::Client;
 use postgres_native_tls::MakeTlsConnector;
 use rds_iam_emulator::Emulator;
 
-/// What a token is made of. Made right for an emulator, and then changed by a test.
+/// The parts of a token. Valid for an emulator at first, and then changed by a test.
 #[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) access_key: String,
@@ -43,7 +43,7 @@ impl Token {
         }
     }
 
-    /// A token of Aurora DSQL for `action`, which says who logs in: it names neither a user nor a port.
+    /// A token of Aurora DSQL for `action`, which names neither a user nor a port.
     pub(crate) fn of_dsql(emulator: &Emulator, action: &str) -> Token {
         Token {
             service: "dsql".to_owned(),
@@ -114,7 +114,7 @@ pub(crate) fn connect(
     config(emulator, user, password).connect(tls(emulator))
 }
 
-/// The same with the right token.
+/// The same with a valid token.
 pub(crate) fn login(emulator: &Emulator, user: &str) -> Client {
     connect(emulator, user, &Token::new(emulator, user).sign()).unwrap()
 }
@@ -142,7 +142,7 @@ pub(crate) fn tls(emulator: &Emulator) -> MakeTlsConnector {
     MakeTlsConnector::new(connector)
 }
 
-/// What the server said: SQLSTATE and message.
+/// The server's error: SQLSTATE and message.
 pub(crate) fn refusal(result: Result<Client, postgres::Error>) -> (String, String) {
     let error = result.err().expect("the login was to be refused");
     let error = error
@@ -156,8 +156,8 @@ pub(crate) fn query_one(client: &mut Client, statement: &str) -> String {
     client.query_one(statement, &[]).unwrap().get(0)
 }
 
-/// Logs in as `app` again and again until that is refused, because a fault that is on depends on how
-/// fast logins follow each other. Returns what the server said.
+/// Logs in as `app` repeatedly until a login is refused, because the active fault depends on the rate of logins.
+/// Returns the server's error.
 pub(crate) fn until_refused(emulator: &Emulator, token: &str) -> (String, String) {
     let start = std::time::Instant::now();
     loop {
@@ -169,7 +169,7 @@ pub(crate) fn until_refused(emulator: &Emulator, token: &str) -> (String, String
     }
 }
 
-/// Prints why a test is skipped. What `println!` prints is not shown for a test that passes.
+/// Prints why a test is skipped. `println!` would be captured, since the test passes.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }

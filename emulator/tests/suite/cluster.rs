@@ -15,7 +15,7 @@ fn cluster(members: usize) -> AuroraCluster {
     cluster
 }
 
-/// Asks `member`, with a token that is signed for `host`.
+/// Queries `member`, with a token that is signed for `host`.
 fn ask(
     cluster: &AuroraCluster,
     member: usize,
@@ -87,7 +87,7 @@ fn another_member_becomes_the_writer_and_the_lists_of_the_readers_follow_on_dema
         "the list of a reader is stale"
     );
 
-    // The former writer returns as a reader, and all data goes on to both.
+    // The former writer returns as a reader, and both replicate all data.
     cluster.demote(0).unwrap();
     cluster.set_lag(1, Duration::from_millis(250));
     cluster.update_lists().unwrap();
@@ -108,7 +108,7 @@ fn another_member_becomes_the_writer_and_the_lists_of_the_readers_follow_on_dema
 }
 
 #[test]
-fn a_multi_az_cluster_lists_its_members_to_those_who_may_ask() {
+fn a_multi_az_cluster_lists_its_members_to_users_with_the_right() {
     let cluster = cluster(2);
     cluster.use_rds_tools().unwrap();
     let query = "SELECT string_agg(endpoint || ':' || port, ' ' ORDER BY endpoint) \

@@ -37,7 +37,7 @@ fn each_user_owns_the_database_of_its_url() {
     }
     creates_tables(&mut own_database(&emulator, "bob", "secret"), "bob");
 
-    // A database that is there belongs to its owner.
+    // An existing database keeps its owner.
     emulator.create_database("late", "app").unwrap();
     emulator.create_iam_user("late").unwrap();
     let token = Token::new(&emulator, "late").sign();

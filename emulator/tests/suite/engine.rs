@@ -15,7 +15,7 @@ fn proxy() -> Emulator {
 }
 
 #[test]
-fn rds_proxy_has_its_own_words() {
+fn rds_proxy_has_messages_of_its_own() {
     let emulator = proxy();
     assert!(emulator.host().contains(".proxy-"));
     login(&emulator, "app");
@@ -112,7 +112,7 @@ fn dsql_takes_tokens_without_user_and_port() {
 }
 
 #[test]
-fn dsql_cuts_sessions_at_their_limit() {
+fn dsql_closes_sessions_at_their_limit() {
     let emulator = Emulator::builder()
         .engine(Engine::Dsql)
         .session_limit(Duration::from_secs(2))

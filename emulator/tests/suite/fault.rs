@@ -1,4 +1,4 @@
-//! What goes wrong on demand.
+//! Faults on demand.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::client::{
 };
 
 #[test]
-fn the_next_logins_are_refused_and_then_no_more() {
+fn refuse_next_refuses_that_many_logins() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     emulator.fault(Fault::RefuseNext(3));
@@ -29,7 +29,7 @@ fn the_next_logins_are_refused_and_then_no_more() {
 }
 
 #[test]
-fn a_delay_holds_up_the_stage_that_was_asked_for() {
+fn a_delay_applies_to_its_stage() {
     let emulator = emulator();
     let delay = Duration::from_millis(300);
     for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
@@ -48,11 +48,11 @@ fn a_delay_holds_up_the_stage_that_was_asked_for() {
 }
 
 #[test]
-fn a_black_hole_says_nothing_and_keeps_the_connection_open() {
+fn a_black_hole_is_silent_and_keeps_the_connection_open() {
     let emulator = emulator();
     for stage in [Stage::Accept, Stage::Tls, Stage::Login] {
-        // A client that comes after the fault was healed shows nothing, which takes a machine that
-        // stands still for seconds.
+        // A client that connects after the fault was deactivated proves nothing. That takes a machine that stands
+        // still for seconds.
         let was_swallowed = (0..5).any(|_| is_swallowed(&emulator, stage));
         assert!(was_swallowed, "{stage:?}");
     }
@@ -66,7 +66,7 @@ fn is_swallowed(emulator: &Emulator, stage: Stage) -> bool {
     std::thread::scope(|scope| {
         let (sender, result) = std::sync::mpsc::channel();
         scope.spawn(move || sender.send(connect(emulator, "app", &token).map(drop)));
-        // Longer than the server would wait for a login that it took seriously.
+        // Longer than the server's time limit for a login.
         let silence = result.recv_timeout(Duration::from_millis(1_500));
         assert!(silence.is_err(), "{stage:?}: {silence:?}");
         // Other connections go on.
@@ -85,7 +85,7 @@ fn is_swallowed(emulator: &Emulator, stage: Stage) -> bool {
 }
 
 #[test]
-fn an_open_session_can_fall_into_a_black_hole() {
+fn a_black_hole_applies_to_open_sessions() {
     let emulator = emulator();
     let mut client = login(&emulator, "app");
     emulator.fault(Fault::BlackHole(Stage::Data));
@@ -99,7 +99,7 @@ fn an_open_session_can_fall_into_a_black_hole() {
 }
 
 #[test]
-fn a_reset_comes_at_the_stage_that_was_asked_for() {
+fn a_reset_applies_to_its_stage() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     for stage in [Stage::Accept, Stage::Tls, Stage::Login, Stage::Data] {
@@ -107,7 +107,7 @@ fn a_reset_comes_at_the_stage_that_was_asked_for() {
         emulator.set_faults(&[Fault::Reset(stage)]);
         let error = connect(&emulator, "app", &token).err().unwrap();
         assert!(error.as_db_error().is_none(), "{stage:?}: {error}");
-        // Only after the token was accepted is there a session to reset.
+        // A session to reset exists only after the token was accepted.
         assert_eq!(
             emulator.login_count() - before,
             usize::from(stage == Stage::Data)
@@ -146,7 +146,7 @@ fn open_sessions_can_be_dropped_and_reset() {
     emulator.reset_sessions();
     assert!(next.simple_query("SELECT 1").is_err());
 
-    // What comes over TCP: an end, or a reset.
+    // The result over TCP: an end, or a reset.
     let half_open = || {
         let mut tcp = TcpStream::connect(emulator.addr()).unwrap();
         tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
@@ -164,7 +164,7 @@ fn open_sessions_can_be_dropped_and_reset() {
 }
 
 #[test]
-fn the_throttle_refuses_what_is_beyond_its_rate_and_lets_in_again() {
+fn the_throttle_refuses_only_logins_above_its_rate() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     emulator.fault(Fault::Throttle(NonZeroU32::MIN));
@@ -190,7 +190,7 @@ fn a_login_that_takes_too_long_is_cancelled() {
 }
 
 #[test]
-fn the_server_speaks_another_language() {
+fn the_servers_messages_are_in_the_set_language() {
     let emulator = emulator();
     emulator.set_language(Language::German).unwrap();
     let (sqlstate, message) = refusal(connect(&emulator, "app", "no token"));
@@ -233,7 +233,7 @@ fn a_session_ends_at_its_limit() {
 }
 
 #[test]
-fn a_wrong_certificate_is_one_that_clients_refuse() {
+fn clients_reject_the_wrong_certificates() {
     let expired = Emulator::builder()
         .expired_certificate(true)
         .start()

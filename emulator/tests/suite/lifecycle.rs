@@ -1,4 +1,4 @@
-//! Starting, and leaving nothing behind.
+//! The start of an emulator, and the removal of its files and processes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use rds_iam_emulator::Emulator;
 
 use crate::client::{emulator, login};
 
-/// Set for a child process that shall start an emulator and wait to be killed.
+/// Set for a child process that starts an emulator and waits to be killed.
 const CHILD: &str = "RDS_IAM_EMULATOR_TEST_CHILD";
 
 fn folder(emulator: &Emulator) -> PathBuf {
     emulator.ca_path().parent().unwrap().to_owned()
 }
 
-/// Whether any process has `folder` in its command line: PostgreSQL and its keeper do.
+/// Whether a process has `folder` in its command line, as PostgreSQL and its supervisor have.
 fn is_in_use(folder: &Path) -> bool {
     let folder = folder.to_str().unwrap();
     if let Ok(processes) = std::fs::read_dir("/proc") {
-        // A process may end while it is looked at.
+        // A process may end while it is read.
         return processes
             .filter_map(|process| std::fs::read(process.ok()?.path().join("cmdline")).ok())
             .any(|arguments| String::from_utf8_lossy(&arguments).contains(folder));
@@ -164,7 +164,7 @@ fn errors_say_what_to_do() {
     let error = Emulator::builder().port(port).start().unwrap_err();
     let text = error.to_string();
     assert!(
-        text.starts_with(&format!("port {port} of 127.0.0.1 cannot be had")),
+        text.starts_with(&format!("port {port} of 127.0.0.1 is not available")),
         "{text}"
     );
 

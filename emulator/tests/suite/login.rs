@@ -1,4 +1,4 @@
-//! Logins that succeed, and what is known of them afterwards.
+//! Successful logins, and their records.
 
 use std::time::{Duration, SystemTime};
 
@@ -66,7 +66,7 @@ fn temporary_credentials_sign_tokens_with_their_session_token() {
 }
 
 #[test]
-fn who_is_no_member_of_rds_iam_logs_in_by_password_and_members_cannot() {
+fn only_users_outside_rds_iam_log_in_by_password() {
     let emulator = Emulator::builder().start().unwrap();
     emulator
         .create_password_user("bob", "it's \\ a secret")
@@ -124,7 +124,7 @@ fn a_user_that_does_not_exist_is_asked_for_a_password_as_on_rds() {
 }
 
 #[test]
-fn without_tls_nobody_is_let_in_unless_the_instance_allows_it() {
+fn connections_without_tls_are_rejected_unless_the_instance_allows_them() {
     let emulator = emulator();
     emulator.create_password_user("bob", "pw").unwrap();
     let clear = |emulator: &Emulator, user: &str, password: &str| {

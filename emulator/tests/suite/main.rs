@@ -1,4 +1,4 @@
-//! The emulator, seen from outside: by clients that log in through it.
+//! The emulator's tests, by clients that log in through it.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! PostgreSQL behind the emulator: stopped, started, failed over.
+//! PostgreSQL behind the emulator: stop, start and failover.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -44,7 +44,7 @@ fn after_a_failover_the_old_writer_is_read_only() {
         .execute("INSERT INTO shared VALUES ('before')", &[])
         .unwrap();
 
-    // Twice, so that each of the two has been both.
+    // Twice, so that each of the two servers has been writer and reader.
     for round in ["one", "two"] {
         emulator.fail_over().unwrap();
         assert!(client.simple_query("SELECT 1").is_err());
@@ -57,7 +57,7 @@ fn after_a_failover_the_old_writer_is_read_only() {
             "before"
         );
 
-        // A client whose DNS lags behind.
+        // A client whose DNS is out of date.
         emulator.route_to(Node::Reader).unwrap();
         let mut stale = login(&emulator, "app");
         emulator.route_to(Node::Writer).unwrap();

@@ -40,7 +40,7 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
 }
 
 #[test]
-fn gss_encryption_is_declined_and_tls_still_to_be_had() {
+fn gss_encryption_is_declined_and_tls_remains_possible() {
     let emulator = emulator();
     let mut tcp = dial(&emulator);
     tcp.write_all(&GSSENC_REQUEST).unwrap();
@@ -63,7 +63,7 @@ fn gss_encryption_is_declined_and_tls_still_to_be_had() {
 }
 
 #[test]
-fn tls_without_asking_first_needs_its_alpn() {
+fn direct_tls_requires_its_alpn_protocol() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
     let ca = native_tls::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
@@ -83,7 +83,7 @@ fn tls_without_asking_first_needs_its_alpn() {
 }
 
 #[test]
-fn a_start_up_packet_may_be_as_long_as_postgresql_takes_it() {
+fn a_start_up_packet_has_the_maximum_length_of_postgresql() {
     let emulator = emulator();
     let fits = "x".repeat(9_900);
     let mut tcp = dial(&emulator);
@@ -126,7 +126,7 @@ fn a_long_application_name_and_options_reach_postgresql() {
 }
 
 #[test]
-fn what_is_no_protocol_is_answered_as_postgresql_does() {
+fn an_unknown_protocol_gets_the_answer_of_postgresql() {
     let emulator = emulator();
     for (packet, answer) in [
         (
@@ -147,7 +147,7 @@ fn what_is_no_protocol_is_answered_as_postgresql_does() {
         let mut tcp = dial(&emulator);
         tcp.write_all(&packet).unwrap();
         let mut said = Vec::new();
-        // The server may hang up while bytes of ours are still unread: then it resets.
+        // The server may disconnect while it has unread bytes of the client. Then the connection is reset.
         let _ = tcp.read_to_end(&mut said);
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains(answer), "{said}");
@@ -168,7 +168,7 @@ fn a_cancel_request_ends_the_statement_of_another_connection() {
             client.simple_query("SELECT pg_sleep(60)").map(drop)
         });
         started.recv().unwrap();
-        // A request that comes before its statement cancels nothing, so they go on until one hits.
+        // A cancel request that arrives before its statement has no effect, so it is repeated until one succeeds.
         while !running.is_finished() {
             cancel.cancel_query(tls(&emulator)).unwrap();
             std::thread::sleep(Duration::from_millis(20));

@@ -37,7 +37,7 @@ impl Write for Socket {
     }
 }
 
-/// Opens connections to an emulator. Kept, since OpenSSL reads the roots of the system for each connector.
+/// Opens connections to an emulator. Reused, since OpenSSL reads the system's roots for each connector.
 pub(crate) struct Dialer<'a> {
     emulator: &'a Emulator,
     connector: TlsConnector,
@@ -59,7 +59,7 @@ impl Dialer<'_> {
     /// A connection after the TLS handshake.
     pub(crate) fn encrypted(&self) -> TlsStream<Socket> {
         let mut tcp = TcpStream::connect(self.emulator.addr()).unwrap();
-        // Otherwise each small packet would wait for an acknowledgement.
+        // Otherwise each small packet would wait for an acknowledgement (Nagle's algorithm).
         tcp.set_nodelay(true).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
@@ -78,7 +78,7 @@ pub(crate) fn log_in(
     password: Option<&str>,
 ) -> Option<[String; 2]> {
     let result = try_log_in(&mut stream, startup, password);
-    // A server may hang up at any time.
+    // A server may disconnect at any time.
     result.unwrap_or_else(|error| {
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no answer");
         None

@@ -1,4 +1,4 @@
-//! Tokens that RDS refuses, each with its reason in the log.
+//! Tokens that RDS refuses, and the recorded reason of each.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use rds_iam_emulator::{Credentials, Emulator, Reason, Verdict};
 
 use crate::client::{Token, connect, emulator, refusal};
 
-/// Logs in as `app` with `token`, must be refused as RDS does it, and tells the true reason.
+/// Logs in as `app` with `token`. Asserts RDS's error, and returns the actual reason.
 fn reason(emulator: &Emulator, token: &str) -> Reason {
     let (sqlstate, message) = refusal(connect(emulator, "app", token));
     assert_eq!(sqlstate, "28000");
@@ -21,7 +21,7 @@ fn reason(emulator: &Emulator, token: &str) -> Reason {
 }
 
 #[test]
-fn each_thing_that_is_wrong_with_a_token_has_its_reason() {
+fn each_fault_of_a_token_has_its_reason() {
     let emulator = Emulator::builder()
         .credentials(Credentials::new("AKIDEXAMPLE", "secret"))
         .credentials(Credentials::new("ASIAOTHER", "other").session_token("the/right+one=="))
@@ -178,7 +178,7 @@ fn each_thing_that_is_wrong_with_a_token_has_its_reason() {
 fn one_changed_character_anywhere_is_refused() {
     let emulator = emulator();
     let token = Token::new(&emulator, "app").sign();
-    // Every seventh place, so that each parameter is hit several times.
+    // Every seventh position, so that each parameter is changed several times.
     for index in (0..token.len()).step_by(7) {
         let mut changed = token.clone().into_bytes();
         changed[index] = if changed[index] == b'0' { b'1' } else { b'0' };
@@ -206,7 +206,7 @@ fn the_error_codes_are_those_of_the_instances_log() {
 }
 
 #[test]
-fn the_policy_says_who_may_be_whom() {
+fn the_policy_decides_which_identity_logs_in_as_which_user() {
     let emulator = Emulator::builder()
         .credentials(
             Credentials::new("AKIDONE", "one").principal("arn:aws:iam::123456789012:role/reader"),

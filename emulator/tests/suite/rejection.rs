@@ -114,7 +114,7 @@ fn a_server_that_cannot_fork_says_so_before_tls() {
     let token = Token::new(&emulator, "app").sign();
     emulator.fault(Fault::RejectNext(Rejection::CannotFork, 2));
     let mut tcp = dial(&emulator);
-    // It sends the error without being asked.
+    // The server sends the error without a request.
     let mut answer = Vec::new();
     tcp.read_to_end(&mut answer).unwrap();
     assert_eq!(

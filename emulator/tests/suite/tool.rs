@@ -6,8 +6,8 @@ use rds_iam_emulator::{Emulator, Verdict};
 
 use crate::client::{Token, emulator, say};
 
-/// A program of PostgreSQL's, with the token where a user would put it. Variables of the machine
-/// that libpq would read are left out.
+/// A program of PostgreSQL's, with the token in PGPASSWORD, as a user would set it. libpq's variables of this machine
+/// are removed.
 fn libpq_program(emulator: &Emulator, program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
@@ -56,7 +56,7 @@ fn psql_logs_in_and_sees_tls() {
 }
 
 #[test]
-fn psql_is_told_why_it_is_refused() {
+fn psql_prints_the_reason_of_a_refusal() {
     let emulator = emulator();
     let output = Command::new("psql")
         .args([&emulator.url("app"), "--no-psqlrc", "-c", "SELECT 1"])
@@ -93,7 +93,7 @@ fn pgbench_opens_a_connection_for_each_transaction() {
 }
 
 #[test]
-fn pg_dump_writes_what_is_there() {
+fn pg_dump_dumps_a_table() {
     let emulator = emulator();
     let url = emulator.url("app");
     let statement =

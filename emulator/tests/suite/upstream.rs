@@ -1,4 +1,4 @@
-//! In front of somebody else's PostgreSQL, which here is that of another emulator.
+//! The emulator in front of an existing PostgreSQL, which here is that of another emulator.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ fn url_with_password(behind: &Emulator, user: &str, password: &str) -> String {
 #[test]
 fn a_session_goes_on_as_the_user_whose_token_was_verified() {
     let behind = Emulator::builder().start().unwrap();
-    // By SCRAM, and by the older way.
+    // By SCRAM and by MD5.
     for (user, encryption) in [("boss", "scram-sha-256"), ("old_boss", "md5")] {
-        // For the emulator's own session, which makes the role.
+        // For the emulator's own session, which creates the role.
         let statement = format!("SET password_encryption = '{encryption}'");
         behind.execute(&statement).unwrap();
         let url = url_with_password(&behind, user, "right");
@@ -67,7 +67,7 @@ fn an_error_of_the_upstream_reaches_the_client() {
     );
 }
 
-/// Pools send both at check-in.
+/// Connection pools send both at check-in.
 #[test]
 fn a_reset_session_stays_the_users_own() {
     let behind = Emulator::builder().start().unwrap();
@@ -92,7 +92,7 @@ fn a_reset_session_stays_the_users_own() {
 }
 
 #[test]
-fn a_role_that_is_made_anew_can_log_in() {
+fn a_role_that_is_created_again_can_log_in() {
     let behind = Emulator::builder().start().unwrap();
     let url = url_with_password(&behind, "boss", "right");
     let emulator = Emulator::builder().upstream(url).start().unwrap();
@@ -149,7 +149,7 @@ fn session_user(emulator: &Emulator, users: &[&[u8]], signed_for: &str) -> Optio
 }
 
 #[test]
-fn what_cannot_be_an_upstream_is_refused_and_its_password_not_repeated() {
+fn an_invalid_upstream_is_rejected_without_its_password_in_the_error() {
     for url in [
         "postgres://boss:hunter2@127.0.0.1:1/postgres",
         "postgres://boss:hunter2@127.0.0.1/postgres?sslmode=require",

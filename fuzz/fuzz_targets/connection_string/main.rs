@@ -1,5 +1,5 @@
-//! Any text as a connection string: no panic, no secret repeated, and what is accepted means to this
-//! crate what it means to libpq.
+//! Any text as a connection string: no panic, no secret in an error, and every accepted string has the same meaning
+//! as for libpq.
 
 #![no_main]
 
@@ -10,11 +10,11 @@ use diesel_rds_iam::diesel::PgConnection;
 use diesel_rds_iam::{Endpoint, Error, PgConnectionManager};
 use libfuzzer_sys::fuzz_target;
 
-/// Stands for a secret, wherever the fuzzer puts it.
+/// Marks a secret, wherever the fuzzer puts it.
 const MARKER: &str = "marker";
 
-/// The errors that repeat a part of a connection string: a region, which no part of a password can become by a
-/// stray `@` or `/`, and the name of a parameter in a string without a password.
+/// The errors that quote a part of a connection string: a region, which a misplaced `@` or `/` cannot make of a
+/// password, and the name of a parameter in a string without a password.
 const QUOTES: [&str; 3] = [
     "no root certificates are carried for the region",
     "iam_region is",
@@ -42,7 +42,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// As an application's settings, which hold several connection strings and what is set beside them.
+/// As an application's settings, which hold several connection strings and the options beside them.
 fn try_settings(text: &str) {
     let Ok(connections) = toml::from_str::<Connections>(text) else {
         return;
@@ -56,10 +56,10 @@ fn try_settings(text: &str) {
 }
 
 fn compare_with_libpq(text: &str, endpoint: Option<&Endpoint>) {
-    // libpq has what is at the end of a URL in its last part.
+    // libpq includes text after a URL in its last part.
     let options = match libpq::parse(trim(text)) {
         Ok(options) => options,
-        // It knows neither our parameters nor those of its own successors.
+        // This libpq does not have this crate's parameters, nor those of later versions of libpq.
         Err(error) => {
             return assert!(
                 error.contains("invalid connection option")

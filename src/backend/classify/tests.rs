@@ -1,4 +1,4 @@
-//! Tests of what no table of messages shows. `backend/tests.rs` has the table.
+//! Tests of the rules beside the table of messages, which is in `backend/tests.rs`.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn a_sqlstate_decides_in_any_language() {
              \"db\", no encryption",
             NOT_ENCRYPTED,
         ),
-        // A name is no answer here either.
+        // A quoted name takes no part here either.
         (
             "28000",
             "PAM authentication failed for user \"no encryption\"",

@@ -34,9 +34,9 @@ const GUARDS: &[(&str, &str)] = &[
     ("target_session_attrs", "any"),
 ];
 
-/// The same for the variables of libpq 16 to 18. Earlier versions know neither these nor their keywords, so
-/// support is checked before a keyword is used. The variable is checked first, since diesel's instrumentation
-/// sees the other check.
+/// The same for the variables of libpq 16 to 18. Earlier versions have neither these variables nor their keywords, so
+/// support is checked before a keyword is used. The variable is checked first, since diesel's instrumentation sees
+/// the other check.
 const NEWER_GUARDS: &[(&str, &str, &str)] = &[
     ("PGLOADBALANCEHOSTS", "load_balance_hosts", "disable"),
     ("PGMAXPROTOCOLVERSION", "max_protocol_version", "3.0"),
@@ -54,8 +54,8 @@ const NEWER_GUARDS: &[(&str, &str, &str)] = &[
 /// The methods by which libpq may log in, since version 16.
 const REQUIRE_AUTH: &str = "require_auth";
 
-/// A keyword that libpq before version 14 does not know. Such a libpq truncates lines of its password file at
-/// 320 bytes, and would send a part of the token. With this keyword it returns an error and sends nothing.
+/// A keyword that libpq before version 14 does not have. Such a libpq truncates lines of its password file at 320
+/// bytes, and would send a part of the token. With this keyword it returns an error and sends nothing.
 const KEYWORD_OF_LIBPQ_14: (&str, &str) = ("sslsni", "1");
 
 /// The maximum length of a password whose line fits into those 320 bytes even if every character is escaped.
@@ -124,14 +124,14 @@ impl Conninfo {
         }
         for (variable, keyword, value) in NEWER_GUARDS {
             let is_set = env::var_os(variable).is_some();
-            if is_set && target.get(keyword).is_none() && libpq_knows(keyword) {
+            if is_set && target.get(keyword).is_none() && libpq_supports(keyword) {
                 self.push(keyword, value);
             }
         }
-        // A server that asks for anything but a cleartext password does not check tokens: it gets none.
+        // A server that requests anything but a cleartext password does not check tokens, so it gets none.
         if matches!(target.login(), Login::Iam)
             && target.get(REQUIRE_AUTH).is_none()
-            && libpq_knows_require_auth()
+            && libpq_supports_require_auth()
         {
             self.push(REQUIRE_AUTH, "password");
         }
@@ -159,14 +159,13 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
     }
 }
 
-fn libpq_knows_require_auth() -> bool {
-    static KNOWS: OnceLock<bool> = OnceLock::new();
-    *KNOWS.get_or_init(|| libpq_knows(REQUIRE_AUTH))
+fn libpq_supports_require_auth() -> bool {
+    static SUPPORTED: OnceLock<bool> = OnceLock::new();
+    *SUPPORTED.get_or_init(|| libpq_supports(REQUIRE_AUTH))
 }
 
-/// Whether libpq knows `keyword`. Nothing is dialled: libpq reports an unknown keyword, or else the invalid
-/// port.
-fn libpq_knows(keyword: &str) -> bool {
+/// Whether libpq has `keyword`. Nothing is dialled: libpq reports an unknown keyword, or else the invalid port.
+fn libpq_supports(keyword: &str) -> bool {
     match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
         Err(ConnectionError::BadConnection(text)) => !libpq::is_unknown_keyword(&text),
         _ => false,

@@ -191,7 +191,7 @@ fn one_of<T: Copy>(keyword: &str, value: &str, known: &[(&str, T)]) -> Result<T,
     meant.map(|(_, meant)| *meant).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         Error::configuration(format!(
-            "{keyword} has a value that the crate postgres does not know: it can be {}",
+            "{keyword} has a value that the crate postgres does not support: it can be {}",
             names.join(", ")
         ))
     })

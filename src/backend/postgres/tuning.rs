@@ -7,7 +7,7 @@ use postgres::Config;
 
 use crate::error::Error;
 
-/// What [`ManagerBuilder::tune_config`](crate::ManagerBuilder::tune_config) was given; nothing by default.
+/// The closure of [`ManagerBuilder::tune_config`](crate::ManagerBuilder::tune_config); none by default.
 #[derive(Clone, Default)]
 pub struct Tuning(Option<Arc<Tune>>);
 

@@ -146,14 +146,14 @@ impl ConnectionString {
         Ok(())
     }
 
-    /// Rejects parameters that libpq does not know. It would reject them at each connect, and quote them.
+    /// Rejects parameters that libpq does not support. It would reject them at each connect, and quote them.
     fn check_parameters(&self) -> Result<(), Error> {
         let is_unknown = |(keyword, _): &&(String, String)| !is_keyword_of_libpq(keyword);
         match self.parameters.iter().find(is_unknown) {
             None => Ok(()),
             Some((name, _)) if !self.mentions_password => Err(foreign::unknown_parameter(name)),
             Some(_) => Err(Error::configuration(
-                "the connection string has a password, and a keyword that libpq does not know: \
+                "the connection string has a password, and a keyword that libpq does not support: \
                  correct it, or put single quotes around a password that holds spaces (in a URL, \
                  write %26 for an `&`)",
             )),

@@ -18,23 +18,23 @@ fn now() -> Instant {
 fn two_visits(
     now: Instant,
     deliver: fn(&Handoff<u32, &'static str>),
-) -> (TestHandoff, [Departure<u32, &'static str>; 2]) {
+) -> (TestHandoff, [VisitEnd<u32, &'static str>; 2]) {
     let handoff: TestHandoff = Arc::new(Handoff::new());
-    let Arrival::Wait { limit, .. } = handoff.arrive_at(now) else {
+    let VisitStart::Wait { limit, .. } = handoff.begin_visit(now) else {
         panic!("it must wait");
     };
     let dial = handoff.clone();
     let dial = thread::spawn(move || deliver(&dial));
     let other = handoff.clone();
-    let other = thread::spawn(move || match other.arrive_at(now) {
-        Arrival::Ready(connection) => Departure::Connected(connection),
-        Arrival::Wait { limit, starts_dial } => {
+    let other = thread::spawn(move || match other.begin_visit(now) {
+        VisitStart::Ready(connection) => VisitEnd::Connected(connection),
+        VisitStart::Wait { limit, starts_dial } => {
             if starts_dial {
                 deliver(&other);
             }
             other.wait(limit)
         }
-        Arrival::Leave => panic!("no window ends"),
+        VisitStart::Leave => panic!("no window ends"),
     });
     let first = handoff.wait(limit);
     dial.join().unwrap();
@@ -47,10 +47,7 @@ fn every_worker_gets_a_connection() {
     loom::model(move || {
         let (_, departures) = two_visits(now, |handoff| handoff.connected(7, false));
         for departure in departures {
-            assert!(
-                matches!(departure, Departure::Connected(7)),
-                "{departure:?}"
-            );
+            assert!(matches!(departure, VisitEnd::Connected(7)), "{departure:?}");
         }
     });
 }
@@ -62,7 +59,7 @@ fn every_worker_gets_a_failure() {
         let (_, departures) = two_visits(now, |handoff| handoff.failed("refused", false));
         for departure in departures {
             assert!(
-                matches!(departure, Departure::Failed("refused")),
+                matches!(departure, VisitEnd::Failed("refused")),
                 "{departure:?}"
             );
         }
@@ -76,10 +73,10 @@ fn there_is_one_probe() {
         let handoff: TestHandoff = Arc::new(Handoff::new());
         let now = now();
         for _ in 0..2 {
-            let arrival = handoff.arrive_at(now);
+            let arrival = handoff.begin_visit(now);
             assert!(matches!(
                 arrival,
-                Arrival::Wait {
+                VisitStart::Wait {
                     starts_dial: true,
                     ..
                 }
@@ -90,16 +87,13 @@ fn there_is_one_probe() {
         let mut nexts = [handoff.unreachable("down", false), other.join().unwrap()];
         nexts.sort_by_key(|next| *next == Next::Probe);
         assert_eq!(nexts, [Next::End, Next::Probe]);
-        // The first failure is returned to one worker, the probe's connection to the other.
+        // The first failure is returned to one worker, and the probe's connection to the other.
         let visitor = handoff.clone();
         let visitor = thread::spawn(move || visitor.wait(WINDOW));
         handoff.connected(7, true);
         let both = [handoff.wait(WINDOW), visitor.join().unwrap()];
-        let is_connected = |it: &&Departure<_, _>| matches!(it, Departure::Connected(7));
+        let is_connected = |it: &&VisitEnd<_, _>| matches!(it, VisitEnd::Connected(7));
         assert_eq!(both.iter().filter(is_connected).count(), 1, "{both:?}");
-        assert!(
-            both.iter()
-                .any(|it| matches!(it, Departure::Failed("down")))
-        );
+        assert!(both.iter().any(|it| matches!(it, VisitEnd::Failed("down"))));
     });
 }

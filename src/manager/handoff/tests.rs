@@ -8,8 +8,8 @@ fn now() -> Instant {
 }
 
 fn starts_dial(handoff: &TestHandoff, now: Instant) -> bool {
-    match handoff.arrive_at(now) {
-        Arrival::Wait { starts_dial, .. } => starts_dial,
+    match handoff.begin_visit(now) {
+        VisitStart::Wait { starts_dial, .. } => starts_dial,
         other => panic!("{other:?}"),
     }
 }
@@ -20,7 +20,7 @@ fn a_dial_that_outlasts_its_visit_serves_the_next_visit() {
     assert!(starts_dial(&handoff, now));
     let departure = handoff.wait(Duration::ZERO);
     assert!(
-        matches!(departure, Departure::Unfinished(None)),
+        matches!(departure, VisitEnd::Unfinished(None)),
         "{departure:?}"
     );
     assert!(
@@ -29,10 +29,7 @@ fn a_dial_that_outlasts_its_visit_serves_the_next_visit() {
     );
     handoff.connected(7, false);
     let departure = handoff.wait(WINDOW);
-    assert!(
-        matches!(departure, Departure::Connected(7)),
-        "{departure:?}"
-    );
+    assert!(matches!(departure, VisitEnd::Connected(7)), "{departure:?}");
     assert!(starts_dial(&handoff, now));
 }
 
@@ -42,19 +39,19 @@ fn all_visits_end_with_their_window() {
     let (handoff, now) = (TestHandoff::new(), now());
     assert!(starts_dial(&handoff, now));
     let later = now + WINDOW / 4;
-    match handoff.arrive_at(later) {
-        Arrival::Wait { limit, .. } => assert_eq!(limit, WINDOW - WINDOW / 4),
+    match handoff.begin_visit(later) {
+        VisitStart::Wait { limit, .. } => assert_eq!(limit, WINDOW - WINDOW / 4),
         other => panic!("{other:?}"),
     }
     let end = now + WINDOW;
-    assert!(matches!(handoff.arrive_at(end), Arrival::Leave));
+    assert!(matches!(handoff.begin_visit(end), VisitStart::Leave));
     handoff.wait(Duration::ZERO);
     assert!(
-        matches!(handoff.arrive_at(end), Arrival::Leave),
+        matches!(handoff.begin_visit(end), VisitStart::Leave),
         "one is inside"
     );
     handoff.wait(Duration::ZERO);
-    assert!(matches!(handoff.arrive_at(end), Arrival::Wait { .. }));
+    assert!(matches!(handoff.begin_visit(end), VisitStart::Wait { .. }));
 }
 
 /// FAULTS.md row 40: the guard of a probe was dropped where it had not been granted.
@@ -70,11 +67,11 @@ fn there_is_one_probe_and_visits_start_no_other_dials() {
     // The first failure is returned at once; the others wait for the probe.
     assert!(matches!(
         handoff.wait(Duration::ZERO),
-        Departure::Failed("down")
+        VisitEnd::Failed("down")
     ));
     for _ in 0..2 {
         let departure = handoff.wait(Duration::ZERO);
-        assert!(matches!(departure, Departure::Unfinished(Some("down"))));
+        assert!(matches!(departure, VisitEnd::Unfinished(Some("down"))));
     }
     for _ in 0..10 {
         assert!(!starts_dial(&handoff, now));
@@ -82,7 +79,7 @@ fn there_is_one_probe_and_visits_start_no_other_dials() {
         assert_eq!(handoff.unreachable("down", true), Next::Probe);
     }
     handoff.connected(7, true);
-    assert!(matches!(handoff.arrive_at(now), Arrival::Ready(7)));
+    assert!(matches!(handoff.begin_visit(now), VisitStart::Ready(7)));
     assert!(starts_dial(&handoff, now));
     // The server was reached: a failure is the first again.
     assert_eq!(handoff.unreachable("down", false), Next::End);
@@ -99,11 +96,11 @@ fn an_answer_ends_the_probe() {
     handoff.failed("refused", true);
     assert!(matches!(
         handoff.wait(Duration::ZERO),
-        Departure::Failed("down")
+        VisitEnd::Failed("down")
     ));
     assert!(matches!(
         handoff.wait(Duration::ZERO),
-        Departure::Failed("refused")
+        VisitEnd::Failed("refused")
     ));
     assert!(starts_dial(&handoff, now));
 }

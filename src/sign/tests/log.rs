@@ -1,4 +1,4 @@
-//! What signing leaves in the log.
+//! The log lines of signing.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 
-/// aws-sigv4 writes the canonical request to the log, the session token with it.
+/// aws-sigv4 logs the canonical request, which includes the session token.
 #[test]
 fn no_session_token_is_logged() {
     let log = Log::default();
@@ -20,8 +20,8 @@ fn no_session_token_is_logged() {
     let mut case = Case::new("logged", HOST, 5432, "app");
     case.session_token = Some(SESSION_TOKEN.to_owned());
     tracing::subscriber::with_default(subscriber, || {
-        // While another test meets the same line for the first time, tracing may take it for
-        // unwanted. So this goes on until what has to be kept silent is heard.
+        // If another test reaches the same line first at this moment, tracing may cache it as disabled. So this
+        // repeats until the line that has to be suppressed is seen.
         let is_heard = (0..10_000).any(|_| {
             tracing::callsite::rebuild_interest_cache();
             sign_aloud(&case);
@@ -42,7 +42,7 @@ fn no_session_token_is_logged() {
     }
 }
 
-/// As it would be without silence.
+/// Without the suppression.
 fn sign_aloud(case: &Case) {
     let session = case.session_token.clone();
     let identity =

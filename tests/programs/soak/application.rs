@@ -1,4 +1,4 @@
-//! The application: threads that write through a pool, and write down what became of each write.
+//! The application: threads that write through a pool and record the outcome of each write.
 
 use std::collections::HashSet;
 use std::io::BufRead;
@@ -32,7 +32,7 @@ const SHORT: u64 = 10;
 /// Threads with transactions of ten writes and some seconds.
 const LONG: u64 = 4;
 
-/// After how many of those there is somebody who has all connections replaced, on the average.
+/// The average number of those between two calls of `retire_all`.
 const REPLACED_AFTER: u32 = 25;
 
 /// How long it may take until all connections are there and idle.
@@ -42,14 +42,14 @@ struct Application {
     pool: PgPool,
     folder: PathBuf,
     is_running: AtomicBool,
-    /// Held for writing while nothing may go on.
+    /// Locked for writing while no transaction may begin.
     rest: RwLock<()>,
     written: AtomicU64,
     gets_failed: AtomicU64,
     transactions_failed: AtomicU64,
 }
 
-/// Does what the lines on the standard input say, until there are none.
+/// Executes the commands on standard input until it is closed.
 pub fn run() -> Result<(), AnyError> {
     let log = Log::listen()?;
     let refusals = Arc::new(Refusals::default());
@@ -106,7 +106,7 @@ impl Application {
         Ok(())
     }
 
-    /// Says every now and then how far it is.
+    /// Prints the progress at intervals.
     fn tell(&self) {
         while self.is_running.load(Ordering::Relaxed) {
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Application {
         }
     }
 
-    /// What it takes up with nothing going on and all connections open.
+    /// The memory, threads and descriptors in use while all connections are open and idle.
     fn measure(&self) -> Result<Footprint, AnyError> {
         let _rest = self.rest.write();
         let begun = Instant::now();
@@ -152,7 +152,7 @@ impl Application {
                 Outcome::Written => {
                     self.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
                 }
-                // As who would try again does.
+                // As an application does that retries.
                 _ => thread::sleep(Duration::from_millis(20)),
             }
             if number >= SHORT && chance.u32(..REPLACED_AFTER) == 0 {
@@ -163,7 +163,7 @@ impl Application {
         Ok(())
     }
 
-    /// Writes `ids` in one transaction that takes so many seconds.
+    /// Writes `ids` in one transaction that takes this many seconds.
     fn write(&self, ids: &[i64], seconds: f64) -> Outcome {
         let Ok(mut connection) = self.pool.get() else {
             self.gets_failed.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl Application {
                 Err(_) => Outcome::Unknown,
             },
             Err(_) => {
-                // Where that fails too, the connection is broken, and the pool drops it.
+                // If the rollback fails too, the connection is broken, and the pool drops it.
                 let _ = AnsiTransactionManager::rollback_transaction(connection);
                 Outcome::NotWritten
             }
@@ -196,7 +196,7 @@ impl Application {
     }
 }
 
-/// Says once how each refusal was put.
+/// Prints each distinct message of a refusal once.
 #[derive(Default)]
 struct Refusals {
     said: Mutex<HashSet<String>>,

@@ -1,4 +1,4 @@
-//! What the library has counted, and whether its log and the server say the same.
+//! The library's counters, compared with its log and with the server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::AnyError;
 use super::referee::Totals;
 
-/// How long a connect may go on after its pool is gone.
+/// How long a connect may go on after its pool was dropped.
 const LAST_CONNECT: Duration = Duration::from_secs(20);
 
 /// The library's [`Stats`] at the end.
@@ -25,7 +25,7 @@ pub struct Counts {
     pub tokens: u64,
     pub refreshes_failed: u64,
     pub refused: u64,
-    /// Those of them that may have been something else, in words that the library does not know.
+    /// Those of them whose message the library did not recognise, so that they may have another cause.
     pub in_doubt: u64,
     pub retried: u64,
     pub opened: u64,
@@ -49,7 +49,7 @@ impl Counts {
         }
     }
 
-    /// Fails where the server knows better.
+    /// Fails if the counters contradict the server.
     pub fn compare(&self, server: &Totals) -> Result<(), AnyError> {
         let fits = self.refused - self.in_doubt <= server.refused
             && self.opened <= server.logins - server.refused
@@ -82,12 +82,12 @@ impl fmt::Display for Counts {
     }
 }
 
-/// How often the library's log has each line.
+/// The number of times that each line is in the library's log.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<HashMap<String, u64>>>);
 
 impl Log {
-    /// Begins to listen, for the whole process.
+    /// Subscribes to the log of the whole process.
     pub fn listen() -> Result<Log, AnyError> {
         let log = Log::default();
         let subscriber = tracing_subscriber::registry().with(log.clone());
@@ -95,13 +95,13 @@ impl Log {
         Ok(log)
     }
 
-    /// Fails where it tells of something more often than `auth` has counted, or less.
+    /// Fails if the log reports an event more or less often than `auth` has counted it.
     pub fn compare(&self, auth: &IamAuth) -> Result<(), AnyError> {
         let begun = Instant::now();
         loop {
             let stats = auth.stats();
             match self.differs(&stats) {
-                // Something may be under way, and is said before it is counted.
+                // An event may be under way: it is logged before it is counted.
                 Some(_) if begun.elapsed() < LAST_CONNECT => {
                     thread::sleep(Duration::from_millis(100));
                 }
@@ -141,7 +141,7 @@ impl Log {
             .iter()
             .find(|(line, or, count)| lines(line) + lines(or) != *count)
             .map(|(line, ..)| *line);
-        // Each row of failures has a beginning and, but for the last, an end.
+        // Each streak of failures has a first line and, except for the last, a line for the recovery.
         let rows = [
             (
                 "connections cannot be opened",

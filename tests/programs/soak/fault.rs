@@ -1,4 +1,4 @@
-//! What goes wrong, for how long, and in which order: all of it by the seed.
+//! The kinds, durations and order of the faults, all of them determined by the seed.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use rds_iam_emulator::{
 use super::referee::Referee;
 use super::{AnyError, USER};
 
-/// Something that goes wrong, from `begin` to `end`.
+/// A fault that lasts from `begin` to `end`.
 #[derive(Clone, Copy, Debug)]
 pub enum Mishap {
     /// A fault of the emulator's own.
@@ -22,31 +22,31 @@ pub enum Mishap {
     SessionsDropped,
     /// All connections are reset.
     SessionsReset,
-    /// Sessions that are opened now are cut after this long.
+    /// Sessions that are opened now are closed after this long.
     SessionsCut(Duration),
     Stopped,
     FailedOver,
     /// After a failover, new connections still go to the old writer, which is read-only now.
     LedToTheReader,
-    /// The key that the application has is deleted. It gets another one when it asks.
+    /// The application's access key is deleted. Its source of credentials has another one.
     KeyRevoked,
-    /// The policy lets nobody in.
+    /// The policy allows no login.
     PolicyRevoked,
-    /// The server's clock is ahead by so many seconds, or behind.
+    /// The server's clock is this many seconds ahead, or behind.
     ClockSkewed(i64),
-    /// The source of credentials misbehaves.
+    /// The source of credentials fails or is slow.
     Source(AwsBehaviour),
-    /// The server speaks another language from now on.
+    /// The server's messages are in another language from now on.
     Speaking(Language),
 }
 
 impl Mishap {
-    /// For which reasons logins are refused meanwhile.
+    /// The reasons for which logins may be refused meanwhile.
     pub fn reasons(&self) -> &'static [Reason] {
         match self {
             Mishap::Emulated(Fault::RefuseNext(_)) => &[Reason::Fault],
             Mishap::Emulated(Fault::Throttle(_)) => &[Reason::Throttled],
-            // A token that was good when the connect began has ended when it is looked at.
+            // A token can expire between the beginning of a connect and its verification.
             Mishap::Emulated(Fault::Delay(..)) => &[Reason::Expired, Reason::CredentialsExpired],
             Mishap::PolicyRevoked => &[Reason::NotAuthorized],
             Mishap::ClockSkewed(_) => &[
@@ -95,7 +95,7 @@ impl Mishap {
             Mishap::Emulated(fault) => {
                 emulator.heal();
                 if let Fault::BlackHole(Stage::Data) = fault {
-                    // What was swallowed does not come back: who waits for it learns that now.
+                    // Swallowed data is lost. Resetting the connections makes waiting clients fail now.
                     emulator.reset_sessions();
                 }
             }
@@ -116,7 +116,7 @@ impl Mishap {
         Ok(())
     }
 
-    /// Each kind once, with particulars by chance.
+    /// Each kind once, with random parameters.
     fn one_of_each(chance: &mut Rng, engine: Engine) -> Vec<Mishap> {
         let mut all = vec![
             Mishap::Emulated(Fault::RefuseNext(chance.u32(1..40))),
@@ -163,7 +163,7 @@ impl Mishap {
         all
     }
 
-    /// Whether there is a server to talk to meanwhile.
+    /// Whether the server accepts connections meanwhile.
     fn leaves_a_server(&self) -> bool {
         !matches!(
             self,
@@ -172,11 +172,11 @@ impl Mishap {
     }
 }
 
-/// One or two mishaps at a time.
+/// One or two faults at a time.
 pub struct Episode {
     pub faults: Vec<Mishap>,
     pub lasts: Duration,
-    /// Until the next one.
+    /// The time until the next one.
     pub pause: Duration,
 }
 
@@ -186,7 +186,7 @@ impl fmt::Display for Episode {
     }
 }
 
-/// All kinds of mishap, shuffled; and again when they have all been.
+/// All kinds of faults, shuffled; and shuffled again after each has occurred.
 pub struct Deck {
     chance: Rng,
     engine: Engine,
@@ -204,7 +204,7 @@ impl Deck {
 
     pub fn draw(&mut self) -> Episode {
         let mut faults = vec![self.next()];
-        // What is asked of PostgreSQL needs it.
+        // Some faults send statements to PostgreSQL, which must run then.
         if self.chance.u8(..) < 80 && faults.iter().all(Mishap::leaves_a_server) {
             faults.extend(Some(self.next()).filter(Mishap::leaves_a_server));
         }
@@ -226,7 +226,7 @@ impl Deck {
     }
 }
 
-/// So many a second: fewer than the application wants.
+/// A limit per second that is lower than the application's rate.
 fn a_few(chance: &mut Rng) -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(chance.u32(0..4))
 }

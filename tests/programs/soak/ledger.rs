@@ -1,4 +1,4 @@
-//! What became of each write, as the application knows it, and as the database does.
+//! The outcome of each write, as recorded by the application and by the database.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,12 +12,12 @@ use rds_iam_emulator::Emulator;
 
 use super::AnyError;
 
-/// What the application knows of a write.
+/// The outcome of a write as the application saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its transaction was committed, and the server has said so.
+    /// The server acknowledged the commit of its transaction.
     Written,
-    /// Its transaction failed before it was to be committed.
+    /// Its transaction failed before the commit.
     NotWritten,
     /// The answer to the commit did not arrive.
     Unknown,
@@ -27,8 +27,8 @@ impl Outcome {
     const ALL: [Outcome; 3] = [Outcome::Written, Outcome::NotWritten, Outcome::Unknown];
 }
 
-/// One thread's writes, in a file, so that they do not count as the application's memory: a byte for
-/// the outcome and eight for the id of each.
+/// One thread's writes, in a file so that they do not count as the application's memory. Each is a byte for the
+/// outcome and eight for the id.
 pub struct Page(BufWriter<File>);
 
 impl Page {
@@ -79,7 +79,7 @@ impl Ledger {
         Ok(Ledger(writes))
     }
 
-    /// Holds it against the database; the count of each outcome.
+    /// Compares it with the database. Returns the count of each outcome.
     pub fn compare(&self, emulator: &Emulator) -> Result<String, AnyError> {
         let mut database = PgConnection::establish(&emulator.superuser_url())?;
         let rows: Vec<Row> = sql_query("SELECT id FROM writes").load(&mut database)?;

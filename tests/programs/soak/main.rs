@@ -1,15 +1,13 @@
-//! A pool at full load for minutes, while everything goes wrong that the emulator can let go wrong:
-//! `script/soak MINUTES [SEED]`.
+//! A pool at full load for minutes, under all faults that the emulator can produce: `script/soak MINUTES [SEED]`.
 //!
-//! This process has the emulator and chooses the faults, by a seed that it prints. The application
-//! is a process of its own, so that its memory, threads and descriptors are nobody else's, and gets
-//! its credentials as a container does. Tokens live for 15 s, credentials for 60 s, connections for
-//! 4 s.
+//! This process has the emulator and chooses the faults, by a seed that it prints. The application is a process of
+//! its own, so that its memory, threads and descriptors can be measured, and gets its credentials as a container
+//! does. Tokens live for 15 s, credentials for 60 s, connections for 4 s.
 //!
-//! What must hold at the end: every write that was acknowledged is there, none twice, and none that
-//! was not asked for; no login was refused but for a fault that was on, and none was tried again too
-//! often; after every few faults the application came to work without errors by itself; what the
-//! library has counted is what its log says, and no more than the server saw; and it has not grown.
+//! Expectations at the end: every acknowledged write is in the database, none twice, and no other write is. Each
+//! refused login is due to a fault that was on, and refused logins were not retried too often. After every few faults
+//! the application recovered without help. The library's counters agree with its log, and do not exceed what the
+//! server saw. The process has not grown.
 
 #![allow(
     clippy::disallowed_methods,
@@ -46,23 +44,22 @@ const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(60);
 /// The user that the application logs in as.
 const USER: &str = "app";
 
-/// Before the first fault, and the least time without errors that counts as working again.
+/// The time before the first fault, and the shortest time without errors that counts as recovery.
 const CALM: Duration = Duration::from_secs(5);
 
-/// In which there is a write, if the application works.
+/// The interval in which a working application writes at least once.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// For how long there are faults before the application must have recovered from them.
+/// The duration of faults before the application has to recover.
 const ROUND: Duration = Duration::from_secs(25);
 
-/// A connect that was swallowed takes 9 s; credentials that were revoked are noticed every 30 s at
-/// the most, and replaced; who was refused again and again is let try within 4 s.
+/// A connect whose packets were swallowed takes 9 s. Revoked credentials are noticed within 30 s and replaced. The
+/// rate limit admits a login within 4 s.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// What comes and goes by itself. The memory file of a login and a connection to the source of
-/// credentials are descriptors; the signer keeps threads for a while for sources that block; and
-/// allocators give or take, where a kilobyte that is lost in each transaction is twenty times as much
-/// in ten minutes.
+/// The growth that is no leak. The memory file of a login and a connection to the source of credentials are
+/// descriptors. The signer keeps threads for a while for sources that block. Allocators vary, but a leak of a
+/// kilobyte in each transaction is twenty times as much in ten minutes.
 const COMES_AND_GOES: Footprint = Footprint {
     kibibytes: 2 * 1024,
     threads: 2,
@@ -93,7 +90,7 @@ fn start(minutes: Option<&str>, seed: Option<&str>) -> Result<(), AnyError> {
         None => u64::from(fastrand::u32(..)),
     };
     let time = Duration::try_from_secs_f64(minutes * 60.0)?;
-    // A proxy has a fault of its own.
+    // RDS Proxy has a fault of its own.
     let engine = match seed % 3 {
         0 => Engine::Proxy,
         _ => Engine::Rds,
@@ -123,7 +120,7 @@ impl Soak {
             .token_lifetime(TOKEN_LIFETIME)
             .start()?;
         emulator.create_iam_user(USER)?;
-        // Without a key, so that a write that was made twice is there twice.
+        // Without a primary key, so that a write that was repeated is there twice.
         emulator.execute(&format!(
             "CREATE TABLE writes (id bigint NOT NULL); GRANT ALL ON writes TO {USER}"
         ))?;
@@ -141,7 +138,7 @@ impl Soak {
         })
     }
 
-    /// Rounds of faults for `time`; at the end the summary, or what did not hold.
+    /// Runs rounds of faults for `time`. Returns the summary, or the violated expectation.
     fn run(mut self, time: Duration) -> Result<String, AnyError> {
         self.recover()?;
         while self.begun.elapsed() < time {
@@ -164,7 +161,7 @@ impl Soak {
         ))
     }
 
-    /// One or two things go wrong for a while.
+    /// Produces one or two faults for a while.
     fn suffer(&mut self) -> Result<(), AnyError> {
         let episode = self.deck.draw();
         println!("{} {episode}", self.stamp());
@@ -181,7 +178,7 @@ impl Soak {
         self.wait(episode.pause)
     }
 
-    /// Nothing goes wrong, until the application has worked for a while without an error or a pause.
+    /// Waits without faults until the application has worked for a while without an error or a pause.
     fn recover(&mut self) -> Result<(), AnyError> {
         let healed = Instant::now();
         let mut working_since = healed;
@@ -208,7 +205,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Lets time pass, and looks whether all is well meanwhile; tells so every 10 s.
+    /// Waits while it checks the expectations, and prints the progress every 10 s.
     fn wait(&mut self, time: Duration) -> Result<(), AnyError> {
         let until = Instant::now() + time;
         loop {
@@ -225,8 +222,8 @@ impl Soak {
         }
     }
 
-    /// How much the application has grown since it was warm: after a fifth of the time, and at least
-    /// one round, in which all of its code has run and all of its memory been touched.
+    /// The application's growth since it was warm: after a fifth of the time, and at least one round, in which all of
+    /// its code has run and all of its memory has been touched.
     fn growth(&self, time: Duration) -> Result<String, AnyError> {
         let warm = self.begun + time / 5;
         let round = self.footprints.iter().skip(1);

@@ -1,5 +1,5 @@
-//! Whether each refusal of a login is the doing of a fault that was on, and whether there are no more
-//! of them than the library promises.
+//! Checks that each refused login is due to a fault that was on, and that there are no more of them than the library
+//! promises.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,15 +13,14 @@ use rds_iam_emulator::{Login, Reason, Verdict};
 
 use super::AnyError;
 
-/// A login that a fault has held up may be judged so long after it: the application gives up a
-/// connect after 9 s.
+/// How long after a fault a login that it delayed may be decided: the application abandons a connect after 9 s.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
-/// Connects that may be refused one after another as fast as they come: six, and as many as the pool
-/// has threads for, which may be under way by then, and its first.
+/// The number of refused connects without a pause between them: six, and as many as the pool has threads, which may
+/// be under way by then, and the first of the pool.
 const AT_ONCE: f64 = 6.0 + 3.0 + 1.0;
 
-/// Between the others there is this long at the least.
+/// The shortest interval between the others.
 const LEAST_PAUSE: Duration = Duration::from_secs(3);
 
 /// The second is with a new token.
@@ -32,14 +31,14 @@ pub struct Referee(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Reasons that a fault accounts for, and until when, once it is over.
+    /// The reasons that a fault explains and, once it is over, until when.
     permitted: Vec<(Reason, Option<Instant>)>,
     revoked_keys: HashSet<String>,
     latest_key: Option<String>,
     /// Of each token.
     fingerprints: HashSet<String>,
-    /// Since when nobody was let in, and how many were refused since.
-    row: Option<(Instant, u32)>,
+    /// The start of the present streak of refusals, and its length.
+    streak: Option<(Instant, u32)>,
     totals: Totals,
     foul: Option<String>,
 }
@@ -49,22 +48,22 @@ struct State {
 pub struct Totals {
     pub logins: u64,
     pub refused: u64,
-    /// Different ones.
+    /// The number of different tokens.
     pub tokens: u64,
-    /// The most logins that were refused one after another.
-    longest_row: u32,
+    /// The longest streak of refused logins.
+    longest_streak: u32,
 }
 
 impl Referee {
-    /// Judges logins as they happen, until the emulator is gone.
+    /// Checks logins as they happen, until the emulator is dropped.
     pub fn watch(logins: Receiver<Login>) -> Referee {
         let referee = Referee::default();
         let watching = referee.clone();
-        thread::spawn(move || logins.iter().for_each(|login| watching.judge(&login)));
+        thread::spawn(move || logins.iter().for_each(|login| watching.check(&login)));
         referee
     }
 
-    /// From now on there are refusals for these reasons.
+    /// Expects refusals for these reasons from now on.
     pub fn permit(&self, reasons: &[Reason]) {
         let open = reasons.iter().map(|reason| (*reason, None));
         self.0.lock().permitted.extend(open);
@@ -98,7 +97,7 @@ impl Referee {
         Ok(self.0.lock().totals)
     }
 
-    fn judge(&self, login: &Login) {
+    fn check(&self, login: &Login) {
         let now = Instant::now();
         let mut state = self.0.lock();
         state.totals.logins += 1;
@@ -109,7 +108,7 @@ impl Referee {
             Verdict::Refused(reason) => *reason,
             _ => {
                 state.latest_key = login.access_key().map(str::to_owned);
-                state.row = None;
+                state.streak = None;
                 return;
             }
         };
@@ -133,14 +132,14 @@ impl Referee {
 
 impl State {
     fn count_row(&mut self, now: Instant) {
-        let (since, count) = self.row.get_or_insert((now, 0));
+        let (since, count) = self.streak.get_or_insert((now, 0));
         *count += 1;
         let (time, count) = (now - *since, *count);
-        self.totals.longest_row = self.totals.longest_row.max(count);
+        self.totals.longest_streak = self.totals.longest_streak.max(count);
         let connects = AT_ONCE + time.div_duration_f64(LEAST_PAUSE);
         if f64::from(count) > LOGINS_PER_CONNECT * connects {
             self.foul
-                .get_or_insert_with(|| format!("{count} logins refused in a row in {time:.1?}"));
+                .get_or_insert_with(|| format!("{count} consecutive logins refused in {time:.1?}"));
         }
     }
 }
@@ -149,8 +148,8 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "logins={} refused={} longest_row={} tokens_seen={}",
-            self.logins, self.refused, self.longest_row, self.tokens
+            "logins={} refused={} longest_streak={} tokens_seen={}",
+            self.logins, self.refused, self.longest_streak, self.tokens
         )
     }
 }

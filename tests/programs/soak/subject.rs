@@ -1,5 +1,5 @@
-//! The application that is soaked, as seen from outside: a process of its own, told by lines on its
-//! standard input what to do, and telling by lines on its standard output what it does.
+//! The tested application, seen from outside: a process of its own that reads commands on its standard input and
+//! reports on its standard output.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -25,30 +25,30 @@ pub const URL: &str = "DATABASE_URL";
 pub const FOLDER: &str = "SOAK_FOLDER";
 pub const SEED: &str = "SOAK_SEED";
 
-/// Asks for its footprint.
+/// Requests its footprint.
 pub const MEASURE: &str = "measure";
 
-/// How long it may take to come to rest, or to end: longer than any of its transactions.
+/// How long it may take to become idle or to end: longer than any of its transactions.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
-/// What it has done so far.
+/// Its counters so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     /// Writes that were acknowledged.
     pub written: u64,
-    /// Connections that could not be had.
+    /// Connects that failed.
     pub gets_failed: u64,
     /// Transactions that failed.
     pub transactions_failed: u64,
 }
 
-/// What it says.
+/// A line of its output.
 pub enum Line {
     Progress(Progress),
     Footprint(Footprint),
-    /// Its last word.
+    /// Its last report.
     Counts(Counts),
 }
 
@@ -109,7 +109,7 @@ impl Subject {
         *self.progress.lock()
     }
 
-    /// Whether it is time to tell the progress; at most every 10 s.
+    /// Whether the progress is to be printed, at most every 10 s.
     pub fn is_due_for_a_line(&mut self) -> bool {
         let is_due = self.last_line.elapsed() >= BETWEEN_LINES;
         if is_due {
@@ -126,7 +126,7 @@ impl Subject {
         }
     }
 
-    /// What it takes up at rest, with all of its connections open and idle.
+    /// Its footprint with all of its connections open and idle.
     pub fn footprint(&mut self) -> Result<Footprint, AnyError> {
         let stdin = self
             .stdin
@@ -138,7 +138,7 @@ impl Subject {
             .map_err(|_| format!("the application did not come to rest in {PATIENCE:?}").into())
     }
 
-    /// Has it end, and returns its last word.
+    /// Ends it, and returns its last report.
     pub fn stop(&mut self) -> Result<Counts, AnyError> {
         self.stdin = None;
         let counts = self.counts.recv_timeout(PATIENCE);
@@ -150,7 +150,7 @@ impl Subject {
         }
     }
 
-    /// What it has written down of its writes, after it has ended.
+    /// Its record of its writes, after it has ended.
     pub fn ledger(&self) -> Result<Ledger, AnyError> {
         Ledger::read(self.folder.path())
     }
@@ -158,7 +158,7 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        // It has ended, or nothing that it does matters any more.
+        // It has ended, or its state is irrelevant.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -170,7 +170,7 @@ fn hear(
     footprints: &Sender<Footprint>,
     counts: &Sender<Counts>,
 ) {
-    // Nobody may be listening any more.
+    // The receiver may be gone.
     match Line::parse(line) {
         Some(Line::Progress(heard)) => *progress.lock() = heard,
         Some(Line::Footprint(heard)) => drop(footprints.send(heard)),
@@ -222,7 +222,7 @@ impl Line {
         }
     }
 
-    /// Says it, in the application.
+    /// Prints a line, in the application.
     pub fn say(&self) {
         match self {
             Line::Progress(progress) => println!(

@@ -39,7 +39,7 @@ fn twenty_processes_that_start_together_run_each_migration_once() {
         assert!(first.contains("waiting"), "{first}");
         waiting.push((replica, output));
     }
-    // All at once, all are after the lock.
+    // All of them request the lock at once.
     execute(
         &mut held,
         &format!("SELECT pg_advisory_unlock({})", migrate::DEFAULT_LOCK_KEY),
@@ -71,7 +71,7 @@ fn the_lock_is_awaited_for_lock_wait() {
     let folder = Folder::new(&[("1_one", "SELECT 1", "SELECT 1")]);
     let _held = database.hold_lock();
 
-    // Five minutes by default, which pass as soon as they begin.
+    // Five minutes by default, which the manual clock lets pass at once.
     let time = ManualClock::new();
     let auth = auth_builder(shared_emulator()).clock(time.clock());
     let manager = PgConnectionManager::builder(&database.url).auth(auth.build().unwrap());
@@ -94,7 +94,7 @@ fn the_lock_is_awaited_for_lock_wait() {
     }
     assert_eq!(limits, [Duration::from_secs(300)]);
 
-    // Another key is another lock, and with no time to wait nobody is told of any.
+    // Another key is another lock. Without time to wait, no wait is reported.
     let none = || {
         let told = |progress: Progress<'_>| {
             let waits = matches!(progress, Progress::Waiting { .. });
@@ -106,7 +106,7 @@ fn the_lock_is_awaited_for_lock_wait() {
     assert_eq!(error.kind(), ErrorKind::MigrationLock);
     let ran = migrate::run_pending(&database.manager, folder.source(), none().lock_key(7));
     assert_eq!(names(&ran.unwrap()), ["1_one"]);
-    // Now that nothing is pending, the lock that is held does not matter.
+    // No migration is pending now, so the lock is not requested.
     let ran = migrate::run_pending(&database.manager, folder.source(), none());
     assert_eq!(ran.unwrap(), []);
 }
@@ -198,7 +198,7 @@ fn no_lock_is_asked_of_dsql() {
     let ran = migrate::run_pending(&manager, folder.source(), options()).unwrap();
     assert_eq!(names(&ran), ["1_one", "2_two"]);
 
-    // One statement to a transaction: what failed is not undone with what came before it.
+    // With one statement in a transaction, a failure does not undo the statements before it.
     folder.write("1_one", "up.sql", "SELECT 1 / 0");
     let error = migrate::redo(&manager, folder.source(), 2, options()).unwrap_err();
     assert!(

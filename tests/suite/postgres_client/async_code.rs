@@ -1,4 +1,4 @@
-//! Where a client is opened, used or dropped in asynchronous code, or with its thread.
+//! Clients that are opened, used or dropped in asynchronous code, or while their thread ends.
 
 use std::cell::RefCell;
 use std::thread;
@@ -40,7 +40,7 @@ fn a_call_in_asynchronous_code_gets_an_error_that_names_spawn_blocking() {
             });
             task.await.unwrap();
 
-            // Handed out and taken back, without a panic and without one login after the other.
+            // Checked out and in without a panic, and without a login for each checkout.
             let logins = emulator.login_count();
             drop(pool.get().unwrap());
             assert!(emulator.login_count() <= logins + 1);
@@ -55,8 +55,8 @@ fn a_call_in_asynchronous_code_gets_an_error_that_names_spawn_blocking() {
     }
 }
 
-/// FAULTS.md row 12: a connection that is used there panics in the application's own code, and does
-/// not take the pool with it.
+/// FAULTS.md row 12: a connection that is used there panics in the application's own code, and the pool keeps
+/// working.
 #[test]
 fn a_pool_survives_panics_in_asynchronous_code() {
     let pool = manager(shared_emulator())
@@ -86,7 +86,7 @@ fn a_pool_can_be_dropped_anywhere() {
     let emulator = emulator();
     let all_are_gone = || emulator.wait_for_sessions(0, PATIENCE).unwrap();
     for runtime in runtimes() {
-        // What is left of an asynchronous `main`.
+        // The rest of an asynchronous `main`.
         let pool = full_pool(&emulator);
         runtime.block_on(async move { drop(pool) });
         all_are_gone();
@@ -107,7 +107,7 @@ fn a_pool_can_be_dropped_anywhere() {
         assert_eq!(*text, "the task panics, as this test wants it to");
         all_are_gone();
 
-        // What goes down with its runtime.
+        // Tasks that are dropped with their runtime.
         let pool = full_pool(&emulator);
         drop(runtime.spawn(async move {
             let _pool = pool;
@@ -118,7 +118,7 @@ fn a_pool_can_be_dropped_anywhere() {
     }
 }
 
-/// As many sessions are open as it may have.
+/// No more sessions are open than the pool may have.
 fn full_pool(emulator: &Emulator) -> PostgresPool {
     let manager = manager(emulator);
     let pool = manager.pool_builder().max_size(3).min_idle(None);
@@ -128,7 +128,7 @@ fn full_pool(emulator: &Emulator) -> PostgresPool {
     pool
 }
 
-/// FAULTS.md row 11: where thread locals that tokio needs are gone. In a process of its own, which a panic
+/// FAULTS.md row 11: after the thread locals that tokio needs were destroyed. In a process of its own, which a panic
 /// there would end.
 #[test]
 fn a_connection_can_be_dropped_by_an_ending_thread() {
@@ -143,7 +143,7 @@ fn a_connection_can_be_dropped_by_an_ending_thread() {
     let emulator = emulator();
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Before tokio's, which are then dropped first.
+            // Created before tokio's thread locals, which are therefore dropped first.
             CONNECTION.set(None);
             CONNECTION.set(Some(manager(&emulator).try_connect().unwrap()));
         });

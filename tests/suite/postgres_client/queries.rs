@@ -1,5 +1,5 @@
-//! What the crate `postgres` offers, over a pooled connection: rotation, time limits and the pool's own wrapper must
-//! not be in its way.
+//! The features of the crate `postgres` over a pooled connection. Rotation, time limits and the pool's own wrapper
+//! must not interfere with them.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -128,7 +128,7 @@ fn rows_are_copied_in_and_out() {
         .unwrap();
     assert_eq!(text, "1\tone\n2\t\\N\n");
 
-    // More than fits into the buffers between here and the server.
+    // More than the buffers between client and server can hold.
     let mut length = 0;
     let mut reader = connection
         .copy_out("COPY (SELECT repeat('x', 1023) FROM generate_series(1, 4096)) TO stdout")

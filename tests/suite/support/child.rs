@@ -1,35 +1,35 @@
-//! A test that goes on in a process of its own, for what belongs to a whole process: its
-//! environment, its loggers, its instrumentation.
+//! Runs a test in a process of its own, for state that belongs to a whole process: its environment, its loggers, its
+//! instrumentation.
 
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 
-/// Names the test that goes on in this process, so that no other mistakes itself for it.
+/// Names the test of this process, so that no other test runs its child's part.
 const TEST: &str = "RDS_IAM_CHILD_TEST";
 
-/// What a parent hands over, after this.
+/// The prefix of the values that a parent passes.
 const ARGUMENT: &str = "RDS_IAM_CHILD_";
 
-/// A process in which a test goes on.
+/// A process that runs one test.
 pub struct Child {
     test: String,
     command: Command,
 }
 
-/// Whether this process is there for the test `test` of `module` alone.
+/// Whether this process was started for the test `test` of `module`.
 pub fn is_running(module: &str, test: &str) -> bool {
     std::env::var(TEST).is_ok_and(|running| running == name(module, test))
 }
 
-/// What the parent handed over under this name.
+/// The value that the parent passed under this name.
 pub fn argument(name: &str) -> String {
     std::env::var(format!("{ARGUMENT}{name}")).unwrap()
 }
 
 impl Child {
-    /// Goes on with the test `test` of `module` (`module_path!()`), which asks [`is_running`]. Of
-    /// AWS and PostgreSQL the environment says nothing but that there is no instance metadata and
-    /// nothing in the home folder, which is the empty `home`.
+    /// Prepares a process for the test `test` of `module` (`module_path!()`), which calls [`is_running`]. Its
+    /// environment has no settings of AWS and PostgreSQL, except that the instance metadata is disabled and the home
+    /// folder is `home`, which is empty.
     pub fn new(module: &str, test: &str, home: &Path) -> Child {
         let test = name(module, test);
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -39,7 +39,7 @@ impl Child {
         Child { test, command }
     }
 
-    /// Hands `value` over.
+    /// Passes `value` to the child.
     pub fn argument(mut self, name: &str, value: impl AsRef<str>) -> Child {
         let name = format!("{ARGUMENT}{name}");
         self.command.env(name, value.as_ref());
@@ -62,7 +62,7 @@ impl Child {
         pipes.spawn().unwrap()
     }
 
-    /// Waits for its end. Fails if it fails, or if it found no test of that name.
+    /// Waits for its end. Fails if the child fails, or if it ran no test of that name.
     pub fn run(mut self) {
         let output = self.command.output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout);
@@ -76,19 +76,19 @@ impl Child {
                 .filter(|(name, _)| !name.to_string_lossy().starts_with(ARGUMENT))
                 .collect::<Vec<_>>(),
         );
-        // With --nocapture, its figures.
+        // With --nocapture, prints its figures.
         print!("{stdout}");
     }
 }
 
-/// As libtest names it: without the name of the crate.
+/// The name that libtest uses: without the name of the crate.
 fn name(module: &str, test: &str) -> String {
     let (_crate, module) = module.split_once("::").unwrap();
     format!("{module}::{test}")
 }
 
-/// Leaves out of `command`'s environment what this machine says of AWS and PostgreSQL, and has nobody
-/// ask for instance metadata.
+/// Removes this machine's settings of AWS and PostgreSQL from `command`'s environment, and disables the instance
+/// metadata.
 pub fn forget_aws_and_postgresql(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

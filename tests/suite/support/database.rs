@@ -1,4 +1,4 @@
-//! A database that logs in with IAM: the emulator, with users and an identity that it accepts.
+//! A database with IAM login: the emulator, with users and an identity that it accepts.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub fn emulator() -> Emulator {
     emulator_with(Duration::from_secs(900))
 }
 
-/// The same for tokens that it accepts for `lifetime` only.
+/// The same, with tokens that it accepts for `lifetime` only.
 pub fn emulator_with(lifetime: Duration) -> Emulator {
     let emulator = Emulator::builder()
         .token_lifetime(lifetime)
@@ -28,7 +28,7 @@ pub fn emulator_with(lifetime: Duration) -> Emulator {
     emulator
 }
 
-/// For tests that need nothing but a login, and leave no trace.
+/// For tests that only log in, and change nothing.
 pub fn shared_emulator() -> &'static Emulator {
     static SHARED: LazyLock<Emulator> = LazyLock::new(emulator);
     &SHARED
@@ -67,14 +67,14 @@ pub fn refused(emulator: &Emulator) -> Vec<Login> {
     logins
 }
 
-/// Which session of the server this is.
+/// Identifies the session at the server.
 pub fn backend_pid(connection: &mut PgConnection) -> i32 {
     diesel::select(sql::<Integer>("pg_backend_pid()"))
         .get_result(connection)
         .unwrap()
 }
 
-/// A connection of any kind that can be asked for the value of an expression.
+/// A connection of any kind that can evaluate an expression.
 pub trait Ask {
     fn try_ask(&mut self, expression: &str) -> Result<String, Box<dyn std::error::Error>>;
 

@@ -1,7 +1,7 @@
-//! Hears all that a process lets out: every log line of every crate at every level, all that diesel
-//! tells its instrumentation, panics, events, and the process's own arguments and environment.
+//! Records everything that a process prints: every log line of every crate at every level, the events of diesel's
+//! instrumentation, panics, events, and the process's own arguments and environment.
 //!
-//! What it listens to belongs to the whole process, so it is for [`Child`](super::child::Child)ren.
+//! Loggers and instrumentation belong to the whole process, so this is for [`Child`](super::child::Child)ren.
 
 use std::fmt::{Debug, Write};
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use parking_lot::Mutex;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The record of it all.
+/// The recorded texts.
 #[derive(Clone, Default)]
 pub struct Eavesdropper(Arc<Mutex<Heard>>);
 
 #[derive(Default)]
 struct Heard {
     texts: Vec<String>,
-    /// Every token of the process, which none of the texts may hold.
+    /// Every token of the process, which none of the texts may contain.
     tokens: Vec<String>,
 }
 
 impl Eavesdropper {
-    /// Begins to listen.
+    /// Starts recording.
     pub fn start() -> Eavesdropper {
         let heard = Eavesdropper::default();
         let subscriber = tracing_subscriber::registry().with(heard.clone());
@@ -47,12 +47,12 @@ impl Eavesdropper {
         heard
     }
 
-    /// Something that a program might print.
+    /// Records a value that a program might print.
     pub fn hear(&self, what: &str, thing: impl Debug) {
         self.0.lock().texts.push(format!("{what}: {thing:?}"));
     }
 
-    /// An error, as it shows itself and as whoever walks down its causes sees it.
+    /// Records an error: its text, its `Debug` output and those of its causes.
     pub fn hear_error(&self, error: &(dyn std::error::Error + 'static)) {
         let mut text = format!("error: {error} {error:?} {error:#?}");
         let mut cause = error.source();
@@ -63,7 +63,7 @@ impl Eavesdropper {
         self.0.lock().texts.push(text);
     }
 
-    /// The process's environment and arguments, as others on the machine may read them.
+    /// Records the process's environment and arguments, as other processes of the machine can read them.
     pub fn look_around(&self) {
         for file in ["/proc/self/environ", "/proc/self/cmdline"] {
             let text = std::fs::read(file).unwrap();
@@ -85,7 +85,7 @@ static INSTRUMENTATION: Mutex<Option<Eavesdropper>> = Mutex::new(None);
 fn on_diesel_event(event: InstrumentationEvent<'_>) {
     let heard = INSTRUMENTATION.lock().clone().unwrap();
     if matches!(event, InstrumentationEvent::StartEstablishConnection { .. }) {
-        // With a token on its way, there is something to be found.
+        // A connect is under way with a token, so there is a secret to find.
         heard.look_around();
     }
     heard.hear("diesel", event);

@@ -1,4 +1,4 @@
-//! What a process takes up. The program `soak` has it as well.
+//! The memory, threads and descriptors of a process. The program `soak` uses this file as well.
 
 use std::fmt;
 use std::fs;
@@ -7,22 +7,22 @@ use diesel_rds_iam::BoxError;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
-    /// The process's own, be they in RAM or swapped out. What is mapped from files comes and goes as
-    /// the kernel likes.
+    /// Private memory, in RAM or swapped out. Pages that are mapped from files are not counted, since the kernel
+    /// drops and reads them at will.
     pub kibibytes: u64,
     pub threads: u64,
     pub descriptors: u64,
 }
 
 impl Footprint {
-    /// This process's. Linux only.
+    /// The footprint of this process. Linux only.
     pub fn own() -> Result<Footprint, BoxError> {
         // The sums in /proc/self/status are rounded by some pages for each processor.
         let memory = Fields::read("/proc/self/smaps_rollup")?;
         Ok(Footprint {
             kibibytes: memory.get("Anonymous:")? + memory.get("Swap:")?,
             threads: Fields::read("/proc/self/status")?.get("Threads:")?,
-            // One of them reads the folder.
+            // One of them is that of the folder that is read.
             descriptors: u64::try_from(fs::read_dir("/proc/self/fd")?.count())? - 1,
         })
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Footprint {
     }
 }
 
-/// A file of the kernel's with a name and a number in each line.
+/// A file of /proc with a name and a number in each line.
 struct Fields {
     path: &'static str,
     text: String,

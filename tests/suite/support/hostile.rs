@@ -36,7 +36,7 @@ impl HostileServer {
         let received = thread::spawn(move || {
             let mut client = accept(&listener);
             let mut received = first_packet(&mut client);
-            // The client may hang up at any time. A reset is as good.
+            // The client may disconnect at any time, also by a reset.
             let _ = attack.carry_out(&mut client, &mut received);
             let _ = client.read_to_end(&mut received);
             received
@@ -44,14 +44,14 @@ impl HostileServer {
         HostileServer { port, received }
     }
 
-    /// A URL of a name of RDS's that leads here.
+    /// A URL with a host name of RDS that leads to this server.
     pub fn url(&self) -> String {
         let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
         let port = self.port;
         format!("postgres://app@{host}:{port}/app?hostaddr=127.0.0.1")
     }
 
-    /// Everything that the client sent until it hung up.
+    /// Everything that the client sent until it disconnected.
     pub fn received(self) -> Vec<u8> {
         self.received.join().unwrap()
     }
@@ -99,7 +99,7 @@ impl Attack {
     }
 }
 
-/// A packet without its kind: its length, and so many bytes.
+/// A packet without its type byte: its length, and the contents.
 fn first_packet(client: &mut TcpStream) -> Vec<u8> {
     let mut packet = vec![0; 4];
     client.read_exact(&mut packet).unwrap();

@@ -1,4 +1,4 @@
-//! What the tests share: sources of credentials that can be held up, and a record of events.
+//! Shared parts of the tests: sources of credentials that a test can block, and a record of events.
 
 pub mod child;
 pub mod database;
@@ -24,7 +24,7 @@ use diesel_rds_iam::{
 };
 use parking_lot::{Condvar, Mutex};
 
-/// For how long a test waits for what must happen. Only a failure takes this long.
+/// The time limit of waits for events that must happen. Only a failure reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub fn endpoint() -> Endpoint {
     Endpoint::new("mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com", 5432, "app").unwrap()
 }
 
-/// A source of credentials that counts its calls, and can be held up and told what to answer.
+/// A source of credentials that counts its calls, and that a test can block and give an answer to return.
 #[derive(Clone, Default)]
 pub struct FakeSource(Arc<FakeSourceInner>);
 
@@ -42,7 +42,7 @@ pub struct FakeSource(Arc<FakeSourceInner>);
 struct FakeSourceInner {
     calls: AtomicUsize,
     answer: Mutex<Answer>,
-    /// std's, since a process that forks while a thread waits in parking_lot's may not start threads.
+    /// std's locks, since a process that forks while a thread waits in one of parking_lot's may not start threads.
     state: std::sync::Mutex<Held>,
     changed: std::sync::Condvar,
 }
@@ -56,7 +56,7 @@ struct Held {
 }
 
 impl FakeSource {
-    /// Answers from now on with what `answer` returns; long-lived keys by default.
+    /// Sets the closure whose result is returned from now on; long-lived keys by default.
     pub fn answer(
         &self,
         answer: impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static,
@@ -64,18 +64,18 @@ impl FakeSource {
         *self.0.answer.lock() = Some(Arc::new(answer));
     }
 
-    /// Makes callers wait from now on.
+    /// Blocks callers from now on.
     pub fn hold(&self) {
         self.state().is_held = true;
     }
 
-    /// Lets all who wait go on.
+    /// Releases all blocked callers.
     pub fn release(&self) {
         self.state().is_held = false;
         self.0.changed.notify_all();
     }
 
-    /// Waits until a caller waits here.
+    /// Waits until a caller is blocked here.
     pub fn wait_for_caller(&self) {
         let is_unused = |state: &mut Held| state.waiting == 0;
         let waited = self
@@ -97,7 +97,7 @@ impl FakeSource {
         self.0.calls.load(Ordering::SeqCst)
     }
 
-    /// What to give to `credentials_fn`.
+    /// The closure for `credentials_fn`.
     pub fn fetch(&self) -> impl Fn() -> Result<Credentials, BoxError> + Send + Sync + 'static {
         let source = self.clone();
         move || source.ask()
@@ -108,7 +108,7 @@ impl FakeSource {
         let mut state = self.state();
         state.waiting += 1;
         self.0.changed.notify_all();
-        // A test that fails before it releases must not leave its threads waiting here.
+        // A test that fails before it releases them must not leave its threads blocked here.
         let limit = 2 * PATIENCE;
         let waited = self
             .0
@@ -133,7 +133,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The next client of `listener`. Fails if none comes, so that a test whose client never dials ends.
+/// Accepts the next client of `listener`. Fails if none connects, so that a test whose client never dials ends.
 pub fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();
     let begun = Instant::now();
@@ -157,7 +157,7 @@ pub fn keys() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")
 }
 
-/// Counts what happens to tokens, and lets a test wait for it.
+/// Counts the events of tokens, and lets a test wait for them.
 #[derive(Clone, Default)]
 pub struct Recorder(Arc<RecorderInner>);
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets the kernel drop whatever arrives at `port`, in connections that are open now: even its acknowledgements
-/// stop, as those of a machine without power.
+/// Lets the kernel drop all packets that arrive at `port`, in connections that are open now. Acknowledgements stop
+/// too, as those of a machine without power.
 pub(crate) fn ignore_packets_at(port: u16) -> bool {
     /// BPF's instruction `ret 0`: keep no byte of the packet.
     const RETURN: u16 = 6;
@@ -26,14 +26,15 @@ pub(crate) fn ignore_packets_at(port: u16) -> bool {
     true
 }
 
-/// This process's open TCP connections whose own address and peer `are_meant`. `None` if a sandbox hides them.
+/// This process's open TCP connections whose own address and peer satisfy `are_meant`. `None` if a sandbox hides
+/// them.
 pub(crate) fn own_sockets(
     are_meant: impl Fn(SocketAddr, SocketAddr) -> bool,
 ) -> Option<Vec<OwnedFd>> {
     use rustix::net::{getpeername, getsockname};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-    // A copy that another thread makes meanwhile would keep a connection open that has been closed.
+    // A duplicate that another thread makes meanwhile would keep a closed connection open.
     static EXAMINING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = EXAMINING.lock().unwrap_or_else(PoisonError::into_inner);
     let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();

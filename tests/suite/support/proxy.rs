@@ -1,4 +1,4 @@
-//! An HTTP proxy that records what it is asked for, and a server with TLS in front of one without.
+//! An HTTP proxy that records its requests, and a server with TLS in front of one without.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,14 +7,14 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-/// A proxy that connects to `backend`, whatever host it is asked for.
+/// A proxy that connects to `backend` for every requested host.
 pub struct RecordingProxy {
     pub url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl RecordingProxy {
-    /// `backend` gets plain requests, and `tls_backend` what clients send through a tunnel.
+    /// `backend` gets plain requests, and `tls_backend` the requests that clients send through a tunnel.
     pub fn start(backend: SocketAddr, tls_backend: SocketAddr) -> RecordingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -44,7 +44,7 @@ impl RecordingProxy {
     }
 }
 
-/// Serves `backend` with TLS. Returns the address, and the certificate that clients have to trust.
+/// Serves `backend` with TLS. Returns the address, and the root certificate for clients.
 pub fn with_tls(name: &str, backend: SocketAddr) -> (SocketAddr, String) {
     let certified = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let (certificate, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
@@ -70,7 +70,7 @@ fn serve(
         let handle = Arc::new(handle);
         for client in listener.incoming().map_while(Result::ok) {
             let handle = handle.clone();
-            // The client reports a connection that breaks.
+            // The client reports a broken connection.
             thread::spawn(move || handle(client));
         }
     });

@@ -1,11 +1,11 @@
-//! What a logger has written.
+//! Records the output of a logger.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// A place to write to. Clones share it.
+/// A buffer to write to. Clones share it.
 #[derive(Clone, Default)]
 pub struct Written(Arc<Mutex<Vec<u8>>>);
 

@@ -41,7 +41,7 @@ impl FakeServer {
         let said = message.clone();
         let port = listen(move |mut client| {
             client.write_all(b"S").unwrap();
-            // A client that does not trust the certificate hangs up.
+            // A client that does not trust the certificate disconnects.
             if let Ok(stream) = acceptor.accept(client) {
                 refuse(stream, &said.lock().unwrap());
             }
@@ -75,7 +75,7 @@ impl FakeServer {
     }
 }
 
-/// Runs `serve` with each client, once it has asked for TLS. Returns the port.
+/// Runs `serve` with each client after its request for TLS. Returns the port.
 pub fn listen(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! As much of JSON Schema as the schemas of this command use.
+//! Validates JSON by the keywords of JSON Schema that the schemas of this command use.
 
 use serde_json::{Map, Value};
 

@@ -4,7 +4,7 @@ use super::*;
 
 const PREFIX: &str = "connection to server at \"h\" (1.2.3.4), port 5432 failed: ";
 
-/// Refusals as PostgreSQL's message catalogs have them.
+/// Refusals in the wording of PostgreSQL's message catalogs.
 const REFUSALS: [&str; 12] = [
     "FATAL:  PAM-Authentifizierung für Benutzer »app« fehlgeschlagen",
     "FATAL:  la autentificación PAM falló para el usuario «app»",
@@ -71,7 +71,7 @@ fn a_detail_does_not_decide_the_kind() {
     }
 }
 
-/// FAULTS.md row 57: a text of a libpq to come.
+/// FAULTS.md row 57: a message of a future libpq.
 #[test]
 fn an_unknown_message_of_libpq_is_no_refused_login() {
     for text in ["flux capacitor \"x\" overheated", ""] {

@@ -1,5 +1,4 @@
-//! What is made of a string once it has been taken apart: how to log in, what is signed for, what is
-//! refused.
+//! The meaning of a parsed string: the kind of login, the endpoint to sign for, and what is rejected.
 
 use super::*;
 
@@ -54,7 +53,7 @@ fn the_builders_password_wins_and_requires_tls() {
         parsed.check().unwrap();
         assert_eq!(parsed.sslmode().unwrap(), Some(SslMode::Disable));
     }
-    // Over a Unix socket there is no TLS to ask for.
+    // A Unix socket has no TLS.
     let mut parsed = parse("user=u host=/run/postgresql");
     parsed.supply_password();
     parsed.check().unwrap();
@@ -65,7 +64,7 @@ fn the_builders_password_wins_and_requires_tls() {
 fn a_part_of_a_password_is_not_taken_for_a_keyword() {
     let error = refusal("host=h user=u password=ab cd=ef");
     assert!(!error.to_string().contains("cd"), "{error}");
-    // An empty password may have ended too early.
+    // An unencoded `&` may have ended the password, so that `cd` is a part of it.
     let error = refusal("postgres://u@h/d?password=&cd=ef");
     assert!(!error.to_string().contains("cd"), "{error}");
 }
@@ -125,7 +124,7 @@ fn pgport_does_not_change_the_signed_port() {
         );
         assert_eq!(parsed.endpoint().unwrap().port(), 5432);
     }
-    // libpq lets a number have spaces around it.
+    // libpq accepts spaces around a number.
     let parsed = parse(&format!("host={HOST} port=' 5433 ' user=u"));
     assert_eq!(parsed.endpoint().unwrap().port(), 5433);
     let parsed = parse("host=localhost user=u iam=off");
@@ -223,7 +222,7 @@ fn a_token_is_never_sent_unencrypted() {
         parsed.set_sslmode(SslMode::from_name(mode).unwrap());
         parsed.check().unwrap_err();
 
-        // Without a token that is the user's to say.
+        // Without a token the user decides about that.
         for input in [
             format!("sslmode={mode} iam=off"),
             format!("sslmode={mode} password=p"),
