@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::figure::grouped;
 use crate::svg::{Anchor, GREY, RIGHT, Svg, WIDTH};
 
 const HEIGHT: f64 = 400.0;
@@ -56,7 +57,7 @@ impl Chart {
         svg.label(middle, TOP + 16.0, &Anchor::Middle, blue, self.band.label);
         for number in 0..=steps {
             let value = step * f64::from(number);
-            svg.grid_line(y(value), &value.to_string());
+            svg.grid_line(y(value), &grouped(value));
         }
         let step = round_step((end - begin) / 16.0).max(1.0);
         let mut second = (begin / step).ceil() * step;
