@@ -10,7 +10,7 @@ use diesel_rds_iam::r2d2::ManageConnection;
 use crate::Bench;
 use crate::database::{Database, emulator};
 use crate::figure::Figure;
-use crate::measure::{compare, seconds};
+use crate::measure::{compare, milliseconds_each};
 
 /// Compared with diesel's manager with the same roots.
 pub(crate) fn overhead(bench: &Bench) {
@@ -58,11 +58,6 @@ fn beside_stock(
         || milliseconds_each(count, || drop(stock.connect().unwrap())),
     );
     Figure::compared(name, what, "ms", &measured)
-}
-
-fn milliseconds_each(count: u32, connect: impl Fn()) -> f64 {
-    let spent = seconds(|| (0..count).for_each(|_| connect()));
-    spent / f64::from(count) * 1e3
 }
 
 /// The roots that a manager passes to libpq for an instance in the emulator's region, as diesel's

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, ConnectionError, PgConnection};
-use diesel_rds_iam::aws_credential_types::Credentials;
+use diesel_rds_iam::Endpoint;
 use diesel_rds_iam::r2d2::{ManageConnection, NopErrorHandler, Pool};
-use diesel_rds_iam::{Endpoint, IamAuth, ManagerBuilder, PgConnectionManager};
 use parking_lot::Mutex;
-use rds_iam_emulator::{AuroraCluster, Emulator, Fault, Stage};
+use rds_iam_emulator::{AuroraCluster, Fault, Stage};
 
 use crate::Bench;
+use crate::chart::{Band, Chart, Series};
+use crate::cluster;
 use crate::figure::{Figure, rounded};
 use crate::measure::wait_until;
 use crate::silence;
@@ -25,50 +26,56 @@ const THINK: Duration = Duration::from_millis(20);
 /// How long the database itself takes to notice that its writer is silent. By then the pools have noticed, too.
 const DETECTION: Duration = Duration::from_secs(25);
 
+/// What the chart shows before the promotion, and after the last pool writes again.
+const BESIDES: Duration = Duration::from_secs(5);
+
+/// One way in which a writer is lost.
+struct Loss {
+    name: &'static str,
+    writer: &'static str,
+    /// In seconds.
+    target: f64,
+    /// Where the chart is drawn, if one is.
+    chart: Option<&'static str>,
+}
+
 pub(crate) fn dead(bench: &Bench) {
-    let stop = |cluster: &AuroraCluster| cluster.member(0).unwrap().stop_postgres().is_ok();
-    run(
-        bench,
-        "failover_write_dead",
-        "that refuses connections",
-        1.5,
-        stop,
-    );
+    let loss = Loss {
+        name: "failover_write_dead",
+        writer: "that refuses connections",
+        target: 1.5,
+        chart: Some("docs/failover_write.svg"),
+    };
+    run(bench, &loss, |cluster| {
+        cluster.member(0).unwrap().stop_postgres().is_ok()
+    });
 }
 
 pub(crate) fn silent(bench: &Bench) {
-    let cut = |cluster: &AuroraCluster| {
+    let loss = Loss {
+        name: "failover_write_silent",
+        writer: "whose network is cut",
+        target: 5.0,
+        chart: None,
+    };
+    run(bench, &loss, |cluster| {
         let writer = cluster.member(0).unwrap();
         writer.fault(Fault::BlackHole(Stage::Accept));
         let is_cut = silence::cut(writer.port());
         thread::sleep(DETECTION);
         is_cut
-    };
-    run(
-        bench,
-        "failover_write_silent",
-        "whose network is cut",
-        5.0,
-        cut,
-    );
+    });
 }
 
-fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&AuroraCluster) -> bool) {
+fn run(bench: &Bench, loss: &Loss, fail: impl Fn(&AuroraCluster) -> bool) {
     let behind = Duration::from_secs(bench.pick(10, 30));
-    let cluster = Emulator::builder().start_cluster(3).unwrap();
-    cluster.create_iam_user("app").unwrap();
+    let cluster = cluster::start(3);
     cluster
         .execute("CREATE SEQUENCE written; GRANT USAGE ON SEQUENCE written TO app")
         .unwrap();
-    let ours = Writers::start(
-        builder(&cluster)
-            .writer()
-            .build()
-            .unwrap()
-            .into_pool()
-            .unwrap(),
-    );
-    let by_name = builder(&cluster).writer().cluster(false).build().unwrap();
+    let builder = || cluster::builder(&cluster, &cluster.host()).writer();
+    let ours = Writers::start(builder().build().unwrap().into_pool().unwrap());
+    let by_name = builder().cluster(false).build().unwrap();
     let by_name = Writers::start(by_name.into_pool().unwrap());
     let stock = Pool::builder().error_handler(Box::new(NopErrorHandler));
     let stock = Writers::start(stock.build(Stock::new(&cluster)).unwrap());
@@ -76,7 +83,9 @@ fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&Auror
     wait_until("all pools to write", || {
         all.iter().all(|it| it.has_written())
     });
+    thread::sleep(BESIDES);
     if !fail(&cluster) {
+        let name = loss.name;
         println!("{name}: not measured, this process may not drop packets");
         return;
     }
@@ -91,38 +100,47 @@ fn run(bench: &Bench, name: &str, which: &str, target: f64, fail: impl Fn(&Auror
     }
     let took = |writers: &Writers| writers.since(promoted).unwrap_or(given_up).as_secs_f64();
     let what = format!(
-        "from the promotion to the first committed write of a busy pool, after a writer {which}, with DNS {} s \
+        "from the promotion to the first committed write of a busy pool, after a writer {}, with DNS {} s \
          behind, beside stock diesel and r2d2; given up after {} s",
+        loss.writer,
         behind.as_secs(),
         given_up.as_secs(),
     );
-    let figure = Figure::new(name, &what, "s", took(&ours)).against(took(&stock));
+    let figure = Figure::new(loss.name, &what, "s", took(&ours)).against(took(&stock));
     let figure = figure.with("writer() by the DNS name alone, s", rounded(took(&by_name)));
-    let label = format!("<= {target} s");
-    bench
-        .results
-        .add(figure.target(&label, took(&ours) <= target));
+    let label = format!("≤ {} s", loss.target);
+    let is_met = took(&ours) <= loss.target;
+    bench.results.add(figure.target(&label, is_met));
+    if let Some(path) = loss.chart {
+        thread::sleep(BESIDES);
+        chart(all, promoted, behind).draw(&bench.output(path));
+    }
 }
 
-fn builder(cluster: &AuroraCluster) -> ManagerBuilder<PgConnection> {
-    PgConnectionManager::builder(&cluster.url(&cluster.host(), "app"))
-        .auth(auth(cluster))
-        .resolver(cluster.resolve())
-}
-
-fn auth(cluster: &AuroraCluster) -> IamAuth {
-    let member = cluster.member(0).unwrap();
-    let keys = Credentials::new(
-        member.access_key(),
-        member.secret_key(),
-        None,
-        None,
-        "bench",
-    );
-    IamAuth::builder()
-        .credentials_provider(keys)
-        .build()
-        .unwrap()
+/// The writes that each pool has committed.
+fn chart(all: [&Writers; 3], promoted: Instant, behind: Duration) -> Chart {
+    let names = [
+        ("diesel-rds-iam, writer()", "#1d4ed8"),
+        ("writer() with cluster(false)", "#737373"),
+        ("stock diesel and r2d2", "#c2410c"),
+    ];
+    let series = names.into_iter().zip(all);
+    let series = series.map(|((label, colour), writers)| Series {
+        label,
+        colour,
+        points: writers.committed_since(promoted - BESIDES, promoted),
+    });
+    Chart {
+        title: "Writes through a failover",
+        horizontal: "seconds since the promotion of the new writer; the former one refuses connections",
+        vertical: "writes committed",
+        series: series.collect(),
+        band: Band {
+            label: "DNS leads to the former writer",
+            from: 0.0,
+            to: behind.as_secs_f64(),
+        },
+    }
 }
 
 type Resolve = dyn Fn(&str, u16) -> std::io::Result<Vec<std::net::SocketAddr>> + Send + Sync;
@@ -139,7 +157,7 @@ impl Stock {
     fn new(cluster: &AuroraCluster) -> Stock {
         let (host, port) = (cluster.host(), cluster.signed_port());
         let endpoint = Endpoint::new(&host, port, "app").unwrap();
-        let token = auth(cluster).source(&endpoint).token().unwrap();
+        let token = cluster::auth(cluster).source(&endpoint).token().unwrap();
         let roots = cluster.member(0).unwrap().ca_path().display().to_string();
         Stock {
             conninfo: format!(
@@ -196,7 +214,8 @@ impl Writers {
                         connection.batch_execute("SELECT nextval('written')")
                     };
                     if pool.get().is_ok_and(|mut it| write(&mut it).is_ok()) {
-                        written.lock().push(Instant::now());
+                        let mut written = written.lock();
+                        written.push(Instant::now());
                     }
                     thread::sleep(THINK);
                 }
@@ -214,6 +233,22 @@ impl Writers {
         let written = self.written.lock();
         let first = written.iter().find(|at| **at > promoted)?;
         Some(*first - promoted)
+    }
+
+    /// How many writes were committed from `begin` on, at each quarter of a second until now, in seconds since
+    /// `origin`.
+    fn committed_since(&self, begin: Instant, origin: Instant) -> Vec<(f64, f64)> {
+        const STEP: Duration = Duration::from_millis(250);
+        let written = self.written.lock();
+        let earlier = written.partition_point(|at| *at < begin);
+        let steps = begin.elapsed().div_duration_f64(STEP) as u32;
+        let points = (0..=steps).map(|step| {
+            let end = begin + STEP * step;
+            let until = written.partition_point(|at| *at < end);
+            let seconds = (STEP * step).as_secs_f64() - (origin - begin).as_secs_f64();
+            (seconds, (until - earlier) as f64)
+        });
+        points.collect()
     }
 }
 

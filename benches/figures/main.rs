@@ -15,6 +15,7 @@ mod build;
 mod callgrind;
 mod chart;
 mod checkout;
+mod cluster;
 mod connect;
 mod database;
 mod databases;
@@ -48,6 +49,7 @@ mod rotation;
 mod rotation_peers;
 mod silence;
 mod summary;
+mod svg;
 mod token;
 mod token_peers;
 
@@ -85,6 +87,8 @@ const FIGURES: &[(&str, Measure, InQuickRun)] = &[
         failover_write::silent,
         InQuickRun::No,
     ),
+    ("cluster_connect", cluster::connect, InQuickRun::No),
+    ("cluster_balance", cluster::balance, InQuickRun::No),
     ("rotation_peers", rotation_peers::run, InQuickRun::No),
     ("token_peers", token_peers::run, InQuickRun::No),
     ("first_query", first_query::run, InQuickRun::No),
