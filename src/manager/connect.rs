@@ -227,8 +227,10 @@ impl<C: Backend> Inner<C> {
         }
     }
 
+    /// What is left of a time limit, by the monotonic clock alone: a wall clock that is set takes no time.
     fn left_of(&self, limit: Duration, started: &Moment) -> Duration {
-        limit.saturating_sub(self.clock.now().since(started))
+        let now = self.clock.monotonic();
+        limit.saturating_sub(now.saturating_duration_since(started.monotonic))
     }
 
     /// Tries the addresses of one server. Returns the connection, and the password that it was opened with.

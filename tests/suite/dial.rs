@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use diesel_rds_iam::{Backend, Error, ErrorKind, PgConnectionManager, RdsConnectionManager};
+use diesel_rds_iam::{
+    Backend, Error, ErrorKind, ManualClock, PgConnectionManager, RdsConnectionManager,
+};
 use rds_iam_emulator::{Emulator, Fault, Node, Stage};
 
 use crate::support::PATIENCE;
@@ -276,6 +278,35 @@ fn a_resolver_gets_the_dialled_host_and_port() {
         .build()
         .unwrap();
     drop(manager.try_connect().unwrap());
+}
+
+/// FAULTS.md row 64: NTP sets it while the name is resolved.
+#[test]
+fn a_clock_that_is_set_during_a_connect_takes_none_of_its_time() {
+    fn assert_takes_none<C: Backend>(emulator: &Emulator) {
+        let (time, port) = (ManualClock::new(), emulator.port());
+        let start = time.clock().now().wall;
+        let url = emulator.url("app");
+        let (url, parameters) = url.split_once("hostaddr=127.0.0.1&").unwrap();
+        let url = format!("{url}{parameters}");
+        let hour = Duration::from_secs(60 * 60);
+        for set_to in [start + hour, start - hour] {
+            let auth = auth_builder(emulator).clock(time.clock()).build().unwrap();
+            let set = time.clone();
+            let manager = RdsConnectionManager::<C>::builder(&url)
+                .auth(auth)
+                .resolver(move |_, _| {
+                    set.set_wall(set_to);
+                    Ok(vec![loopback(port)])
+                });
+            drop(manager.build().unwrap().try_connect().unwrap());
+            time.set_wall(start);
+        }
+    }
+    let emulator = emulator();
+    assert_takes_none::<diesel::PgConnection>(&emulator);
+    #[cfg(feature = "postgres")]
+    assert_takes_none::<diesel_rds_iam::postgres::Client>(&emulator);
 }
 
 /// FAULTS.md row 53.
