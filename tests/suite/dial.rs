@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel_rds_iam::{
-    Backend, Error, ErrorKind, ManualClock, PgConnectionManager, RdsConnectionManager,
+    Backend, ConnectionOpened, Error, ErrorKind, HandleAuthEvent, ManualClock, PgConnectionManager,
+    RdsConnectionManager,
 };
+use parking_lot::Mutex;
 use rds_iam_emulator::{Emulator, Fault, Node, Stage};
 
 use crate::support::PATIENCE;
@@ -280,18 +282,30 @@ fn a_resolver_gets_the_dialled_host_and_port() {
     drop(manager.try_connect().unwrap());
 }
 
+/// How long it took to open each connection.
+#[derive(Clone, Default)]
+struct Opened(Arc<Mutex<Vec<Duration>>>);
+
+impl HandleAuthEvent for Opened {
+    fn handle_connection_opened(&self, event: &ConnectionOpened<'_>) {
+        self.0.lock().push(event.took);
+    }
+}
+
 /// FAULTS.md row 64: NTP sets it while the name is resolved.
 #[test]
 fn a_clock_that_is_set_during_a_connect_takes_none_of_its_time() {
     fn assert_takes_none<C: Backend>(emulator: &Emulator) {
         let (time, port) = (ManualClock::new(), emulator.port());
+        let opened = Opened::default();
         let start = time.clock().now().wall;
         let url = emulator.url("app");
         let (url, parameters) = url.split_once("hostaddr=127.0.0.1&").unwrap();
         let url = format!("{url}{parameters}");
         let hour = Duration::from_secs(60 * 60);
         for set_to in [start + hour, start - hour] {
-            let auth = auth_builder(emulator).clock(time.clock()).build().unwrap();
+            let auth = auth_builder(emulator).clock(time.clock());
+            let auth = auth.event_handler(opened.clone()).build().unwrap();
             let set = time.clone();
             let manager = RdsConnectionManager::<C>::builder(&url)
                 .auth(auth)
@@ -302,6 +316,8 @@ fn a_clock_that_is_set_during_a_connect_takes_none_of_its_time() {
             drop(manager.build().unwrap().try_connect().unwrap());
             time.set_wall(start);
         }
+        // The monotonic clock stands still.
+        assert_eq!(*opened.0.lock(), [Duration::ZERO; 2]);
     }
     let emulator = emulator();
     assert_takes_none::<diesel::PgConnection>(&emulator);
