@@ -124,24 +124,30 @@ struct State {
 
 impl Lookup {
     fn run(self: &Arc<Self>, limit: Duration) -> io::Result<Vec<SocketAddr>> {
-        let mut state = self.state.lock();
-        if state.running_in != Some(process::id()) {
-            let lookup = self.clone();
-            thread::Builder::new()
-                .name(THREAD_NAME.to_owned())
-                .spawn(move || lookup.resolve())?;
-            state.running_in = Some(process::id());
+        let (is_running, before) = {
+            let mut state = self.state.lock();
+            let this = process::id();
+            (state.running_in.replace(this) == Some(this), state.ended)
+        };
+        // Not with the lock held: a process that is forked while the thread starts would find it locked for ever.
+        if !is_running && let Err(error) = self.start() {
+            self.finish(Err(error));
         }
-        let before = state.ended;
-        let state = self
-            .done
-            .wait_while_for(state, |state| state.ended == before, limit);
+        let state =
+            self.done
+                .wait_while_for(self.state.lock(), |state| state.ended == before, limit);
         if state.ended == before {
             let message = format!("no answer within {limit:?}");
             return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
         let found = state.found.clone().unwrap_or_else(|| Ok(Vec::new()));
         found.map_err(|(kind, text)| io::Error::new(kind, text))
+    }
+
+    fn start(self: &Arc<Self>) -> io::Result<()> {
+        let lookup = self.clone();
+        let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+        thread.spawn(move || lookup.resolve()).map(drop)
     }
 
     fn resolve(&self) {
@@ -152,6 +158,11 @@ impl Lookup {
             true => Err(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
             false => Ok(addresses),
         });
+        self.finish(found);
+    }
+
+    /// Hands a result to all callers that wait.
+    fn finish(&self, found: io::Result<Vec<SocketAddr>>) {
         let mut state = self.state.lock();
         state.found = Some(found.map_err(|error| (error.kind(), error.to_string())));
         state.ended += 1;

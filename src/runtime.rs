@@ -471,6 +471,18 @@ mod tests {
         assert_ne!(name(&Runtime::shared().unwrap()).1, first);
     }
 
+    /// FAULTS.md row 46: a forked child has copied the handle, and not the thread.
+    #[test]
+    fn the_thread_of_another_process_is_not_used() {
+        let own = Arc::new(Runtime::start().unwrap());
+        assert!(usable(&Arc::downgrade(&own)).is_some());
+        let parents = Arc::new(Runtime {
+            process: process::id().wrapping_add(1),
+            ..Runtime::start().unwrap()
+        });
+        assert!(usable(&Arc::downgrade(&parents)).is_none());
+    }
+
     /// FAULTS.md row 47.
     #[test]
     fn the_result_of_an_abandoned_call_serves_the_next_caller() {

@@ -133,7 +133,9 @@ impl RefusalStreak {
     }
 
     fn rate_limited_at(&self, now: &Moment) -> Error {
-        let left = self.next.since(now).as_secs_f64();
+        // By the clock that is not set: the other one may be hours behind, and does not decide then.
+        let left = self.next.monotonic.saturating_duration_since(now.monotonic);
+        let left = left.as_secs_f64();
         Error::with_cause(
             self.error.kind(),
             format!(
@@ -264,6 +266,25 @@ mod tests {
         for _ in 1..AT_ONCE {
             limiter.admit_at(now).unwrap().failed_at(now, &refused());
         }
+    }
+
+    /// FAULTS.md row 64: the same with a limit that waits.
+    #[test]
+    fn a_clock_that_is_set_back_does_not_lengthen_the_wait() {
+        let time = ManualClock::new();
+        let start = time.clock().now();
+        let limiter = LoginLimiter::default();
+        use_up(&limiter, &start);
+        time.set_wall(start.wall - 3_600 * SECOND);
+        let error = limiter.admit_at(&time.clock().now()).err().unwrap();
+        let text = error.to_string();
+        let (_, left) = text.split_once("tried in ").unwrap();
+        assert!(
+            left.starts_with(['3', '4']) && left[1..].starts_with('.'),
+            "{error}"
+        );
+        time.advance(LONGEST_INTERVAL);
+        drop(limiter.admit_at(&time.clock().now()).unwrap());
     }
 
     #[test]

@@ -228,7 +228,13 @@ impl<C: Backend> Inner<C> {
     }
 
     fn left_of(&self, limit: Duration, started: &Moment) -> Duration {
-        limit.saturating_sub(self.clock.now().since(started))
+        limit.saturating_sub(self.elapsed(started))
+    }
+
+    /// The time since a connect started, by the monotonic clock alone: a wall clock that is set takes no time.
+    fn elapsed(&self, started: &Moment) -> Duration {
+        let now = self.clock.monotonic();
+        now.saturating_duration_since(started.monotonic)
     }
 
     /// Tries the addresses of one server. Returns the connection, and the password that it was opened with.
@@ -338,7 +344,7 @@ impl<C: Backend> Inner<C> {
         }
         let event = ConnectionOpened {
             token: issued.map(|issued| &*issued.token),
-            took: now.since(started),
+            took: self.elapsed(started),
             endpoint: server.passwords.endpoint(),
             member,
         };
@@ -355,7 +361,7 @@ impl<C: Backend> Inner<C> {
         let now = self.clock.now();
         let event = ConnectFailed {
             error: failed.error(),
-            took: now.since(started),
+            took: self.elapsed(started),
             was_rate_limited: matches!(failed, Failed::RateLimited(_)),
             endpoint: self.passwords().and_then(Passwords::endpoint),
         };

@@ -1,6 +1,10 @@
 //! libpq's environment variables and files, each test in a process of its own.
 
 use diesel_rds_iam::{Error, ErrorKind, Password, PgConnectionManager, SslMode};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
 use tempfile::TempDir;
 
 use crate::support::child::{self, Child};
@@ -122,6 +126,49 @@ fn an_unreadable_home_directory_is_not_read() {
     let circle = home.path().join("circle");
     std::os::unix::fs::symlink(&circle, &circle).unwrap();
     child(TEST, &home).env("HOME", &circle).run();
+}
+
+/// FAULTS.md row 28: a list of revoked certificates and a client's certificate in the places where libpq looks.
+#[test]
+fn files_in_the_home_directory_are_not_read() {
+    const TEST: &str = "files_in_the_home_directory_are_not_read";
+    if is_child(TEST) {
+        log_in().unwrap();
+        return;
+    }
+    let list = revocation_list();
+    for (name, contents) in [
+        ("root.crl", list.as_str()),
+        ("postgresql.crt", "garbage"),
+        ("root.crt", "garbage"),
+    ] {
+        let home = nothing_at_home();
+        let folder = home.path().join(".postgresql");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(name), contents).unwrap();
+        child(TEST, &home).run();
+    }
+    let home = nothing_at_home();
+    let file = home.path().join("list");
+    std::fs::write(&file, list).unwrap();
+    child(TEST, &home).env("PGSSLCRL", &file).run();
+}
+
+/// A list of another CA's. With any list, OpenSSL requires one of the server's CA.
+fn revocation_list() -> String {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::CrlSign];
+    let ca = Issuer::new(ca, KeyPair::generate().unwrap());
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2026, 1, 1),
+        next_update: date_time_ymd(2100, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(&ca).unwrap().pem().unwrap()
 }
 
 /// FAULTS.md row 9: `require` verifies nothing, and no root certificate of the environment changes that.

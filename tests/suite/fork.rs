@@ -1,9 +1,12 @@
 //! A process that forks after it has built a pool.
 
 use std::collections::HashSet;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use fork::Fork;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{backend_pid, shared_emulator};
-use crate::support::{FakeSource, MINUTE, PATIENCE, endpoint};
+use crate::support::{FakeSource, MINUTE, PATIENCE, endpoint, keys};
 
 /// FAULTS.md row 29.
 #[test]
@@ -116,6 +119,43 @@ fn a_child_that_is_forked_during_a_fetch_begins_anew() {
         }
     });
     source.release();
+}
+
+/// FAULTS.md row 65.
+#[test]
+fn a_child_that_is_forked_during_a_lookup_resolves_the_name_itself() {
+    const TEST: &str = "a_child_that_is_forked_during_a_lookup_resolves_the_name_itself";
+    if !child::is_running(module_path!(), TEST) {
+        return Child::new(module_path!(), TEST, Path::new("/dev/null/none")).run();
+    }
+    let parent = process::id();
+    let (begun, begins) = channel();
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
+    let auth = IamAuth::builder().credentials_provider(keys());
+    let manager = PgConnectionManager::builder(url)
+        .auth(auth.build().unwrap())
+        .connect_timeout(PATIENCE / 3)
+        .resolver(move |_, _| {
+            if process::id() == parent {
+                begun.send(()).unwrap();
+                // An error means that the test is over.
+                let _ = released.lock().unwrap().recv();
+            }
+            Err(io::Error::other("resolved"))
+        });
+    let manager = manager.build().unwrap();
+    let waiting = manager.clone();
+    let waiting = thread::spawn(move || waiting.try_connect().err().unwrap().to_string());
+    begins.recv_timeout(PATIENCE).unwrap();
+
+    in_a_child(|| {
+        let error = manager.try_connect().err().unwrap().to_string();
+        assert!(error.ends_with("resolved"), "{error}");
+    });
+    drop(release);
+    assert!(waiting.join().unwrap().ends_with("resolved"));
 }
 
 /// Runs `check` in a forked child, which must neither fail nor hang.

@@ -1,17 +1,23 @@
 //! Failures of one user of an identity, one pool or one endpoint, which must not affect the others.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, future};
 use diesel_rds_iam::{
-    Endpoint, ErrorKind, IamAuth, ManualClock, Password, PgConnectionManager, RotatingPassword,
+    Backend, Endpoint, ErrorKind, IamAuth, ManualClock, Password, PgConnectionManager,
+    RdsConnectionManager, RotatingPassword, TokenSource,
 };
 use parking_lot::Mutex;
 use rds_iam_emulator::{Emulator, Fault};
+use tokio::sync::oneshot;
 
 use crate::support::database::{credentials_of, emulator, manager_builder};
-use crate::support::{FakeSource, PATIENCE, SECOND};
+use crate::support::{FakeSource, MINUTE, PATIENCE, SECOND, endpoint, keys};
 
 /// An identity with the emulator's credentials, whose source counts its calls.
 fn counted(emulator: &Emulator, time: &ManualClock) -> (IamAuth, FakeSource) {
@@ -123,10 +129,13 @@ fn the_limit_on_refused_logins_does_not_hide_a_source_that_fails() {
         );
     }
     source.store(false, Ordering::SeqCst);
-    wait_until(|| {
+    let is_told = || {
         let error = manager.try_connect().err().unwrap();
         error.to_string().contains("the vault is sealed")
-    });
+    };
+    wait_until(is_told);
+    // A login that the server has not seen takes the place of no other.
+    assert!((0..5).all(|_| is_told()));
 }
 
 /// FAULTS.md row 44.
@@ -177,6 +186,40 @@ fn a_source_that_hangs_does_not_outlast_connect_timeout() {
     assert_eq!(source.calls(), 1);
 }
 
+/// FAULTS.md row 45: what the source takes, the login has not.
+#[test]
+fn a_slow_source_and_a_silent_server_share_connect_timeout() {
+    fn assert_share<C: Backend>() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (time, source) = (ManualClock::new(), FakeSource::default());
+        let slow = time.clone();
+        source.answer(move || {
+            slow.advance(119 * SECOND);
+            Ok(keys())
+        });
+        let auth = IamAuth::builder()
+            .credentials_fn(source.fetch())
+            .clock(time.clock());
+        let (host, port) = (endpoint().host().to_owned(), silent.local_addr().unwrap());
+        let url = format!(
+            "host={host} hostaddr=127.0.0.1 port={} user=app",
+            port.port()
+        );
+        let manager = RdsConnectionManager::<C>::builder(&url)
+            .auth(auth.build().unwrap())
+            .connect_timeout(120 * SECOND)
+            .build()
+            .unwrap();
+        let begun = Instant::now();
+        let error = manager.try_connect().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    }
+    assert_share::<diesel::PgConnection>();
+    #[cfg(feature = "postgres")]
+    assert_share::<diesel_rds_iam::postgres::Client>();
+}
+
 /// FAULTS.md row 45.
 #[test]
 fn a_short_connect_timeout_leaves_time_for_a_second_attempt() {
@@ -209,6 +252,70 @@ fn the_last_identity_can_be_dropped_inside_its_own_source() {
     *held.lock() = Some(auth);
     source.token().unwrap();
     assert!(held.lock().is_none());
+}
+
+/// Drops the last users of its identity in its second call, on the thread that signs tokens.
+#[derive(Debug)]
+struct DropsItsUsers {
+    users: Arc<Mutex<Option<(IamAuth, TokenSource)>>>,
+    go_on: Mutex<Option<oneshot::Receiver<()>>>,
+    dropped: Sender<()>,
+    expiry: SystemTime,
+}
+
+impl ProvideCredentials for DropsItsUsers {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async move {
+            if self.users.lock().is_some() {
+                let go_on = self.go_on.lock().take().unwrap();
+                go_on.await.unwrap();
+                drop(self.users.lock().take());
+                self.dropped.send(()).unwrap();
+            }
+            let expiry = Some(self.expiry);
+            Ok(Credentials::new(
+                "AKIDEXAMPLE",
+                "secret",
+                None,
+                expiry,
+                "test",
+            ))
+        })
+    }
+}
+
+/// FAULTS.md row 11: in a refresh that no caller waits for.
+#[test]
+fn the_last_identity_can_be_dropped_inside_an_asynchronous_provider() {
+    let time = ManualClock::new();
+    let users = Arc::<Mutex<_>>::default();
+    let (go, go_on) = oneshot::channel();
+    let (dropped, drops) = channel();
+    let provider = DropsItsUsers {
+        users: users.clone(),
+        go_on: Mutex::new(Some(go_on)),
+        dropped,
+        // The first token ends with them, so that its refresh asks the provider.
+        expiry: time.clock().now().wall + 20 * MINUTE,
+    };
+    let auth = IamAuth::builder()
+        .credentials_provider(provider)
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    let source = auth.source(&endpoint());
+    source.token().unwrap();
+    time.advance(13 * MINUTE);
+    *users.lock() = Some((auth, source.clone()));
+    source.token().unwrap();
+    drop(source);
+    go.send(()).unwrap();
+    drops.recv_timeout(PATIENCE).unwrap();
+    // Nothing keeps the provider.
+    drops.recv_timeout(PATIENCE).unwrap_err();
 }
 
 /// FAULTS.md row 47.

@@ -127,6 +127,15 @@ fn dsql_takes_its_own_kind_of_token() {
     assert_eq!(refused(&emulator).len(), 0);
 }
 
+/// FAULTS.md row 52: Aurora DSQL requires a server name in the TLS handshake, and an address is none.
+#[test]
+fn the_server_name_of_the_handshake_is_the_signing_host() {
+    let emulator = start(Emulator::builder().engine(Engine::Dsql));
+    let (host, port) = (emulator.host(), emulator.port());
+    let url = format!("postgres://app@127.0.0.1:{port}/postgres?iam_host={host}");
+    log_in(&emulator, &url).unwrap();
+}
+
 #[test]
 fn a_dsql_pool_retires_connections_before_dsql_closes_them() {
     let url = "host=abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws user=admin";

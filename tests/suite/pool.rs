@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -484,6 +485,14 @@ fn a_pool_without_threads_is_an_error() {
             .run();
     }
     thread::Builder::new().spawn(|| {}).unwrap_err();
+    // With `panic = "abort"`, a panic ends the process, also if it is caught.
+    let panics = Arc::<AtomicUsize>::default();
+    let count = panics.clone();
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        count.fetch_add(1, Ordering::SeqCst);
+        print(panic);
+    }));
     let url = "postgres://app@mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com/app";
     let manager = PgConnectionManager::new(url).unwrap();
     for built in [
@@ -497,6 +506,7 @@ fn a_pool_without_threads_is_an_error() {
     let error = manager.try_connect().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("limit of threads"), "{error}");
+    assert_eq!(panics.load(Ordering::SeqCst), 0);
 }
 
 /// FAULTS.md row 2.

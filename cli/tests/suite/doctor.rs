@@ -645,7 +645,7 @@ fn a_server_that_answers_no_query_does_not_hold_the_doctor() {
 fn a_slow_start_is_waited_for() {
     let emulator = Emulator::builder().start().unwrap();
     emulator.create_iam_user("app").unwrap();
-    emulator.fault(Fault::Delay(Stage::Tls, Duration::from_secs(11)));
+    emulator.fault(Fault::Delay(Stage::Tls, Duration::from_secs(15)));
     let url = format!("{}&connect_timeout=30", emulator.url("app"));
     let folder = tempfile::tempdir().unwrap();
     thread::scope(|scope| {

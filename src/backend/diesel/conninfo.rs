@@ -94,7 +94,7 @@ impl Conninfo {
             conninfo.push(keyword, value);
         }
         if target.login().is_guarded() {
-            conninfo.guard(target);
+            conninfo.guard(target, libpq_supports);
         }
         if let Login::Password(password) = target.login()
             && password.expose().len() > LONGEST_FOR_ANY_LIBPQ
@@ -115,8 +115,9 @@ impl Conninfo {
         &self.0
     }
 
-    /// Keeps the user's environment variables and files from affecting what was not configured.
-    fn guard(&mut self, target: &ConnectionString) {
+    /// Keeps the user's environment variables and files from affecting what was not configured. `supports` tells
+    /// whether libpq has a keyword.
+    fn guard(&mut self, target: &ConnectionString, supports: impl Fn(&str) -> bool) {
         for (keyword, value) in GUARDS {
             if target.get(keyword).is_none() {
                 self.push(keyword, value);
@@ -124,14 +125,14 @@ impl Conninfo {
         }
         for (variable, keyword, value) in NEWER_GUARDS {
             let is_set = env::var_os(variable).is_some();
-            if is_set && target.get(keyword).is_none() && libpq_supports(keyword) {
+            if is_set && target.get(keyword).is_none() && supports(keyword) {
                 self.push(keyword, value);
             }
         }
         // A server that requests anything but a cleartext password does not check tokens, so it gets none.
         if matches!(target.login(), Login::Iam)
             && target.get(REQUIRE_AUTH).is_none()
-            && libpq_supports_require_auth()
+            && supports(REQUIRE_AUTH)
         {
             self.push(REQUIRE_AUTH, "password");
         }
@@ -159,15 +160,44 @@ fn refuse_secrets(target: &ConnectionString) -> Result<(), Error> {
     }
 }
 
-fn libpq_supports_require_auth() -> bool {
-    static SUPPORTED: OnceLock<bool> = OnceLock::new();
-    *SUPPORTED.get_or_init(|| libpq_supports(REQUIRE_AUTH))
+/// Whether libpq has `keyword`. The answer for the keyword of every login is remembered.
+fn libpq_supports(keyword: &str) -> bool {
+    static SUPPORTS_REQUIRE_AUTH: OnceLock<bool> = OnceLock::new();
+    match keyword {
+        REQUIRE_AUTH => *SUPPORTS_REQUIRE_AUTH.get_or_init(|| ask_libpq(keyword)),
+        _ => ask_libpq(keyword),
+    }
 }
 
 /// Whether libpq has `keyword`. Nothing is dialled: libpq reports an unknown keyword, or else the invalid port.
-fn libpq_supports(keyword: &str) -> bool {
+fn ask_libpq(keyword: &str) -> bool {
     match <PgConnection as Connection>::establish(&format!("{keyword}='' port='none'")) {
         Err(ConnectionError::BadConnection(text)) => !libpq::is_unknown_keyword(&text),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+
+    fn guarded(parameters: &str, supports: bool) -> String {
+        let target = ConnectionString::parse(&format!("host={HOST} user=app {parameters}"));
+        let mut conninfo = Conninfo(String::new());
+        conninfo.guard(&target.unwrap(), |_| supports);
+        conninfo.0
+    }
+
+    /// FAULTS.md row 66: of libpq before 16, the keyword would be an error.
+    #[test]
+    fn a_server_may_ask_for_nothing_but_a_cleartext_token() {
+        let guard = "require_auth='password'";
+        assert!(guarded("", true).contains(guard));
+        assert!(!guarded("", false).contains("require_auth"));
+        // A setting of the user's is in the string already.
+        assert!(!guarded("require_auth=none", true).contains("require_auth"));
+        assert!(!guarded("password=p", true).contains(guard));
     }
 }
