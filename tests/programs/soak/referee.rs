@@ -59,7 +59,7 @@ impl Referee {
     pub fn watch(logins: Receiver<Login>) -> Referee {
         let referee = Referee::default();
         let watching = referee.clone();
-        thread::spawn(move || logins.iter().for_each(|login| watching.check(&login)));
+        thread::spawn(move || logins.iter().for_each(|login| watching.record(&login)));
         referee
     }
 
@@ -97,7 +97,7 @@ impl Referee {
         Ok(self.0.lock().totals)
     }
 
-    fn check(&self, login: &Login) {
+    fn record(&self, login: &Login) {
         let now = Instant::now();
         let mut state = self.0.lock();
         state.totals.logins += 1;
@@ -113,7 +113,7 @@ impl Referee {
             }
         };
         state.totals.refused += 1;
-        state.count_row(now);
+        state.count_refusal(now);
         state
             .permitted
             .retain(|(_, end)| end.is_none_or(|end| now < end));
@@ -131,7 +131,7 @@ impl Referee {
 }
 
 impl State {
-    fn count_row(&mut self, now: Instant) {
+    fn count_refusal(&mut self, now: Instant) {
         let (since, count) = self.streak.get_or_insert((now, 0));
         *count += 1;
         let (time, count) = (now - *since, *count);
