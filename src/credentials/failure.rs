@@ -10,7 +10,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use super::checked::HasWhiteSpace;
 use super::{Identity, Source};
 use crate::error::{Error, ErrorKind};
-use crate::http_client::Outcome;
+use crate::http_client::{Outcome, UnsupportedProxy};
 
 /// How the SDK says that a `credential_process` failed, and what precedes its standard error.
 const PROCESS_FAILED: &str = "external process exited with code";
@@ -52,6 +52,16 @@ impl Identity {
     pub(super) fn failed(&self, error: CredentialsError) -> Failure {
         if let Some(part) = causes(&error).find_map(|cause| cause.downcast_ref::<HasWhiteSpace>()) {
             return Failure::lasting(Error::configuration(part.to_string()));
+        }
+        if let Some(proxy) =
+            causes(&error).find_map(|cause| cause.downcast_ref::<UnsupportedProxy>())
+        {
+            let error = Error::configuration(proxy.to_string());
+            let asked = self
+                .last_request
+                .get()
+                .map(|request| asked(&request.address));
+            return Failure::lasting(asked.map_or(error.clone(), |asked| error.with_note(&asked)));
         }
         let error = cut_standard_error(error);
         let request = self.last_request.get();
