@@ -29,16 +29,18 @@
 //! ```
 
 mod secret;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::Deserializer;
 
-use self::secret::Secret;
+use self::secret::{Secret, Value};
+pub use self::values::{ConfiguredPassword, ConnectionUrl, ExternalId, Limit};
+use self::values::{not_table, not_text, sslmode};
 use crate::auth::Password;
 use crate::backend::Backend;
 use crate::endpoint::{ConnectionString, SslMode};
@@ -47,13 +49,43 @@ use crate::manager::{ManagerBuilder, RdsConnectionManager};
 use crate::pool::{HasRdsManager, PoolBuilder};
 
 /// Connections by name: `[connections.NAME]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Connections {
     /// The settings of each.
-    #[serde(default)]
     pub connections: BTreeMap<String, ConnectionSettings>,
+    is_no_table: bool,
+}
+
+/// A text in place of the table may be a URL with a password, so it is no error of serde's, which would repeat it.
+impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            connections: Option<ByName>,
+        }
+
+        struct ByName(Option<BTreeMap<String, ConnectionSettings>>);
+
+        impl<'de> Deserialize<'de> for ByName {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(ByName(Value::read(deserializer)?.table()))
+            }
+        }
+
+        let connections = match Value::<Table>::read(deserializer)?.table() {
+            Some(Table { connections: None }) => Some(BTreeMap::new()),
+            Some(Table {
+                connections: Some(ByName(connections)),
+            }) => connections,
+            None => None,
+        };
+        Ok(Connections {
+            is_no_table: connections.is_none(),
+            connections: connections.unwrap_or_default(),
+        })
+    }
 }
 
 impl Connections {
@@ -83,6 +115,9 @@ impl Connections {
         &self,
         make: impl Fn(&ConnectionSettings) -> Result<T, Error>,
     ) -> Result<BTreeMap<String, T>, Error> {
+        if self.is_no_table {
+            return Err(not_table("connections"));
+        }
         let make = |(name, settings): (&String, _)| match make(settings) {
             Ok(made) => Ok((name.clone(), made)),
             Err(cause) => {
@@ -125,33 +160,29 @@ pub struct ConnectionSettings {
 /// An error about a text in place of a table would repeat the text, which may contain a password.
 impl<'de> Deserialize<'de> for ConnectionSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TableOrText;
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Table(
+            #[serde(deserialize_with = "ConnectionSettings::deserialize")] ConnectionSettings,
+        );
 
-        impl<'de> Visitor<'de> for TableOrText {
-            type Value = ConnectionSettings;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table or a URL")
-            }
-
-            fn visit_str<E>(self, url: &str) -> Result<ConnectionSettings, E> {
-                Ok(ConnectionSettings::new(url))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ConnectionSettings, A::Error> {
-                ConnectionSettings::deserialize(MapAccessDeserializer::new(map))
-            }
-        }
-
-        deserializer.deserialize_any(TableOrText)
+        Ok(match Value::<Table>::read(deserializer)? {
+            Value::Table(Table(settings)) => settings,
+            Value::Text(url) => ConnectionSettings::with_url(ConnectionUrl(url)),
+            Value::Other => ConnectionSettings::with_url(ConnectionUrl(Secret::not_text())),
+        })
     }
 }
 
 impl ConnectionSettings {
     /// The default settings for this connection string.
     pub fn new(url: impl Into<String>) -> ConnectionSettings {
+        ConnectionSettings::with_url(url.into().into())
+    }
+
+    fn with_url(url: ConnectionUrl) -> ConnectionSettings {
         ConnectionSettings {
-            url: url.into().into(),
+            url,
             password: None,
             sslmode: None,
             sslrootcert: None,
@@ -181,6 +212,9 @@ impl ConnectionSettings {
         }
         if let Some(timeout) = self.connect_timeout {
             builder = builder.connect_timeout(timeout);
+        }
+        if self.pool.is_no_table {
+            builder = builder.fail(not_table("pool"));
         }
         match &self.iam {
             Some(iam) => iam.apply(builder),
@@ -213,7 +247,7 @@ impl ConnectionSettings {
 /// Each connection has an identity of its own, which fetches its own credentials. To share one, call
 /// [`ManagerBuilder::auth`] on [`ConnectionSettings::builder`].
 #[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct IamSettings {
     /// As [`ManagerBuilder::region`].
@@ -223,7 +257,7 @@ pub struct IamSettings {
     /// The role to assume, as [`AssumeRole::new`](crate::AssumeRole::new) takes it.
     pub role_arn: Option<String>,
     /// As [`AssumeRole::external_id`](crate::AssumeRole::external_id).
-    pub external_id: Option<String>,
+    pub external_id: Option<ExternalId>,
     /// As [`AssumeRole::session_name`](crate::AssumeRole::session_name).
     pub session_name: Option<String>,
     /// The database's own endpoint, if another host is dialled.
@@ -238,6 +272,26 @@ pub struct IamSettings {
     /// As [`IamAuthBuilder::refresh_timeout`](crate::IamAuthBuilder::refresh_timeout).
     #[serde(with = "humantime_serde")]
     pub refresh_timeout: Option<Duration>,
+    #[serde(skip)]
+    is_no_table: bool,
+}
+
+/// An error about a text in place of the table would repeat it.
+impl<'de> Deserialize<'de> for IamSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Table(#[serde(deserialize_with = "IamSettings::deserialize")] IamSettings);
+
+        let table = Value::<Table>::read(deserializer)?.table();
+        Ok(table.map_or_else(
+            || IamSettings {
+                is_no_table: true,
+                ..IamSettings::default()
+            },
+            |Table(settings)| settings,
+        ))
+    }
 }
 
 /// Without the external id, which is a secret to some.
@@ -255,14 +309,26 @@ impl fmt::Debug for IamSettings {
 }
 
 impl IamSettings {
-    fn apply<C: Backend>(&self, builder: ManagerBuilder<C>) -> ManagerBuilder<C> {
+    fn apply<C: Backend>(&self, mut builder: ManagerBuilder<C>) -> ManagerBuilder<C> {
+        if self.is_no_table {
+            builder = builder.fail(not_table("iam"));
+        }
+        let external_id = match &self.external_id {
+            None => None,
+            Some(id) => {
+                if id.0.expose().is_none() {
+                    builder = builder.fail(not_text("external_id"));
+                }
+                id.0.expose().map(str::to_owned)
+            }
+        };
         let with = |target: &mut ConnectionString| {
             let iam = &mut target.iam;
             for (ours, parameter) in [
                 (&self.region, &mut iam.region),
                 (&self.profile, &mut iam.profile),
                 (&self.role_arn, &mut iam.role_arn),
-                (&self.external_id, &mut iam.external_id),
+                (&external_id, &mut iam.external_id),
                 (&self.session_name, &mut iam.session_name),
                 (&self.host, &mut iam.host),
             ] {
@@ -289,7 +355,7 @@ impl IamSettings {
 
 /// The settings `pool` of a connection, with the names of [`PoolBuilder`].
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 #[non_exhaustive]
 pub struct PoolSettings {
     /// As [`PoolBuilder::max_size`].
@@ -308,6 +374,26 @@ pub struct PoolSettings {
     /// As [`PoolBuilder::startup_timeout`].
     #[serde(with = "humantime_serde")]
     pub startup_timeout: Option<Duration>,
+    #[serde(skip)]
+    is_no_table: bool,
+}
+
+/// An error about a text in place of the table would repeat it.
+impl<'de> Deserialize<'de> for PoolSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Table(#[serde(deserialize_with = "PoolSettings::deserialize")] PoolSettings);
+
+        let table = Value::<Table>::read(deserializer)?.table();
+        Ok(table.map_or_else(
+            || PoolSettings {
+                is_no_table: true,
+                ..PoolSettings::default()
+            },
+            |Table(settings)| settings,
+        ))
+    }
 }
 
 impl PoolSettings {
@@ -335,86 +421,5 @@ impl PoolSettings {
             builder = builder.connection_timeout(timeout);
         }
         builder
-    }
-}
-
-/// A duration such as `"14m"`, or `"never"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Limit {
-    /// No limit.
-    Never,
-    /// This long.
-    After(Duration),
-}
-
-impl From<Limit> for Option<Duration> {
-    fn from(limit: Limit) -> Option<Duration> {
-        match limit {
-            Limit::Never => None,
-            Limit::After(span) => Some(span),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "never" {
-            return Ok(Limit::Never);
-        }
-        humantime_serde::re::humantime::parse_duration(&text)
-            .map(Limit::After)
-            .map_err(|error| D::Error::custom(format!("{error}; write \"14m\" or \"never\"")))
-    }
-}
-
-/// A connection string. It may contain a password, so it cannot be printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct ConnectionUrl(Secret);
-
-/// A password. It cannot be printed, and is overwritten when it is dropped.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct ConfiguredPassword(Secret);
-
-impl From<String> for ConnectionUrl {
-    fn from(url: String) -> ConnectionUrl {
-        ConnectionUrl(Secret::new(url))
-    }
-}
-
-impl From<String> for ConfiguredPassword {
-    fn from(password: String) -> ConfiguredPassword {
-        ConfiguredPassword(Secret::new(password))
-    }
-}
-
-fn not_text(key: &str) -> Error {
-    Error::configuration(format!(
-        "{key} in the settings of the connection is not a text; put it in quotes"
-    ))
-}
-
-impl fmt::Debug for ConnectionUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConnectionUrl")
-    }
-}
-
-impl fmt::Debug for ConfiguredPassword {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConfiguredPassword")
-    }
-}
-
-fn sslmode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SslMode>, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    match SslMode::from_name(&name) {
-        Some(mode) => Ok(Some(mode)),
-        None => Err(D::Error::custom(
-            "sslmode is none of disable, allow, prefer, require, verify-ca and verify-full",
-        )),
     }
 }

@@ -3,7 +3,9 @@
 //! This crate caches the results of the SDK's providers, since the SDK's cache does not serve direct calls.
 //! Credentials are cached apart from tokens, so that any number of databases costs one `AssumeRole`.
 
+mod checked;
 mod failure;
+mod files;
 mod info;
 
 use std::env;
@@ -22,6 +24,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use parking_lot::Mutex;
 
+use self::checked::Checked;
+use self::files::FileStates;
 pub use self::info::CredentialsInfo;
 pub(crate) use self::info::origin;
 use crate::aws_clock::AwsClock;
@@ -101,6 +105,8 @@ pub(crate) struct Identity {
     /// Created at the first fetch, because that reads files.
     provider: Mutex<Option<SharedCredentialsProvider>>,
     region: Mutex<Option<String>>,
+    /// The files of the AWS configuration before they were read, if they are the source.
+    read: Mutex<Option<FileStates>>,
     clock: AwsClock,
     last_request: LastRequest,
 }
@@ -120,6 +126,7 @@ impl Identity {
             roles,
             provider: Mutex::new(None),
             region: Mutex::new(None),
+            read: Mutex::new(None),
             clock: AwsClock::default(),
             last_request: LastRequest::default(),
         }
@@ -163,6 +170,13 @@ impl Identity {
         *self.provider.lock() = None;
     }
 
+    /// Whether a file of the AWS configuration has changed since it was read.
+    pub(crate) fn files_have_changed(&self) -> bool {
+        let read = self.read.lock();
+        read.as_ref()
+            .is_some_and(|read| *read != FileStates::current())
+    }
+
     /// The region of the AWS configuration: `AWS_REGION`, the profile's, or the instance's.
     pub(crate) async fn region(&self) -> Option<String> {
         let known = self.region.lock().clone();
@@ -194,7 +208,10 @@ impl Identity {
 
     async fn load(&self, region: Option<&str>) -> Result<SharedCredentialsProvider, Error> {
         if let (Source::Provider(provider), []) = (&self.source, self.roles.as_slice()) {
-            return Ok(provider.clone());
+            return Ok(checked(provider.clone()));
+        }
+        if let Source::Chain { .. } = &self.source {
+            *self.read.lock() = Some(FileStates::current());
         }
         let config = self.load_config(region).await;
         let no_source = || {
@@ -203,7 +220,8 @@ impl Identity {
                 "the aws configuration names no source of credentials; set a profile or a provider",
             )
         };
-        let mut provider = config.credentials_provider().ok_or_else(no_source)?;
+        let provider = config.credentials_provider().ok_or_else(no_source)?;
+        let mut provider = checked(provider);
         for role in &self.roles {
             if config.region().is_none() {
                 return Err(Error::configuration(
@@ -287,6 +305,10 @@ impl fmt::Debug for Identity {
         }
         Ok(())
     }
+}
+
+fn checked(provider: SharedCredentialsProvider) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Checked(provider))
 }
 
 async fn assume(

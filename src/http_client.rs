@@ -166,6 +166,9 @@ impl Connector {
         let stream = match &proxy {
             None => self.connect(&destination).await?,
             Some(proxy) => {
+                if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
+                    return Err(ConnectorError::user(UnsupportedProxy.into()));
+                }
                 let stream = self.connect(&Destination::of(proxy.uri())?).await?;
                 let authorization = proxy.basic_auth().cloned();
                 if destination.is_tls {
@@ -266,6 +269,21 @@ impl Connector {
         self.encrypt(tunnel, &destination.host).await
     }
 }
+
+/// The environment names a SOCKS proxy.
+#[derive(Debug)]
+pub(crate) struct UnsupportedProxy;
+
+impl fmt::Display for UnsupportedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the proxy of the environment is a SOCKS proxy, which is not supported; set HTTPS_PROXY to an HTTP proxy, \
+             or NO_PROXY to the host of the request",
+        )
+    }
+}
+
+impl std::error::Error for UnsupportedProxy {}
 
 async fn handshake(stream: Stream) -> Result<SendRequest<SdkBody>, ConnectorError> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream))

@@ -1,5 +1,6 @@
 //! Suppresses the AWS SDK's TRACE output. aws-sigv4 logs what it signs, including the session token, and the
-//! SDK's clients log their settings, including a role's external id.
+//! SDK's clients log their settings, including a role's external id. aws-config logs the errors of sources at WARN and
+//! DEBUG, with the whole standard error of a `credential_process`; this crate's own errors have its first line.
 
 use tracing::dispatcher::{self, Dispatch};
 use tracing::instrument::WithSubscriber;
@@ -41,7 +42,11 @@ impl WithoutTrace {
 }
 
 fn is_secret(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() == Level::TRACE
+    let has_error = || {
+        let fields = metadata.fields();
+        fields.field("error").is_some() || fields.field("context").is_some()
+    };
+    *metadata.level() == Level::TRACE || metadata.target().starts_with("aws_") && has_error()
 }
 
 impl Subscriber for WithoutTrace {

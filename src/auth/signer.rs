@@ -274,13 +274,19 @@ impl Signer {
         if recheck.last.is_some_and(|last| now.since(&last) < interval) {
             return None;
         }
-        let region = endpoint.region().map(str::to_owned);
-        let region = region.or_else(|| self.identity.known_region())?;
-        let refresh = self.credentials.refresh_early(&now)?;
+        let fetch = self.fetch_anew(endpoint, &now)?;
         *recheck = Recheckings {
             last: Some(now),
             consecutive: recheck.consecutive.saturating_add(1),
         };
+        Some(fetch)
+    }
+
+    /// A fetch that starts from nothing; `None` if one is in flight.
+    fn fetch_anew(self: &Arc<Self>, endpoint: &Endpoint, now: &Moment) -> Option<Recheck> {
+        let region = endpoint.region().map(str::to_owned);
+        let region = region.or_else(|| self.identity.known_region())?;
+        let refresh = self.credentials.refresh_early(now)?;
         // The SDK's providers cache what they have read or assumed.
         self.identity.forget();
         let fetch = self.fetch_credentials(region);
@@ -376,6 +382,17 @@ impl FetchToken for SignFor {
     fn refused(&self) -> Option<Recheck> {
         self.was_refused.store(true, Ordering::Relaxed);
         self.signer.recheck_credentials(&self.endpoint)
+    }
+
+    fn fetch_if_replaced(&self) -> Option<Recheck> {
+        if !self.signer.identity.files_have_changed() {
+            return None;
+        }
+        let now = self.signer.clock.now();
+        let fetch = self.signer.fetch_anew(&self.endpoint, &now)?;
+        // So that the next token is signed with the credentials of this fetch.
+        self.was_refused.store(true, Ordering::Relaxed);
+        Some(fetch)
     }
 
     fn accepted(&self) {

@@ -63,6 +63,11 @@ pub(crate) trait FetchToken: Send + Sync + 'static {
         None
     }
 
+    /// The same, before a second attempt: only if what it was made of has been replaced at its source since.
+    fn fetch_if_replaced(&self) -> Option<Recheck> {
+        None
+    }
+
     /// Reports that the server accepted a password.
     fn accepted(&self) {}
 }
@@ -317,7 +322,14 @@ impl TokenSource {
         limit: Duration,
     ) -> Result<Option<IssuedPassword>, Error> {
         let now = self.0.shared.clock.now();
-        if !refused.is_cached || self.is_known_to_be_refused(&refused.token) {
+        // The source can change as often as it likes, but each change is found once.
+        let is_replaced_at_source = self.0.fetch.fetch_if_replaced().is_some_and(|fetch| {
+            let runtime = self.0.shared.runtime();
+            // Without a thread, the new token would be signed as before.
+            runtime.map(|runtime| runtime.spawn(fetch)).is_ok()
+        });
+        let is_new = !refused.is_cached || self.is_known_to_be_refused(&refused.token);
+        if is_new && !is_replaced_at_source {
             let id = refused.token.id();
             self.0.last_refused.store(id, Ordering::Relaxed);
             if self.may_replace(&now) {
@@ -337,7 +349,10 @@ impl TokenSource {
             .peek()
             .is_some_and(|current| Arc::ptr_eq(&current, &refused.token));
         if is_current {
-            if self.0.fetch.would_be_identical(&refused.token, &now) || !self.may_replace(&now) {
+            let is_futile = !is_replaced_at_source
+                && (self.0.fetch.would_be_identical(&refused.token, &now)
+                    || !self.may_replace(&now));
+            if is_futile {
                 return Ok(None);
             }
             self.0.cache.discard(&refused.token);

@@ -7,9 +7,17 @@ use std::io;
 
 use aws_credential_types::provider::error::CredentialsError;
 
+use super::checked::HasWhiteSpace;
 use super::{Identity, Source};
 use crate::error::{Error, ErrorKind};
-use crate::http_client::Outcome;
+use crate::http_client::{Outcome, UnsupportedProxy};
+
+/// How the SDK says that a `credential_process` failed, and what precedes its standard error.
+const PROCESS_FAILED: &str = "external process exited with code";
+const STANDARD_ERROR: &str = "Stderr: ";
+
+/// How much of the standard error of a `credential_process` an error repeats.
+const MAX_STANDARD_ERROR: usize = 200;
 
 /// A failed attempt.
 pub(super) struct Failure {
@@ -42,6 +50,20 @@ impl Identity {
     }
 
     pub(super) fn failed(&self, error: CredentialsError) -> Failure {
+        if let Some(part) = causes(&error).find_map(|cause| cause.downcast_ref::<HasWhiteSpace>()) {
+            return Failure::lasting(Error::configuration(part.to_string()));
+        }
+        if let Some(proxy) =
+            causes(&error).find_map(|cause| cause.downcast_ref::<UnsupportedProxy>())
+        {
+            let error = Error::configuration(proxy.to_string());
+            let asked = self
+                .last_request
+                .get()
+                .map(|request| asked(&request.address));
+            return Failure::lasting(asked.map_or(error.clone(), |asked| error.with_note(&asked)));
+        }
+        let error = cut_standard_error(error);
         let request = self.last_request.get();
         let is_not_loaded = matches!(error, CredentialsError::CredentialsNotLoaded(_));
         // Off AWS the instance's metadata cannot be reached, and that only ends the search.
@@ -153,6 +175,22 @@ impl Identity {
             })
         })
     }
+}
+
+/// Keeps the first line of the standard error of a `credential_process`. A shell with `set -x` prints keys there.
+fn cut_standard_error(error: CredentialsError) -> CredentialsError {
+    let texts = causes(&error).map(|cause| cause.to_string());
+    let text = texts.into_iter().find(|text| text.contains(PROCESS_FAILED));
+    let Some((before, output)) = text
+        .as_deref()
+        .and_then(|text| text.split_once(STANDARD_ERROR))
+    else {
+        return error;
+    };
+    let line = output.trim_start().lines().next().unwrap_or_default();
+    let first: String = line.chars().take(MAX_STANDARD_ERROR).collect();
+    let rest = if first.len() < line.len() { "…" } else { "" };
+    CredentialsError::provider_error(format!("{before}{STANDARD_ERROR}{first}{rest}"))
 }
 
 fn asked(address: &str) -> String {

@@ -236,6 +236,12 @@ connections:
     assert!(managers["reports"].endpoint().is_none());
 }
 
+fn url_with_iam(settings: &str) -> String {
+    format!(
+        "[connections.main]\nurl = \"host={HOST} user=app\"\niam = {{ role_arn = \"arn:aws:iam::123456789012:role/database\", {settings} }}"
+    )
+}
+
 /// A number or a table in place of a password, and a text in place of a table. serde's errors would repeat the
 /// values.
 #[test]
@@ -259,6 +265,41 @@ fn nothing_of_a_secret_is_in_an_error_or_in_debug() {
         r#"{"connections": {"a": {"url": "postgres://a@h/d", "password": [4711]}}}"#,
     );
     error.unwrap().managers::<PgConnection>().unwrap_err();
+
+    for (settings, name) in [
+        (format!("{table}iam = \"hunter2\""), "iam"),
+        (format!("{table}iam = 4711"), "iam"),
+        (
+            format!("{table}iam = {{ external_id = 47.11 }}"),
+            "external_id",
+        ),
+        (
+            format!("{table}iam = {{ external_id = [4711] }}"),
+            "external_id",
+        ),
+        (format!("{table}pool = \"hunter2\""), "pool"),
+        (format!("{table}pool = [4711]"), "pool"),
+        (
+            "connections = \"postgres://app:hunter2@localhost/app\"".to_owned(),
+            "connections",
+        ),
+        ("connections = [\"hunter2\"]".to_owned(), "connections"),
+        ("connections = 4711".to_owned(), "connections"),
+        ("[connections]\na = 4711.5".to_owned(), "url"),
+        ("[connections]\na = [\"hunter2\"]".to_owned(), "url"),
+    ] {
+        let error = managers(&settings).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(text.contains(name), "{text}");
+        assert!(!text.contains("47") && !text.contains("hunter2"), "{text}");
+    }
+    let connections: Connections = serde_json::from_str("\"hunter2\"").unwrap();
+    let error = connections.pools::<PgConnection>().unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    // An account's number, as external ids often are, is its text.
+    let settings = url_with_iam("external_id = 123456789012");
+    assert_eq!(managers(&settings).unwrap(), 1);
 
     let text = "[connections]\na = \"postgres://app:hunter2@localhost/app?sslmode=disable\"";
     assert_eq!(managers(text).unwrap(), 1);

@@ -20,6 +20,7 @@ mod cold_cache;
 #[cfg(feature = "config")]
 mod config;
 mod credentials;
+mod credentials_content;
 mod credentials_unavailable;
 mod dial;
 mod dropped_pool;

@@ -74,3 +74,13 @@ fn the_library_and_the_command_bring_no_tls_of_their_own() {
         }
     }
 }
+
+/// Not even for tests: it would be most of a contributor's first build, and needs a C compiler of its own.
+#[test]
+fn no_package_of_the_workspace_brings_aws_lc() {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = std::fs::read_to_string(lock).unwrap();
+    assert!(lock.contains("name = \"aws-config\"\n"));
+    let found = lock.lines().find(|line| line.contains("\"aws-lc-"));
+    assert_eq!(found, None);
+}

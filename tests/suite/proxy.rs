@@ -81,6 +81,160 @@ fn sts_is_reached_through_a_proxy_with_and_without_tls() {
     assert_eq!(refused(&emulator).len(), 0);
 }
 
+/// In a child: there is no token, for the reason that the parent hands over.
+fn fail_to_log_in() {
+    let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
+    let error = manager.try_connect().err().unwrap();
+    let shown = format!("{error:?}");
+    let expected = child::argument("EXPECTED");
+    assert!(
+        shown.starts_with(&expected),
+        "{expected:?} does not begin {shown}"
+    );
+}
+
+fn with_keys(child: Child) -> Child {
+    child
+        .env("AWS_ACCESS_KEY_ID", "AKIAOFNOBODY00000000")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        // The SDK's own attempts take seconds.
+        .env("AWS_MAX_ATTEMPTS", "1")
+}
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/database";
+
+/// A connection string whose role has to be assumed first. Nothing is dialled.
+fn url_with_role() -> String {
+    let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+    format!("postgres://app@{host}/app?iam_role_arn={ROLE}")
+}
+
+#[test]
+fn a_socks_proxy_is_rejected_by_name() {
+    const TEST: &str = "a_socks_proxy_is_rejected_by_name";
+    if child::is_running(module_path!(), TEST) {
+        return fail_to_log_in();
+    }
+    for scheme in ["socks5", "socks5h", "socks4"] {
+        let child = Child::new(module_path!(), TEST, Path::new("/dev/null/none"));
+        with_keys(child)
+            .argument("URL", url_with_role())
+            .argument(
+                "EXPECTED",
+                "Configuration(\"the proxy of the environment is a SOCKS proxy",
+            )
+            .env("ALL_PROXY", format!("{scheme}://127.0.0.1:1"))
+            .run();
+    }
+}
+
+#[test]
+fn a_host_of_no_proxy_is_requested_directly() {
+    const TEST: &str = "a_host_of_no_proxy_is_requested_directly";
+    if child::is_running(module_path!(), TEST) {
+        return fail_to_log_in();
+    }
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    for (no_proxy, is_direct) in [
+        (STS, true),
+        (".internal.example", true),
+        ("other.example, *", true),
+        ("other.example", false),
+    ] {
+        let proxy = RecordingProxy::start(nowhere, nowhere);
+        // Directly, the name cannot be resolved; and the proxy reaches nothing.
+        with_keys(child(TEST, &url_with_role(), &proxy))
+            .argument("EXPECTED", "Credentials")
+            .env("AWS_ENDPOINT_URL_STS", format!("https://{STS}"))
+            .env("NO_PROXY", no_proxy)
+            .run();
+        assert_eq!(proxy.requests().is_empty(), is_direct, "{no_proxy}");
+    }
+}
+
+/// The endpoints that the SDK chooses by itself, for a role of the connection string, a role of a profile and a web
+/// identity.
+#[test]
+fn sts_endpoints_are_regional_and_follow_the_environment() {
+    const TEST: &str = "sts_endpoints_are_regional_and_follow_the_environment";
+    if child::is_running(module_path!(), TEST) {
+        return fail_to_log_in();
+    }
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let (config, token) = (home.path().join("config"), home.path().join("token"));
+    let profile = format!(
+        "[profile database]\nrole_arn = {ROLE}\nsource_profile = keys\n\
+         [profile keys]\naws_access_key_id = AKIAOFNOBODY00000000\naws_secret_access_key = secret\n"
+    );
+    std::fs::write(&config, profile).unwrap();
+    std::fs::write(&token, "header.claims.signature").unwrap();
+    let bare = url_with_role();
+    let bare = bare.split('?').next().unwrap();
+    let (fips, dual) = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT");
+    let mut wrong = Vec::new();
+    for (variables, expected) in [
+        (vec![], "sts.eu-west-1.amazonaws.com:443"),
+        // Of older SDKs; this one has no global endpoint.
+        (
+            vec![
+                ("AWS_STS_REGIONAL_ENDPOINTS", "legacy"),
+                ("AWS_REGION", "us-east-1"),
+            ],
+            "sts.us-east-1.amazonaws.com:443",
+        ),
+        (
+            vec![(fips, "true"), ("AWS_REGION", "us-west-2")],
+            "sts-fips.us-west-2.amazonaws.com:443",
+        ),
+        (vec![(dual, "true")], "sts.eu-west-1.api.aws:443"),
+        (
+            vec![(fips, "true"), (dual, "true"), ("AWS_REGION", "us-west-2")],
+            "sts-fips.us-west-2.api.aws:443",
+        ),
+        (
+            vec![("AWS_ENDPOINT_URL_STS", "https://sts.internal.example")],
+            "sts.internal.example:443",
+        ),
+        (
+            vec![("AWS_ENDPOINT_URL", "https://aws.internal.example")],
+            "aws.internal.example:443",
+        ),
+    ] {
+        for source in ["role", "profile", "AWS_PROFILE", "web identity"] {
+            let proxy = RecordingProxy::start(nowhere, nowhere);
+            let named = format!("{bare}?iam_profile=database");
+            let url = match source {
+                "role" => url_with_role(),
+                "profile" => named,
+                _ => bare.to_owned(),
+            };
+            let mut child = child(TEST, &url, &proxy)
+                .argument("EXPECTED", "Credentials")
+                .env("AWS_REGION", "eu-west-1")
+                .env("AWS_CONFIG_FILE", &config)
+                .env("AWS_MAX_ATTEMPTS", "1");
+            child = match source {
+                "role" => with_keys(child),
+                "AWS_PROFILE" => child.env("AWS_PROFILE", "database"),
+                "web identity" => child
+                    .env("AWS_ROLE_ARN", ROLE)
+                    .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
+                _ => child,
+            };
+            for (name, value) in &variables {
+                child = child.env(name, value);
+            }
+            child.run();
+            let requests = proxy.requests();
+            if requests.first() != Some(&format!("CONNECT {expected} HTTP/1.1")) {
+                wrong.push(format!("{source} {variables:?}: {requests:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// The server's certificate is verified.
 #[test]
 fn sts_with_an_unknown_certificate_is_rejected() {

@@ -12,6 +12,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator, Reason, Verdict};
 
 use crate::client::{Token, connect, emulator, query_one, refusal};
@@ -35,7 +37,10 @@ fn default_chain() {
         .build()
         .unwrap();
     let found = runtime.block_on(async {
-        let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let tls = tls::Provider::Rustls(CryptoMode::Ring);
+        let client = Builder::new().tls_provider(tls).build_https();
+        let config = aws_config::defaults(BehaviorVersion::latest()).http_client(client);
+        let config = config.load().await;
         config
             .credentials_provider()
             .unwrap()
