@@ -151,12 +151,12 @@ impl Results {
         if self.is_quick {
             figure = figure.with(QUICK, true);
         }
-        let verdict = match figure.0.get("met") {
+        let missed = match figure.0.get("met") {
             Some(Value::Bool(false)) => "  MISSED",
             _ => "",
         };
         println!(
-            "{:<34} {:>12} {:>12} {:<12} {:>8}   {}{verdict}  {}",
+            "{:<34} {:>12} {:>12} {:<12} {:>8}   {}{missed}  {}",
             figure.text("name"),
             figure.cell("ours"),
             figure.cell("baseline"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
 use diesel_rds_iam::r2d2::{ManageConnection, NopErrorHandler, Pool};
-use rds_iam_emulator::{Emulator, Verdict};
+use rds_iam_emulator::{Emulator, LoginResult};
 use serde_json::{Value, json};
 
 use crate::Bench;
@@ -137,11 +137,11 @@ fn child(name: &str, seconds: u64, database: &Database) -> Command {
 fn measure(emulator: &Emulator, mut command: Command) -> Outcome {
     emulator.set_token_lifetime(TOKEN_LIFETIME);
     let refused = || {
-        let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(_));
+        let is_refused = |result: &LoginResult| matches!(result, LoginResult::Refused(_));
         let logins = emulator.logins();
         logins
             .iter()
-            .filter(|login| is_refused(login.verdict()))
+            .filter(|login| is_refused(login.result()))
             .count()
     };
     let before = refused();

@@ -95,9 +95,9 @@ impl Report {
             let beside = |value: Option<f64>, places| {
                 value.map_or(String::new(), |value| format!("{value:.places$}"))
             };
-            let verdict = if reached { "" } else { "  MISSED" };
+            let missed = if reached { "" } else { "  MISSED" };
             println!(
-                "{what:<50} {ours:>8.1} {unit:<8} {:>8} {:>6}   {mark}{verdict}",
+                "{what:<50} {ours:>8.1} {unit:<8} {:>8} {:>6}   {mark}{missed}",
                 beside(baseline, 1),
                 beside(ratio, 2),
             );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::monotonic;
 use crate::engine::Engine;
 use crate::language::Described;
-use crate::login::{Login, Verdict};
+use crate::login::{Login, LoginResult};
 use crate::packet::Startup;
 use crate::postgres::admin::AccountStatus;
 use crate::postgres::template::SUPERUSER;
@@ -81,7 +81,9 @@ pub(crate) async fn wants_token(
         return refuse(phrases.no_entry(&described));
     }
     if !member {
-        server.logins.add(login(server, &user, Verdict::Password));
+        server
+            .logins
+            .add(login(server, &user, LoginResult::Password));
     }
     Ok(member)
 }
@@ -120,13 +122,13 @@ pub(crate) fn verify_password(
     } else {
         judgement.refusal
     };
-    let (verdict, detail) = match refusal {
-        Some((reason, detail)) => (Verdict::Refused(reason), detail),
-        None => (Verdict::Accepted, String::new()),
+    let (result, detail) = match refusal {
+        Some((reason, detail)) => (LoginResult::Refused(reason), detail),
+        None => (LoginResult::Accepted, String::new()),
     };
-    let fingerprint = match verdict {
+    let fingerprint = match result {
         // A password that is not a token may be in use elsewhere, so nothing of it is recorded.
-        Verdict::Refused(Reason::Malformed) => String::new(),
+        LoginResult::Refused(Reason::Malformed) => String::new(),
         _ => token::fingerprint(password),
     };
     server.logins.add(Login {
@@ -134,10 +136,10 @@ pub(crate) fn verify_password(
         token_age: judgement.age,
         access_key: judgement.access_key,
         detail,
-        ..login(server, &user, verdict)
+        ..login(server, &user, result)
     });
-    match verdict {
-        Verdict::Refused(reason) => Err(server
+    match result {
+        LoginResult::Refused(reason) => Err(server
             .engine
             .refusal(server.language.phrases(), &user, reason)
             .into()),
@@ -154,17 +156,17 @@ pub(crate) fn password_too_long(server: &Server, startup: &Startup) {
 fn log(server: &Server, user: &str, password: Option<&[u8]>, reason: Reason) {
     server.logins.add(Login {
         fingerprint: password.map(token::fingerprint).unwrap_or_default(),
-        ..login(server, user, Verdict::Refused(reason))
+        ..login(server, user, LoginResult::Refused(reason))
     });
 }
 
-fn login(server: &Server, user: &str, verdict: Verdict) -> Login {
+fn login(server: &Server, user: &str, result: LoginResult) -> Login {
     Login {
         user: user.to_owned(),
         fingerprint: String::new(),
         token_age: None::<Duration>,
         access_key: None,
-        verdict,
+        result,
         detail: String::new(),
         at: server.clock.now(),
     }

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use rds_iam_emulator::{Emulator, Fault, Reason, Verdict};
+//! use rds_iam_emulator::{Emulator, Fault, LoginResult, Reason};
 //!
 //! let emulator = Emulator::builder().token_lifetime(Duration::from_secs(15)).start()?;
 //! emulator.create_iam_user("app")?;
@@ -17,9 +17,9 @@
 //! The emulator records each login with the reason of a refusal.
 //! emulator.fault(Fault::RefuseNext(5));
 //! for login in emulator.logins() {
-//!     match login.verdict() {
-//!         Verdict::Refused(Reason::Expired) => println!("too old: {:?}", login.token_age()),
-//!         verdict => println!("{}: {verdict:?}", login.user()),
+//!     match login.result() {
+//!         LoginResult::Refused(Reason::Expired) => println!("too old: {:?}", login.token_age()),
+//!         result => println!("{}: {result:?}", login.user()),
 //!     }
 //! }
 //! # Ok::<(), rds_iam_emulator::Error>(())
@@ -80,7 +80,7 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use faults::{ADVISED_LOGINS_PER_SECOND, Fault, Stage};
 pub use language::Language;
-pub use login::{Login, Verdict};
+pub use login::{Login, LoginResult};
 pub use members::AuroraCluster;
 pub use reason::Reason;
 pub use rejection::Rejection;

@@ -21,7 +21,7 @@ pub struct Login {
     pub(crate) fingerprint: String,
     pub(crate) token_age: Option<Duration>,
     pub(crate) access_key: Option<String>,
-    pub(crate) verdict: Verdict,
+    pub(crate) result: LoginResult,
     pub(crate) detail: String,
     pub(crate) at: SystemTime,
 }
@@ -29,7 +29,7 @@ pub struct Login {
 /// The result of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum LoginResult {
     /// The token was valid; the session was opened.
     Accepted,
     /// The login was refused.
@@ -61,8 +61,8 @@ impl Login {
     }
 
     /// The result.
-    pub fn verdict(&self) -> &Verdict {
-        &self.verdict
+    pub fn result(&self) -> &LoginResult {
+        &self.result
     }
 
     /// Details of a refusal, such as the host that the token was signed for. May be empty.
@@ -85,10 +85,10 @@ impl fmt::Display for Login {
         if let Some(age) = self.token_age {
             write!(f, ", {} s old", age.as_secs())?;
         }
-        match self.verdict {
-            Verdict::Accepted => f.write_str(": accepted"),
-            Verdict::Password => f.write_str(": left to PostgreSQL"),
-            Verdict::Refused(reason) => {
+        match self.result {
+            LoginResult::Accepted => f.write_str(": accepted"),
+            LoginResult::Password => f.write_str(": left to PostgreSQL"),
+            LoginResult::Refused(reason) => {
                 write!(f, ": refused, {reason}")?;
                 if self.detail.is_empty() {
                     Ok(())

@@ -23,7 +23,7 @@ use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use diesel_rds_iam::aws_credential_types::Credentials;
 use diesel_rds_iam::{IamAuth, PgConnectionManager, PgPool};
-use rds_iam_emulator::{Emulator, Verdict};
+use rds_iam_emulator::{Emulator, LoginResult};
 
 use timeline::Timeline;
 
@@ -78,7 +78,7 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     });
     let outlived = outlived.unwrap_or_else(|_| Err("the witness panicked".into()));
 
-    let accepted = |login: &&rds_iam_emulator::Login| *login.verdict() == Verdict::Accepted;
+    let accepted = |login: &&rds_iam_emulator::Login| *login.result() == LoginResult::Accepted;
     let logins = emulator.logins();
     let refused = logins.len() - logins.iter().filter(accepted).count();
     let (queries, mut errors) = (timeline.queries(), timeline.errors());

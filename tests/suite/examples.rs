@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rds_iam_emulator::{Emulator, Engine, Node, Verdict};
+use rds_iam_emulator::{Emulator, Engine, LoginResult, Node};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ fn the_same_binary_logs_in_with_a_password_or_a_token() {
     assert!(
         of_bob
             .into_iter()
-            .all(|login| *login.verdict() == Verdict::Password)
+            .all(|login| *login.result() == LoginResult::Password)
     );
 }
 

@@ -7,7 +7,7 @@ use diesel_rds_iam::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
-use rds_iam_emulator::{Emulator, Fault, Verdict};
+use rds_iam_emulator::{Emulator, Fault, LoginResult};
 use sha2::{Digest, Sha256};
 
 use crate::support::database::{Ask, auth_builder, emulator, refused, shared_emulator};
@@ -224,7 +224,7 @@ fn a_password_may_be_as_long_as_postgresql_takes_it() {
     assert!(
         logins
             .iter()
-            .all(|login| *login.verdict() == Verdict::Password)
+            .all(|login| *login.result() == LoginResult::Password)
     );
 
     let password = "p".repeat(LONGEST + 1);

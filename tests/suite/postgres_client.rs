@@ -412,11 +412,11 @@ fn a_writer_that_falls_silent_times_out() {
     manager.is_valid(&mut connection).unwrap();
     emulator.fault(Fault::BlackHole(Stage::Data));
     thread::scope(|scope| {
-        let (sender, verdict) = mpsc::channel();
+        let (sender, result) = mpsc::channel();
         scope.spawn(move || sender.send(manager.is_valid(&mut connection)));
-        let verdict = verdict.recv_timeout(PATIENCE);
+        let result = result.recv_timeout(PATIENCE);
         emulator.drop_sessions();
-        let error = verdict.unwrap().unwrap_err();
+        let error = result.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network, "{error}");
     });
 }

@@ -113,7 +113,7 @@ fn accepted_of(emulator: &Emulator, user: &str) -> usize {
     let logins = emulator.logins();
     let of_user = logins.iter().filter(|login| login.user() == user);
     of_user
-        .filter(|login| *login.verdict() == rds_iam_emulator::Verdict::Accepted)
+        .filter(|login| *login.result() == rds_iam_emulator::LoginResult::Accepted)
         .count()
 }
 

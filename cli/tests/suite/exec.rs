@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use rds_iam_emulator::Verdict;
+use rds_iam_emulator::LoginResult;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{MARKER, rds_iam_to, rds_iam_with, run, run_openly, shared_emulator, text};
@@ -97,7 +97,7 @@ fn accepted(user: &str) -> usize {
     let logins = shared_emulator().logins();
     logins
         .iter()
-        .filter(|login| login.user() == user && *login.verdict() == Verdict::Accepted)
+        .filter(|login| login.user() == user && *login.result() == LoginResult::Accepted)
         .count()
 }
 

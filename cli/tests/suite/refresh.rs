@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rds_iam_emulator::{Emulator, Verdict};
+use rds_iam_emulator::{Emulator, LoginResult};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{PATIENCE, rds_iam_to, run, skip};
@@ -116,7 +116,9 @@ fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
 #[track_caller]
 fn tokens(emulator: &Emulator) -> BTreeSet<String> {
     let logins = emulator.logins();
-    let refused = logins.iter().find(|it| *it.verdict() != Verdict::Accepted);
+    let refused = logins
+        .iter()
+        .find(|it| *it.result() != LoginResult::Accepted);
     assert!(refused.is_none(), "{refused:?}");
     logins
         .iter()
@@ -407,7 +409,7 @@ fn a_refresh_that_fails_is_reported_once_and_retried() {
         let logins = emulator.logins();
         logins
             .iter()
-            .any(|login| *login.verdict() == Verdict::Accepted)
+            .any(|login| *login.result() == LoginResult::Accepted)
     };
     wait_for("a login with the new token", accepted);
 }

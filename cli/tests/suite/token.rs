@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use rds_iam_emulator::{Emulator, Verdict};
+use rds_iam_emulator::{Emulator, LoginResult};
 
 use crate::support::{MARKER, Ran, clean, rds_iam, rds_iam_with, run, run_openly, schema, text};
 
@@ -57,7 +57,7 @@ fn psql_logs_in_with_the_token() {
     assert!(
         logins
             .iter()
-            .all(|login| *login.verdict() == Verdict::Accepted)
+            .all(|login| *login.result() == LoginResult::Accepted)
     );
 }
 

@@ -14,7 +14,7 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator, Reason, Verdict};
+use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator, LoginResult, Reason};
 
 use crate::client::{Token, connect, emulator, query_one, refusal};
 
@@ -159,8 +159,8 @@ fn an_assumed_role_may_log_in_until_its_credentials_end() {
     assert_eq!(refusal(connect(&emulator, "app", &token)).0, "28000");
     let login = emulator.logins().pop().unwrap();
     assert_eq!(
-        login.verdict(),
-        &Verdict::Refused(Reason::CredentialsExpired)
+        login.result(),
+        &LoginResult::Refused(Reason::CredentialsExpired)
     );
     assert_eq!(query_one(&mut client, "SELECT 'still open'"), "still open");
 }

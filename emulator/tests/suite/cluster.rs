@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rds_iam_emulator::{AuroraCluster, Emulator, ErrorKind, Reason, Verdict};
+use rds_iam_emulator::{AuroraCluster, Emulator, ErrorKind, LoginResult, Reason};
 
 use crate::client::Token;
 
@@ -56,8 +56,8 @@ fn members_have_roles_names_and_the_functions_of_aurora() {
     ask(&cluster, 1, &other, "SELECT ''").unwrap_err();
     let logins = cluster.member(1).unwrap().logins();
     assert_eq!(
-        logins.last().unwrap().verdict(),
-        &Verdict::Refused(Reason::Host)
+        logins.last().unwrap().result(),
+        &LoginResult::Refused(Reason::Host)
     );
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use postgres::config::SslMode;
-use rds_iam_emulator::{Emulator, Engine, Fault, Reason, Verdict};
+use rds_iam_emulator::{Emulator, Engine, Fault, LoginResult, Reason};
 
 use crate::client::{Token, config, connect, login, refusal, tls, until_refused};
 
@@ -90,25 +90,34 @@ fn dsql_takes_tokens_without_user_and_port() {
         let (sqlstate, message) = refusal(connect(&emulator, user, &token.sign()));
         assert_eq!(sqlstate, "28000");
         assert_eq!(message, "unable to accept connection, access denied");
-        *emulator.logins().pop().unwrap().verdict()
+        *emulator.logins().pop().unwrap().result()
     };
     assert_eq!(
         reason("admin", &token("DbConnect")),
-        Verdict::Refused(Reason::Action)
+        LoginResult::Refused(Reason::Action)
     );
     assert_eq!(
         reason("reader", &token("DbConnectAdmin")),
-        Verdict::Refused(Reason::Action)
+        LoginResult::Refused(Reason::Action)
     );
     let mut with_port = token("DbConnect");
     with_port.authority = format!("{}:{}", emulator.host(), emulator.port());
-    assert_eq!(reason("reader", &with_port), Verdict::Refused(Reason::Port));
+    assert_eq!(
+        reason("reader", &with_port),
+        LoginResult::Refused(Reason::Port)
+    );
     let mut of_rds = token("DbConnect");
     of_rds.service = "rds-db".to_owned();
-    assert_eq!(reason("reader", &of_rds), Verdict::Refused(Reason::Service));
+    assert_eq!(
+        reason("reader", &of_rds),
+        LoginResult::Refused(Reason::Service)
+    );
     let mut with_user = token("DbConnect");
     with_user.query = "Action=DbConnect&DBUser=reader".to_owned();
-    assert_eq!(reason("reader", &with_user), Verdict::Refused(Reason::User));
+    assert_eq!(
+        reason("reader", &with_user),
+        LoginResult::Refused(Reason::User)
+    );
 }
 
 #[test]

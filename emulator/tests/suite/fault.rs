@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use rds_iam_emulator::{Emulator, Fault, Language, Reason, Stage, Verdict};
+use rds_iam_emulator::{Emulator, Fault, Language, LoginResult, Reason, Stage};
 
 use crate::client::{
     Token, config, connect, emulator, login, query_one, refusal, tls, until_refused,
@@ -20,12 +20,12 @@ fn refuse_next_refuses_that_many_logins() {
         assert_eq!(refusal(connect(&emulator, "app", &token)).0, "28000");
     }
     connect(&emulator, "app", &token).unwrap();
-    let verdicts: Vec<Verdict> = emulator
+    let results: Vec<LoginResult> = emulator
         .logins()
         .iter()
-        .map(|login| *login.verdict())
+        .map(|login| *login.result())
         .collect();
-    assert_eq!(verdicts[..3], [Verdict::Refused(Reason::Fault); 3]);
+    assert_eq!(results[..3], [LoginResult::Refused(Reason::Fault); 3]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn the_throttle_refuses_only_logins_above_its_rate() {
     emulator.fault(Fault::Throttle(NonZeroU32::MIN));
     assert_eq!(until_refused(&emulator, &token).0, "28000");
     let login = emulator.logins().pop().unwrap();
-    assert_eq!(login.verdict(), &Verdict::Refused(Reason::Throttled));
+    assert_eq!(login.result(), &LoginResult::Refused(Reason::Throttled));
     emulator.heal();
     connect(&emulator, "app", &token).unwrap();
 }

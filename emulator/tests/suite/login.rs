@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postgres::config::SslMode;
-use rds_iam_emulator::{Credentials, Emulator, Verdict};
+use rds_iam_emulator::{Credentials, Emulator, LoginResult};
 
 use crate::client::{Token, config, connect, emulator, login, query_one, refusal, tls};
 
@@ -17,7 +17,7 @@ fn a_token_opens_a_session_as_the_user_that_it_names() {
     let logins = emulator.logins();
     assert_eq!(logins.len(), 1);
     assert_eq!(logins[0].user(), "app");
-    assert_eq!(logins[0].verdict(), &Verdict::Accepted);
+    assert_eq!(logins[0].result(), &LoginResult::Accepted);
     assert_eq!(logins[0].fingerprint().len(), 8);
     assert_eq!(logins[0].access_key(), Some(emulator.access_key()));
     assert!(logins[0].token_age().unwrap() < Duration::from_secs(60));
@@ -43,7 +43,7 @@ fn any_user_name_reaches_postgresql_as_it_is() {
         emulator
             .logins()
             .iter()
-            .all(|login| *login.verdict() == Verdict::Accepted)
+            .all(|login| *login.result() == LoginResult::Accepted)
     );
 }
 
@@ -87,12 +87,12 @@ fn only_users_outside_rds_iam_log_in_by_password() {
     assert_eq!(message, "PAM authentication failed for user \"bob\"");
     login(&emulator, "bob");
 
-    let verdicts: Vec<Verdict> = emulator
+    let results: Vec<LoginResult> = emulator
         .logins()
         .iter()
-        .map(|login| *login.verdict())
+        .map(|login| *login.result())
         .collect();
-    assert_eq!(verdicts[..3], [Verdict::Password; 3]);
+    assert_eq!(results[..3], [LoginResult::Password; 3]);
 }
 
 #[test]
@@ -176,9 +176,9 @@ fn logins_can_be_waited_for_and_watched() {
         let _ = connect(&emulator, "app", "no token");
         assert_eq!(waiter.join().unwrap().unwrap().len(), 2);
     });
-    let seen: Vec<Verdict> = watcher.try_iter().map(|login| *login.verdict()).collect();
+    let seen: Vec<LoginResult> = watcher.try_iter().map(|login| *login.result()).collect();
     assert_eq!(seen.len(), 2);
-    assert_eq!(seen[0], Verdict::Accepted);
+    assert_eq!(seen[0], LoginResult::Accepted);
     let error = emulator
         .wait_for_logins(3, Duration::from_millis(1))
         .unwrap_err();

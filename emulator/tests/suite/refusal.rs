@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rds_iam_emulator::{Credentials, Emulator, Reason, Verdict};
+use rds_iam_emulator::{Credentials, Emulator, LoginResult, Reason};
 
 use crate::client::{Token, connect, emulator, refusal};
 
@@ -14,9 +14,9 @@ fn reason(emulator: &Emulator, token: &str) -> Reason {
     let login = emulator.logins().pop().unwrap();
     let text = login.to_string();
     assert!(!text.contains(token), "the log shows the token");
-    match *login.verdict() {
-        Verdict::Refused(reason) => reason,
-        verdict => panic!("{verdict:?}"),
+    match *login.result() {
+        LoginResult::Refused(reason) => reason,
+        result => panic!("{result:?}"),
     }
 }
 
@@ -303,7 +303,7 @@ fn a_password_of_65530_bytes_is_read_and_one_more_is_not() {
         "the server was to hang up: {error}"
     );
     let login = emulator.logins().pop().unwrap();
-    assert_eq!(login.verdict(), &Verdict::Refused(Reason::TooLong));
+    assert_eq!(login.result(), &LoginResult::Refused(Reason::TooLong));
 }
 
 #[test]

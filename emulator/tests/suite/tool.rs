@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use rds_iam_emulator::{Emulator, Verdict};
+use rds_iam_emulator::{Emulator, LoginResult};
 
 use crate::client::{Token, emulator, say};
 
@@ -32,7 +32,7 @@ fn accepted(emulator: &Emulator) -> usize {
     assert!(
         logins
             .iter()
-            .all(|login| *login.verdict() == Verdict::Accepted),
+            .all(|login| *login.result() == LoginResult::Accepted),
         "{logins:?}"
     );
     logins.len()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rds_iam_emulator::{Emulator, ErrorKind, Verdict};
+use rds_iam_emulator::{Emulator, ErrorKind, LoginResult};
 
 use crate::client::{Token, config, connect, login, query_one, tls};
 use crate::raw::{Dialer, log_in};
@@ -41,10 +41,10 @@ fn a_session_goes_on_as_the_user_whose_token_was_verified() {
         client.batch_execute("CREATE ROLE x").unwrap_err();
         let refused = connect(&emulator, "app", "no token").map(drop).unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "28000");
-        let verdicts = emulator
+        let results = emulator
             .wait_for_logins(2, Duration::from_secs(30))
             .unwrap();
-        assert_eq!(*verdicts[0].verdict(), Verdict::Accepted);
+        assert_eq!(*results[0].result(), LoginResult::Accepted);
         let mut boss = connect(&emulator, user, "right").unwrap();
         boss.batch_execute("SELECT").unwrap();
     }

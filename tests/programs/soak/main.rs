@@ -151,7 +151,7 @@ impl Soak {
         let growth = self.growth(time)?;
         let counts = self.subject.stop()?;
         let writes = self.subject.ledger()?.compare(&self.emulator)?;
-        let totals = self.referee.verdict()?;
+        let totals = self.referee.totals()?;
         counts.compare(&totals)?;
         Ok(format!(
             "faults={} {totals} credentials={} {counts} {writes} slowest_recovery={:.1}s {growth}",

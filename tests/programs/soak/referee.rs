@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rds_iam_emulator::{Login, Reason, Verdict};
+use rds_iam_emulator::{Login, LoginResult, Reason};
 
 use super::AnyError;
 
@@ -92,7 +92,7 @@ impl Referee {
         }
     }
 
-    pub fn verdict(&self) -> Result<Totals, AnyError> {
+    pub fn totals(&self) -> Result<Totals, AnyError> {
         self.check()?;
         Ok(self.0.lock().totals)
     }
@@ -104,8 +104,8 @@ impl Referee {
         if state.fingerprints.insert(login.fingerprint().to_owned()) {
             state.totals.tokens += 1;
         }
-        let reason = match login.verdict() {
-            Verdict::Refused(reason) => *reason,
+        let reason = match login.result() {
+            LoginResult::Refused(reason) => *reason,
             _ => {
                 state.latest_key = login.access_key().map(str::to_owned);
                 state.streak = None;

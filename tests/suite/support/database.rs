@@ -11,7 +11,7 @@ use diesel::sql_types::{Integer, Text};
 use diesel_rds_iam::{
     Backend, IamAuth, IamAuthBuilder, ManagerBuilder, PgConnectionManager, RdsConnectionManager,
 };
-use rds_iam_emulator::{Emulator, Login, Verdict};
+use rds_iam_emulator::{Emulator, Login, LoginResult};
 
 /// An emulator with a user `app` that may log in with IAM.
 pub fn emulator() -> Emulator {
@@ -63,7 +63,7 @@ pub fn manager(emulator: &Emulator) -> PgConnectionManager {
 /// The logins that were refused.
 pub fn refused(emulator: &Emulator) -> Vec<Login> {
     let mut logins = emulator.logins();
-    logins.retain(|login| !matches!(login.verdict(), Verdict::Accepted));
+    logins.retain(|login| !matches!(login.result(), LoginResult::Accepted));
     logins
 }
 
