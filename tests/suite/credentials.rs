@@ -258,6 +258,37 @@ fn a_profiles_credential_process_runs_once_for_all_databases() {
     assert_eq!(std::fs::read_to_string(runs).unwrap(), "run\n");
 }
 
+/// Of a profile, the SDK passes on the role, the external id and the session's name; the credentials last for STS's
+/// default, an hour, which is also the limit of a chained role.
+#[test]
+fn a_profiles_role_has_the_default_duration_and_no_source_identity() {
+    const TEST: &str = "a_profiles_role_has_the_default_duration_and_no_source_identity";
+    if is_child(TEST) {
+        return log_in();
+    }
+    let emulator = emulator();
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("config");
+    let role = "arn:aws:iam::123456789012:role/database";
+    let profile = format!(
+        "[default]\nrole_arn = {role}\nrole_session_name = billing\ncredential_source = Environment\n\
+         duration_seconds = 7200\nsource_identity = alice\n"
+    );
+    std::fs::write(&config, profile).unwrap();
+    with_sts(child(TEST, home.path()), &emulator)
+        .env("AWS_CONFIG_FILE", &config)
+        .argument(
+            "URL",
+            format!("{}&iam_profile=default", emulator.url("app")),
+        )
+        .run();
+    assert_one_role_logged_in(&emulator);
+    let told = |parameter| told_sts(&emulator, parameter);
+    assert_eq!(told("RoleSessionName"), [Some("billing".to_owned())]);
+    assert_eq!(told("DurationSeconds"), [None]);
+    assert_eq!(told("SourceIdentity"), [None]);
+}
+
 #[test]
 fn a_web_identity_takes_its_role() {
     const TEST: &str = "a_web_identity_takes_its_role";
