@@ -5,6 +5,10 @@
 //! ones have the defaults of [`ManagerBuilder`], [`IamAuthBuilder`](crate::IamAuthBuilder) and [`PoolBuilder`].
 //! Durations are written as `"14m"` or `"1h 30m"`.
 //!
+//! No error of this module contains a password, a URL or an external id. An error of the format can: the crate `toml`
+//! shows the line in which it found a mistake, such as a misspelt key of an inline table. Its `Error::message` has no
+//! line.
+//!
 //! ```
 //! # #[cfg(feature = "diesel")] {
 //! use diesel_rds_iam::config::Connections;

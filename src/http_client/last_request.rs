@@ -70,14 +70,17 @@ fn outcome(result: &Result<HttpResponse, ConnectorError>) -> Outcome {
         },
         Err(error) if error.is_timeout() => Outcome::NoResponse,
         // A certificate that was rejected does not become valid by itself.
-        Err(error)
-            if error
-                .source()
-                .is_some_and(|it| it.is::<native_tls::Error>()) =>
-        {
-            Outcome::Other
-        }
+        Err(error) if is_certificate_rejected(error) => Outcome::Other,
         Err(error) if error.is_io() => Outcome::NoConnection,
         Err(_) => Outcome::Other,
     }
+}
+
+/// Whether the handshake failed because of the server's certificate, and not because the connection broke. native-tls
+/// tells only by its text, in which OpenSSL and the Security framework name the certificate.
+fn is_certificate_rejected(error: &ConnectorError) -> bool {
+    error
+        .source()
+        .filter(|cause| cause.is::<native_tls::Error>())
+        .is_some_and(|cause| cause.to_string().contains("certificate"))
 }

@@ -142,9 +142,9 @@ fn a_host_of_no_proxy_is_requested_directly() {
         ("other.example", false),
     ] {
         let proxy = RecordingProxy::start(nowhere, nowhere);
-        // Directly, the name cannot be resolved; and the proxy reaches nothing.
+        // Directly, the name cannot be resolved; and the proxy opens a tunnel that ends at once.
         with_keys(child(TEST, &url_with_role(), &proxy))
-            .argument("EXPECTED", "Credentials")
+            .argument("EXPECTED", "CredentialsUnavailable(")
             .env("AWS_ENDPOINT_URL_STS", format!("https://{STS}"))
             .env("NO_PROXY", no_proxy)
             .run();
