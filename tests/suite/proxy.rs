@@ -2,15 +2,15 @@
 //!
 //! The proxy is set by environment variables, so each test runs in a process of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use diesel_rds_iam::PgConnectionManager;
+use diesel_rds_iam::{Endpoint, IamAuth, PgConnectionManager};
 use rds_iam_emulator::Emulator;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
-use crate::support::proxy::{RecordingProxy, with_tls};
+use crate::support::proxy::{RecordingProxy, respond, with_tls};
 
 /// A name that does not resolve, so that only a proxy can reach it.
 const STS: &str = "sts.internal.example";
@@ -49,6 +49,44 @@ fn credentials_of_a_container_are_not_requested_through_a_proxy() {
         .run();
     assert_eq!(proxy.requests(), Vec::<String>::new());
     assert_eq!(refused(&emulator).len(), 0);
+}
+
+/// FAULTS.md row 60: the addresses of EKS Pod Identity, in a network of the test's own.
+#[test]
+fn link_local_addresses_are_not_requested_through_a_proxy() {
+    const TEST: &str = "link_local_addresses_are_not_requested_through_a_proxy";
+    const PROXY: &str = "127.0.0.1:3128";
+    if child::is_running(module_path!(), TEST) {
+        let nowhere = "127.0.0.1:1".parse().unwrap();
+        let proxy = RecordingProxy::start_at(PROXY, nowhere, nowhere);
+        let agent = TcpListener::bind(child::argument("AGENT")).unwrap();
+        let credentials = serde_json::json!({
+            "AccessKeyId": "AKIDEXAMPLE",
+            "SecretAccessKey": "secret",
+            "Token": "token",
+            "Expiration": "2100-01-01T00:00:00Z",
+        });
+        respond(agent, credentials.to_string());
+        let host = "mydb.c9akciq32rqv.eu-west-1.rds.amazonaws.com";
+        let endpoint = Endpoint::new(host, 5432, "app").unwrap();
+        IamAuth::new().source(&endpoint).token().unwrap();
+        assert_eq!(proxy.requests(), Vec::<String>::new());
+        return;
+    }
+    for host in ["169.254.170.23", "[fd00:ec2::23]"] {
+        let child = Child::new(module_path!(), TEST, Path::new("/dev/null/none"))
+            .argument("AGENT", format!("{host}:80"))
+            .env("ALL_PROXY", format!("http://{PROXY}"))
+            .env("HTTP_PROXY", format!("http://{PROXY}"))
+            .env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{host}/v1/credentials"),
+            );
+        match child.in_network_namespace(&["169.254.170.23/32", "fd00:ec2::23/128"]) {
+            Ok(child) => child.run(),
+            Err(reason) => println!("skipped for {host}: no network namespace: {reason}"),
+        }
+    }
 }
 
 /// FAULTS.md row 60.

@@ -56,6 +56,42 @@ impl Child {
         self
     }
 
+    /// Moves it to a network of its own, in which the loopback interface has `addresses` as well.
+    ///
+    /// # Errors
+    ///
+    /// Why this machine does not allow that.
+    pub fn in_network_namespace(mut self, addresses: &[&str]) -> Result<Child, String> {
+        let mut script = "ip link set lo up".to_owned();
+        for address in addresses {
+            script += &format!(" && ip address add {address} dev lo");
+        }
+        let namespace = |then: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--net", "sh", "-c"]);
+            command.arg(format!("{script} && {then}")).arg("sh");
+            command
+        };
+        let trial = namespace("true")
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !trial.status.success() {
+            return Err(String::from_utf8_lossy(&trial.stderr).trim_end().to_owned());
+        }
+        let mut moved = namespace("exec \"$@\"");
+        moved
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => moved.env(name, value),
+                None => moved.env_remove(name),
+            };
+        }
+        self.command = moved;
+        Ok(self)
+    }
+
     /// Starts it, with pipes to its standard input and output.
     pub fn spawn(mut self) -> process::Child {
         let pipes = self.command.stdin(Stdio::piped()).stdout(Stdio::piped());

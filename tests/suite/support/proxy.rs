@@ -16,7 +16,11 @@ pub struct RecordingProxy {
 impl RecordingProxy {
     /// `backend` gets plain requests, and `tls_backend` the requests that clients send through a tunnel.
     pub fn start(backend: SocketAddr, tls_backend: SocketAddr) -> RecordingProxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        RecordingProxy::start_at("127.0.0.1:0", backend, tls_backend)
+    }
+
+    pub fn start_at(address: &str, backend: SocketAddr, tls_backend: SocketAddr) -> RecordingProxy {
+        let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let recorded = requests.clone();
@@ -59,6 +63,18 @@ pub fn with_tls(name: &str, backend: SocketAddr) -> (SocketAddr, String) {
         pass_on(&request, client, backend)
     });
     (address, certificate)
+}
+
+/// Responds to each request with `body`.
+pub fn respond(listener: TcpListener, body: String) {
+    serve(listener, move |mut client| {
+        read_message(&mut client)?;
+        let length = body.len();
+        write!(
+            client,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    });
 }
 
 /// Ends with the process.
