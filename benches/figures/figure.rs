@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::measure::Comparison;
+use crate::report;
 
 /// Marks the results of a quick run.
 const QUICK: &str = "quick";
+
+/// The date of the measurement.
+const DATE: &str = "date";
 
 /// One line of the results.
 pub(crate) struct Figure(Map<String, Value>);
@@ -104,8 +108,8 @@ impl Figure {
 
     /// Values for which the table has no column.
     fn beside(&self) -> String {
-        const COLUMNS: [&str; 9] = [
-            "name", "ours", "baseline", "ratio", "unit", "what", "target", "met", QUICK,
+        const COLUMNS: [&str; 10] = [
+            "name", "ours", "baseline", "ratio", "unit", "what", "target", "met", QUICK, DATE,
         ];
         let rest = self
             .0
@@ -147,7 +151,8 @@ impl Results {
     }
 
     /// Adds a figure, replaces an earlier one of its name, and prints it.
-    pub(crate) fn add(&self, mut figure: Figure) {
+    pub(crate) fn add(&self, figure: Figure) {
+        let mut figure = figure.with(DATE, report::today());
         if self.is_quick {
             figure = figure.with(QUICK, true);
         }
@@ -180,21 +185,22 @@ impl Results {
         fs::write(&self.path, lines).unwrap();
     }
 
-    /// Formats the figures as a table.
-    pub(crate) fn table(&self) -> String {
-        let mut table = String::from(
-            "| figure | what | ours | baseline | unit | ratio | target | reached | beside it |\n\
-             |---|---|---:|---:|---|---:|---|---|---|\n",
-        );
-        for figure in self.read() {
+    /// Formats the figures as rows of a table. Those that were not measured on `date` have their own.
+    pub(crate) fn rows(&self, date: &str) -> Vec<String> {
+        let row = |figure: Figure| {
             let reached = match figure.0.get("met") {
                 Some(Value::Bool(true)) => "yes",
                 Some(Value::Bool(false)) => "**no**",
                 _ => "",
             };
-            let _ = writeln!(
-                table,
-                "| `{}` | {} | {} | {} | {} | {} | {} | {reached} | {} |",
+            let mut beside = figure.beside();
+            let measured = figure.text(DATE);
+            if measured != date {
+                let separator = if beside.is_empty() { "" } else { ", " };
+                beside = format!("{beside}{separator}measured on {measured}");
+            }
+            format!(
+                "| `{}` | {} | {} | {} | {} | {} | {} | {reached} | {beside} |\n",
                 figure.text("name"),
                 figure.text("what"),
                 figure.cell("ours"),
@@ -202,10 +208,9 @@ impl Results {
                 figure.text("unit"),
                 figure.cell("ratio"),
                 figure.text("target"),
-                figure.beside(),
-            );
-        }
-        table
+            )
+        };
+        self.read().into_iter().map(row).collect()
     }
 
     pub(crate) fn read(&self) -> Vec<Figure> {

@@ -172,7 +172,7 @@ fn main() {
             measure(&bench);
         }
     }
-    report::write(&bench);
+    report::write(&bench, names.is_empty());
 }
 
 /// The task of a child of this program.

@@ -10,6 +10,7 @@ use diesel::sql_types::Text;
 
 use crate::Bench;
 use crate::database::emulator;
+use crate::figure::Results;
 use crate::summary;
 
 const SUMMARY: [&str; 2] = [
@@ -18,22 +19,59 @@ const SUMMARY: [&str; 2] = [
 ];
 const ALL: [&str; 2] = ["<!-- written by script/bench -->\n", "<!-- end -->\n"];
 
-pub(crate) fn write(bench: &Bench) {
+const HEAD: &str = "| figure | what | ours | baseline | unit | ratio | target | reached | beside it |\n\
+                    |---|---|---:|---:|---|---:|---|---|---|\n";
+
+/// A run of some of the figures replaces their rows, and leaves the other rows and the description of the full run.
+pub(crate) fn write(bench: &Bench, is_full: bool) {
     if !bench.is_quick && bench.results.are_partly_quick() {
         println!("BENCHMARKS.md is left alone, since some of the results are of a quick run");
         return;
     }
     let text = fs::read_to_string(Path::new(crate::ROOT).join("BENCHMARKS.md")).unwrap();
-    let run = format!(
-        "{} on {}",
-        bench.pick("A quick run", "A full run"),
-        machine()
-    );
-    let text = replace(&text, SUMMARY, &summary::table(&bench.results));
-    let text = replace(&text, ALL, &format!("{run}\n\n{}", bench.results.table()));
+    let text = match summary::table(&bench.results) {
+        Some(summary) => replace(&text, SUMMARY, &summary),
+        None => text,
+    };
+    let earlier = between(&text, ALL);
+    let text = match is_full || bench.is_quick {
+        true => {
+            let kind = bench.pick("A quick run", "A full run");
+            let rows = bench.results.rows(&today()).concat();
+            let all = format!("{kind} on {}\n\n{HEAD}{rows}", machine());
+            replace(&text, ALL, &all)
+        }
+        false => replace(&text, ALL, &updated(earlier, &bench.results)),
+    };
     let path = bench.output("BENCHMARKS.md");
     fs::write(&path, text).unwrap();
     println!("{}", path.display());
+}
+
+/// The table of an earlier run with newer rows in the places of those of the same name, or behind them.
+fn updated(earlier: &str, results: &Results) -> String {
+    let (run, rows) = earlier.split_once(HEAD).unwrap();
+    let (_, date) = run.split_once(" run on ").unwrap();
+    let (date, _) = date.split_once(':').unwrap();
+    let name = |row: &str| row.split('`').nth(1).unwrap().to_owned();
+    let mut rows: Vec<String> = rows.split_inclusive('\n').map(str::to_owned).collect();
+    for newer in results.rows(date) {
+        match rows.iter_mut().find(|row| name(row) == name(&newer)) {
+            Some(row) => *row = newer,
+            None => rows.push(newer),
+        }
+    }
+    format!("{run}{HEAD}{}", rows.concat())
+}
+
+/// The date, in UTC.
+pub(crate) fn today() -> String {
+    say("date", &["-u", "+%F"])
+}
+
+fn between<'a>(text: &'a str, [begin, end]: [&str; 2]) -> &'a str {
+    let (_, rest) = text.split_once(begin).unwrap();
+    rest.split_once(end).unwrap().0
 }
 
 /// The text with something else between two marks.
@@ -52,7 +90,7 @@ fn machine() -> String {
         .unwrap_or(": unknown");
     format!(
         "{}: {cores} cores of {}, Linux {}, {}, PostgreSQL {}, libpq {}, {}.",
-        say("date", &["-u", "+%F"]),
+        today(),
         cpu.trim_start_matches(['\t', ' ', ':']),
         read("/proc/sys/kernel/osrelease").trim(),
         say("rustc", &["--version"]),

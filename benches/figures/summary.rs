@@ -33,14 +33,15 @@ const ROWS: [(&str, &str, Option<&str>); 5] = [
     ),
 ];
 
-/// The table, of what was measured. The first row is this crate's.
-pub(crate) fn table(results: &Results) -> String {
+/// The table, of what was measured. The first row is this crate's; `None` if its pool was not measured.
+pub(crate) fn table(results: &Results) -> Option<String> {
     let mut table = String::from(
         "| what you would use | failed checkouts | refused logins | slowest checkout, s | new token, µs | \
          repeated token, µs |\n|---|---:|---:|---:|---:|---:|\n",
     );
     let figures = results.read();
     let find = |name: &str| figures.iter().find(|figure| figure.name() == name);
+    find(ROWS[0].1)?;
     for (row, (what, pool, token)) in ROWS.into_iter().enumerate() {
         let is_ours = row == 0;
         let Some(pool) = find(pool) else { continue };
@@ -66,5 +67,5 @@ pub(crate) fn table(results: &Results) -> String {
             "| {what} | {failed} | {refused} | {slowest} | {new} | {repeated} |"
         );
     }
-    table
+    Some(table)
 }
