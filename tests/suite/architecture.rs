@@ -217,6 +217,8 @@ const PROGRAMS: &[&str] = &[
     "psql",
     "script",
     "sh",
+    // Debian's util-linux. Tests skip with a reason where it is missing.
+    "unshare",
 ];
 
 #[test]
