@@ -10,8 +10,9 @@ const BARS: f64 = 64.0;
 const PANEL: f64 = 110.0;
 const BOTTOM: f64 = 40.0;
 
-/// The scale is logarithmic, from 1 ms to 100 s.
-const DECADES: f64 = 5.0;
+/// The scale is logarithmic, from 0.1 ms to 100 s.
+const DECADES: f64 = 6.0;
+const LEAST: f64 = 0.1;
 
 /// One pool: the slowest checkout in each second.
 pub(crate) struct Panel {
@@ -42,11 +43,15 @@ pub(crate) fn draw(path: &Path, title: &str, subtitle: &str, panels: &[Panel]) {
         let coloured = format!("fill=\"{colour}\"");
         let right = WIDTH - RIGHT;
         svg.label(right, label, &Anchor::End, &coloured, &panel.note);
-        for (decade, text) in [(0.0, "1 ms"), (3.0, "1 s"), (DECADES, "100 s")] {
+        for (decade, text) in [(1.0, "1 ms"), (4.0, "1 s"), (DECADES, "100 s")] {
             svg.grid_line(base - decade / DECADES * BARS, text);
         }
         for (second, took) in panel.milliseconds.iter().enumerate() {
-            let bar = (took.max(1.0).log10() / DECADES).min(1.0) * BARS;
+            // No checkout began in this second.
+            if *took == 0.0 {
+                continue;
+            }
+            let bar = ((took / LEAST).log10() / DECADES).clamp(0.02, 1.0) * BARS;
             let at = (LEFT + second as f64 * step + 1.0, base - bar);
             svg.area(at, step - 2.0, bar, colour);
         }
