@@ -8,13 +8,13 @@
 //! let emulator = Emulator::builder().token_lifetime(Duration::from_secs(15)).start()?;
 //! emulator.create_iam_user("app")?;
 //!
-//! A client needs an endpoint to sign for, keys to sign with, and a URL to connect to.
+//! // A client needs an endpoint to sign for, keys to sign with, and a URL to connect to.
 //! let (host, port) = (emulator.host(), emulator.signed_port());
 //! let (access_key, secret_key) = (emulator.access_key(), emulator.secret_key());
 //! let url = emulator.url("app");
 //! assert!(url.contains("sslmode=verify-full"));
 //!
-//! The emulator records each login with the reason of a refusal.
+//! // The emulator records each login with the reason of a refusal.
 //! emulator.fault(Fault::RefuseNext(5));
 //! for login in emulator.logins() {
 //!     match login.result() {
