@@ -52,6 +52,35 @@ use crate::error::Error;
 use crate::manager::{ManagerBuilder, RdsConnectionManager};
 use crate::pool::{HasRdsManager, PoolBuilder};
 
+/// Reads a table of settings. A text in its place is noted, since an error of serde's would repeat it.
+macro_rules! deserialize_table {
+    ($settings:ident) => {
+        impl<'de> Deserialize<'de> for $settings {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                // The function that serde derives, which reads the table itself.
+                struct Table($settings);
+
+                impl<'de> Deserialize<'de> for Table {
+                    fn deserialize<D: Deserializer<'de>>(
+                        deserializer: D,
+                    ) -> Result<Self, D::Error> {
+                        $settings::deserialize(deserializer).map(Table)
+                    }
+                }
+
+                let table = Value::<Table>::read(deserializer)?.table();
+                Ok(table.map_or_else(
+                    || $settings {
+                        is_no_table: true,
+                        ..$settings::default()
+                    },
+                    |Table(settings)| settings,
+                ))
+            }
+        }
+    };
+}
+
 /// Connections by name: `[connections.NAME]`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -280,23 +309,7 @@ pub struct IamSettings {
     is_no_table: bool,
 }
 
-/// An error about a text in place of the table would repeat it.
-impl<'de> Deserialize<'de> for IamSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(transparent)]
-        struct Table(#[serde(deserialize_with = "IamSettings::deserialize")] IamSettings);
-
-        let table = Value::<Table>::read(deserializer)?.table();
-        Ok(table.map_or_else(
-            || IamSettings {
-                is_no_table: true,
-                ..IamSettings::default()
-            },
-            |Table(settings)| settings,
-        ))
-    }
-}
+deserialize_table!(IamSettings);
 
 /// Without the external id, which is a secret to some.
 impl fmt::Debug for IamSettings {
@@ -382,23 +395,7 @@ pub struct PoolSettings {
     is_no_table: bool,
 }
 
-/// An error about a text in place of the table would repeat it.
-impl<'de> Deserialize<'de> for PoolSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(transparent)]
-        struct Table(#[serde(deserialize_with = "PoolSettings::deserialize")] PoolSettings);
-
-        let table = Value::<Table>::read(deserializer)?.table();
-        Ok(table.map_or_else(
-            || PoolSettings {
-                is_no_table: true,
-                ..PoolSettings::default()
-            },
-            |Table(settings)| settings,
-        ))
-    }
-}
+deserialize_table!(PoolSettings);
 
 impl PoolSettings {
     /// Writes these settings over those of `builder`.

@@ -9,8 +9,9 @@ use diesel_rds_iam::{IamAuth, ManagerBuilder, PgConnectionManager};
 use rds_iam_emulator::{AuroraCluster, Emulator};
 
 use crate::Bench;
+use crate::connect::compare_connects;
 use crate::figure::Figure;
-use crate::measure::{compare, milliseconds_each, wait_until};
+use crate::measure::wait_until;
 
 /// Compared with the same by the cluster's DNS name alone. Members are read every 30 s, so at most one of the
 /// connections of a round reads them.
@@ -19,13 +20,10 @@ pub(crate) fn connect(bench: &Bench) {
     let builder = || builder(&cluster, &cluster.host()).writer();
     let ours = builder().build().unwrap();
     let by_name = builder().cluster(false).build().unwrap();
-    drop(ours.try_connect().unwrap());
-    drop(by_name.try_connect().unwrap());
-    let count = 5;
-    let measured = compare(
-        bench.pick(15, 101),
-        || milliseconds_each(count, || drop(ours.try_connect().unwrap())),
-        || milliseconds_each(count, || drop(by_name.try_connect().unwrap())),
+    let measured = compare_connects(
+        bench,
+        || drop(ours.try_connect().unwrap()),
+        || drop(by_name.try_connect().unwrap()),
     );
     let what = "a new connection with writer(), with the members known, beside cluster(false)";
     let figure = Figure::compared("cluster_connect", what, "ms", &measured);

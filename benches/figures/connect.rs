@@ -10,7 +10,7 @@ use diesel_rds_iam::r2d2::ManageConnection;
 use crate::Bench;
 use crate::database::{Database, emulator};
 use crate::figure::Figure;
-use crate::measure::{compare, milliseconds_each};
+use crate::measure::{Comparison, compare, seconds};
 
 /// Compared with diesel's manager with the same roots.
 pub(crate) fn overhead(bench: &Bench) {
@@ -48,16 +48,25 @@ fn beside_stock(
     stock: &Database,
 ) -> Figure {
     let (ours, stock) = (ours.manager(ours.auth()), stock.stock());
-    drop(ours.try_connect().unwrap());
-    drop(stock.connect().unwrap());
-    // A few at a time, so that other load on the machine affects both alike.
-    let count = 5;
-    let measured = compare(
-        bench.pick(15, 101),
-        || milliseconds_each(count, || drop(ours.try_connect().unwrap())),
-        || milliseconds_each(count, || drop(stock.connect().unwrap())),
+    let measured = compare_connects(
+        bench,
+        || drop(ours.try_connect().unwrap()),
+        || drop(stock.connect().unwrap()),
     );
     Figure::compared(name, what, "ms", &measured)
+}
+
+/// In milliseconds, after one connection of each.
+pub(crate) fn compare_connects(bench: &Bench, ours: impl Fn(), baseline: impl Fn()) -> Comparison {
+    ours();
+    baseline();
+    // A few at a time, so that other load on the machine affects both alike.
+    let count = 5;
+    let each = |connect: &dyn Fn()| {
+        let spent = seconds(|| (0..count).for_each(|_| connect()));
+        spent / f64::from(count) * 1e3
+    };
+    compare(bench.pick(15, 101), || each(&ours), || each(&baseline))
 }
 
 /// The roots that a manager passes to libpq for an instance in the emulator's region, as diesel's

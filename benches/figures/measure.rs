@@ -87,12 +87,6 @@ pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// The mean duration of `count` runs of `work`, in milliseconds.
-pub(crate) fn milliseconds_each(count: u32, work: impl Fn()) -> f64 {
-    let spent = seconds(|| (0..count).for_each(|_| work()));
-    spent / f64::from(count) * 1e3
-}
-
 /// Waits until `is_so` returns true. Panics after a generous time limit.
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();

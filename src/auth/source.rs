@@ -323,11 +323,9 @@ impl TokenSource {
     ) -> Result<Option<IssuedPassword>, Error> {
         let now = self.0.shared.clock.now();
         // The source can change as often as it likes, but each change is found once.
-        let is_replaced_at_source = self.0.fetch.fetch_if_replaced().is_some_and(|fetch| {
-            let runtime = self.0.shared.runtime();
-            // Without a thread, the new token would be signed as before.
-            runtime.map(|runtime| runtime.spawn(fetch)).is_ok()
-        });
+        let fetch = self.0.fetch.fetch_if_replaced();
+        // Without a thread, the new token would be signed as before.
+        let is_replaced_at_source = fetch.is_some_and(|fetch| self.spawn(fetch));
         let is_new = !refused.is_cached || self.is_known_to_be_refused(&refused.token);
         if is_new && !is_replaced_at_source {
             let id = refused.token.id();
@@ -337,9 +335,7 @@ impl TokenSource {
             }
             if let Some(recheck) = self.0.fetch.refused() {
                 // Without a thread there is no check, and the next refusal requests another.
-                if let Ok(runtime) = self.0.shared.runtime() {
-                    runtime.spawn(recheck);
-                }
+                self.spawn(recheck);
             }
             return Ok(None);
         }
@@ -364,6 +360,12 @@ impl TokenSource {
         // The same token would be refused again.
         let differs = replacement.token.expose_secret() != refused.token.expose_secret();
         Ok(differs.then_some(replacement))
+    }
+
+    /// Runs `work` on the signing thread. Returns false if there is no thread.
+    fn spawn(&self, work: Recheck) -> bool {
+        let runtime = self.0.shared.runtime();
+        runtime.map(|runtime| runtime.spawn(work)).is_ok()
     }
 
     /// The limiter of all logins with this source and these settings.

@@ -57,10 +57,10 @@ impl HasWhiteSpace {
             ),
         ];
         let has_white_space =
-            |part: Option<&str>| part?.contains(char::is_whitespace).then_some(());
+            |part: Option<&str>| part.is_some_and(|part| part.contains(char::is_whitespace));
         let (_, variable, name) = parts
             .into_iter()
-            .find(|(part, ..)| has_white_space(*part).is_some())?;
+            .find(|(part, ..)| has_white_space(*part))?;
         let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
         let is_of_environment = features
             .is_some_and(|features| features.contains(&AwsCredentialFeature::CredentialsEnvVars));

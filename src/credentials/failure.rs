@@ -50,18 +50,15 @@ impl Identity {
     }
 
     pub(super) fn failed(&self, error: CredentialsError) -> Failure {
-        if let Some(part) = causes(&error).find_map(|cause| cause.downcast_ref::<HasWhiteSpace>()) {
+        if let Some(part) = cause_of::<HasWhiteSpace>(&error) {
             return Failure::lasting(Error::configuration(part.to_string()));
         }
-        if let Some(proxy) =
-            causes(&error).find_map(|cause| cause.downcast_ref::<UnsupportedProxy>())
-        {
+        if let Some(proxy) = cause_of::<UnsupportedProxy>(&error) {
             let error = Error::configuration(proxy.to_string());
-            let asked = self
-                .last_request
-                .get()
-                .map(|request| asked(&request.address));
-            return Failure::lasting(asked.map_or(error.clone(), |asked| error.with_note(&asked)));
+            return Failure::lasting(match self.last_request.get() {
+                Some(request) => error.with_note(&asked(&request.address)),
+                None => error,
+            });
         }
         let error = cut_standard_error(error);
         let request = self.last_request.get();
@@ -179,8 +176,9 @@ impl Identity {
 
 /// Keeps the first line of the standard error of a `credential_process`. A shell with `set -x` prints keys there.
 fn cut_standard_error(error: CredentialsError) -> CredentialsError {
-    let texts = causes(&error).map(|cause| cause.to_string());
-    let text = texts.into_iter().find(|text| text.contains(PROCESS_FAILED));
+    let text = causes(&error)
+        .map(|cause| cause.to_string())
+        .find(|text| text.contains(PROCESS_FAILED));
     let Some((before, output)) = text
         .as_deref()
         .and_then(|text| text.split_once(STANDARD_ERROR))
@@ -240,6 +238,10 @@ fn is_throttled(error: &CredentialsError) -> bool {
 /// The texts of an error and its causes.
 fn text_of(error: &CredentialsError) -> String {
     causes(error).map(|error| format!("{error}; ")).collect()
+}
+
+fn cause_of<T: StdError + 'static>(error: &CredentialsError) -> Option<&T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn causes<'a>(error: &'a CredentialsError) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
