@@ -8,14 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aws_credential_types::Credentials;
 use aws_credential_types::provider::{self, ProvideCredentials, error::CredentialsError, future};
 use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, TokenSource};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::support::child::{self, Child};
-use crate::support::{MINUTE, PATIENCE, SECOND, endpoint, keys};
+use crate::support::{MINUTE, PATIENCE, SECOND, endpoint, keys, keys_until};
 
 /// Announces its first poll, and blocks there until the sender of `held` is dropped.
 #[derive(Debug)]
@@ -154,13 +153,7 @@ fn be_suspended() {
     let fetch = move || {
         println!("{FETCHING}");
         io::stdin().read_line(&mut String::new())?;
-        Ok(Credentials::new(
-            "AKIDEXAMPLE",
-            "secret",
-            None,
-            Some(expiry),
-            "test",
-        ))
+        Ok(keys_until(expiry))
     };
     let auth = IamAuth::builder()
         .credentials_fn(fetch)

@@ -12,7 +12,7 @@ use diesel_rds_iam::{IamAuth, ManualClock, PgConnectionManager};
 use crate::support::child::{self, Child};
 use crate::support::database::shared_emulator;
 use crate::support::footprint::Footprint;
-use crate::support::{FakeSource, PATIENCE, endpoint};
+use crate::support::{FakeSource, PATIENCE, endpoint, keys_until};
 
 /// Memory that an allocator may keep. A token has about 1 KiB.
 const ALLOCATORS_OWN: Footprint = Footprint {
@@ -38,13 +38,7 @@ fn ten_thousand_refreshes_leak_nothing() {
     // The credentials expire with the token, so that both are fetched each time.
     credentials.answer(move || {
         let end = clock.now().wall + Duration::from_secs(15 * 60);
-        Ok(Credentials::new(
-            "AKIDEXAMPLE",
-            "secret",
-            None,
-            Some(end),
-            "test",
-        ))
+        Ok(keys_until(end))
     });
     let auth = IamAuth::builder()
         .credentials_fn(credentials.fetch())

@@ -17,7 +17,7 @@ use fork::Fork;
 
 use crate::support::child::{self, Child};
 use crate::support::database::{backend_pid, shared_emulator};
-use crate::support::{FakeSource, MINUTE, PATIENCE, endpoint, keys};
+use crate::support::{FakeSource, MINUTE, PATIENCE, endpoint, keys, keys_until};
 
 /// FAULTS.md row 29.
 #[test]
@@ -81,16 +81,7 @@ fn a_child_that_is_forked_during_a_fetch_begins_anew() {
     let source = FakeSource::default();
     // The credentials expire with their first token, so that its refresh requests others.
     let expiry = time.clock().now().wall + 20 * MINUTE;
-    source.answer(move || {
-        let expiry = Some(expiry);
-        Ok(Credentials::new(
-            "AKIDEXAMPLE",
-            "secret",
-            None,
-            expiry,
-            "test",
-        ))
-    });
+    source.answer(move || Ok(keys_until(expiry)));
     let auth = IamAuth::builder()
         .credentials_fn(source.fetch())
         .clock(time.clock())

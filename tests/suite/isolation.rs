@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use diesel_rds_iam::{
     Backend, Endpoint, ErrorKind, IamAuth, ManualClock, Password, PgConnectionManager,
@@ -17,7 +16,7 @@ use rds_iam_emulator::{Emulator, Fault};
 use tokio::sync::oneshot;
 
 use crate::support::database::{credentials_of, emulator, manager_builder};
-use crate::support::{FakeSource, MINUTE, PATIENCE, SECOND, endpoint, keys};
+use crate::support::{FakeSource, MINUTE, PATIENCE, SECOND, endpoint, keys, keys_until};
 
 /// An identity with the emulator's credentials, whose source counts its calls.
 fn counted(emulator: &Emulator, time: &ManualClock) -> (IamAuth, FakeSource) {
@@ -275,14 +274,7 @@ impl ProvideCredentials for DropsItsUsers {
                 drop(self.users.lock().take());
                 self.dropped.send(()).unwrap();
             }
-            let expiry = Some(self.expiry);
-            Ok(Credentials::new(
-                "AKIDEXAMPLE",
-                "secret",
-                None,
-                expiry,
-                "test",
-            ))
+            Ok(keys_until(self.expiry))
         })
     }
 }

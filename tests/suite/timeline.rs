@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, Token, TokenSource};
 
-use crate::support::{FakeSource, MINUTE, PATIENCE, Recorder, SECOND, endpoint, keys};
+use crate::support::{FakeSource, MINUTE, PATIENCE, Recorder, SECOND, endpoint, keys, keys_until};
 
 struct Timeline {
     time: ManualClock,
@@ -161,15 +161,9 @@ fn a_token_ends_before_the_credentials_that_signed_it() {
 fn expired_credentials_are_an_error_that_says_so() {
     let timeline = Timeline::new(false);
     let start = timeline.time.clock().now().wall;
-    timeline.credentials.answer(move || {
-        Ok(Credentials::new(
-            "ASIA",
-            "secret",
-            None,
-            Some(start - SECOND),
-            "test",
-        ))
-    });
+    timeline
+        .credentials
+        .answer(move || Ok(keys_until(start - SECOND)));
     let error = timeline.source.token().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CredentialsExpired);
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use diesel_rds_iam::{
@@ -155,6 +155,11 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
 /// Long-lived keys.
 pub fn keys() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")
+}
+
+/// Keys that expire.
+pub fn keys_until(expiry: SystemTime) -> Credentials {
+    Credentials::new("AKIDEXAMPLE", "secret", None, Some(expiry), "test")
 }
 
 /// Counts the events of tokens, and lets a test wait for them.
