@@ -35,9 +35,6 @@ const SOURCE_THREAD_NAME: &str = "rds-iam-source";
 /// The AWS SDK looks up host names on tokio's blocking threads. They end this long after their last work.
 const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_millis(500);
 
-/// Starting a thread takes far less than a millisecond; this only bounds the wait.
-const START_LIMIT: Duration = Duration::from_secs(5);
-
 /// How many blocked threads are replaced at most. Each of them lasts until its task stops blocking.
 const MAX_BLOCKED_THREADS: usize = 4;
 
@@ -133,27 +130,28 @@ impl Runtime {
     }
 
     fn start() -> Result<Runtime, Error> {
+        let no_thread = |error: io::Error| {
+            let message = "cannot start the thread that signs tokens; raise the process's limit \
+                           of threads or file descriptors";
+            Error::with_cause(ErrorKind::Internal, message, error)
+        };
+        let built = Builder::new_current_thread()
+            .enable_all()
+            .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
+            .thread_name(THREAD_NAME)
+            .build();
+        let runtime = built.map_err(no_thread)?;
+        let handle = runtime.handle().clone();
+        let tokio = Tokio(Some(runtime));
         let (running, ended) = oneshot::channel::<()>();
-        let (started, start) = mpsc::sync_channel(1);
         let mark = Arc::new(ThreadMark);
         let weak_mark = Arc::downgrade(&mark);
-        // The runtime is created on its own thread, so that it is never dropped on another.
         let mut thread = thread::Builder::new().name(THREAD_NAME.to_owned());
         if env::var_os("RUST_MIN_STACK").is_none() {
             thread = thread.stack_size(STACK_SIZE);
         }
-        let thread = thread.spawn(move || run(&started, ended, mark));
-        let outcome = match thread {
-            Ok(_detached) => start
-                .recv_timeout(START_LIMIT)
-                .unwrap_or_else(|error| Err(io::Error::other(error))),
-            Err(error) => Err(error),
-        };
-        let handle = outcome.map_err(|error| {
-            let message = "cannot start the thread that signs tokens; raise the process's limit \
-                           of threads or file descriptors";
-            Error::with_cause(ErrorKind::Internal, message, error)
-        })?;
+        let thread = thread.spawn(move || run(tokio, ended, mark));
+        thread.map_err(no_thread)?;
         Ok(Runtime {
             handle,
             process: process::id(),
@@ -187,27 +185,22 @@ pub(crate) fn thread_number() -> u64 {
     THREAD_NUMBER.try_with(Cell::get).unwrap_or_default()
 }
 
-fn run(
-    started: &mpsc::SyncSender<io::Result<Handle>>,
-    ended: oneshot::Receiver<()>,
-    _mark: Arc<ThreadMark>,
-) {
+fn run(tokio: Tokio, ended: oneshot::Receiver<()>, _mark: Arc<ThreadMark>) {
     THREAD_NUMBER.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
-        .thread_name(THREAD_NAME)
-        .build();
-    match runtime {
-        Ok(runtime) => {
-            // The starting thread may have timed out; then `ended` is closed as well.
-            let _ = started.send(Ok(runtime.handle().clone()));
-            // An error means that the sender was dropped, which is the signal to end.
-            let _ = runtime.block_on(ended);
+    if let Some(runtime) = &tokio.0 {
+        // An error means that the sender was dropped, which is the signal to end.
+        let _ = runtime.block_on(ended);
+    }
+}
+
+/// tokio's runtime; none when this has been dropped. The runtime's own drop panics inside asynchronous code, where it
+/// would end if there is no thread to be had.
+struct Tokio(Option<tokio::runtime::Runtime>);
+
+impl Drop for Tokio {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
-        }
-        Err(error) => {
-            let _ = started.send(Err(error));
         }
     }
 }
