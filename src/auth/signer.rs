@@ -105,12 +105,26 @@ impl Signer {
         }
     }
 
-    /// Signs if cached credentials outlast a token, and the region is known.
+    /// Signs if the credentials are cached and outlast a token, or are in the environment, and the region is known.
     fn sign_at_once(&self, endpoint: &Endpoint) -> Option<Fetched> {
         let region = endpoint.region()?;
         let now = self.clock.now();
-        let held = self.credentials.fresh_at(&now)?;
-        Some(self.presign(endpoint, region, &held, &now))
+        let held = match self.credentials.fresh_at(&now) {
+            Some(held) => Ok(held),
+            None => self.credentials_at_once(&now)?,
+        };
+        Some(held.and_then(|held| self.presign(endpoint, region, &held, &now)))
+    }
+
+    /// Returns credentials that need no wait.
+    fn credentials_at_once(&self, now: &Moment) -> Option<Result<Arc<HeldCredentials>, Error>> {
+        let found = self.identity.at_once()?;
+        let Lookup::Wait(waiter, Some(refresh)) = self.credentials.look_up(now) else {
+            return None;
+        };
+        let held = found.map(|it| HeldCredentials::new(it, now, self.token_lifetime));
+        refresh.complete(held, now);
+        waiter.wait(Duration::ZERO)
     }
 
     fn presign(

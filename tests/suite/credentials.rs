@@ -14,6 +14,8 @@ use rds_iam_emulator::{AwsBehaviour, AwsService, Emulator};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{emulator, refused};
+#[cfg(target_os = "linux")]
+use crate::support::thread_names;
 use crate::support::{PATIENCE, SECOND, endpoint, keys};
 
 /// The time limit for failures that must be returned at once.
@@ -61,6 +63,27 @@ fn fail_to_log_in(auth: IamAuthBuilder) -> Error {
         .build()
         .unwrap();
     manager.try_connect().err().unwrap()
+}
+
+/// The SDK's chain is loaded on the signing thread. Without that thread it is not, and no file is read.
+#[cfg(target_os = "linux")]
+#[test]
+fn keys_in_the_environment_need_no_thread() {
+    const TEST: &str = "keys_in_the_environment_need_no_thread";
+    if !is_child(TEST) {
+        let emulator = emulator();
+        with_sts(homeless(TEST, &emulator), &emulator).run();
+        return;
+    }
+    log_in();
+    let has_signer = || thread_names().contains(&"rds-iam-signer".to_owned());
+    assert!(!has_signer());
+    let manager = PgConnectionManager::new(&child::argument("URL")).unwrap();
+    let auth = manager.auth().unwrap();
+    // That is asked on the thread.
+    let told = auth.credentials(manager.endpoint().unwrap()).unwrap();
+    assert_eq!(told.source, "environment variables");
+    assert!(has_signer());
 }
 
 /// The distinct access keys that logged in.

@@ -15,6 +15,8 @@ use rds_iam_emulator::{Emulator, Fault, Stage};
 
 use crate::support::child::{self, Child};
 use crate::support::database::{auth_builder, emulator, manager_builder, shared_emulator};
+#[cfg(target_os = "linux")]
+use crate::support::thread_names;
 use crate::support::{PATIENCE, SECOND};
 
 /// The time that a worker spends inside `connect` is limited to 0.8 s. The rest is for a loaded machine.
@@ -156,20 +158,6 @@ fn four_hundred_dropped_pools_leave_no_threads() {
         .filter(|name| !name.starts_with("rds-iam-"))
         .collect();
     assert_eq!(others, [&&""; 0]);
-}
-
-/// The names of this process's threads, cut to 15 characters by the kernel.
-#[cfg(target_os = "linux")]
-fn thread_names() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let name = |task: std::io::Result<std::fs::DirEntry>| {
-        // A thread may have ended meanwhile.
-        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
-    };
-    tasks
-        .filter_map(name)
-        .map(|name| name.trim_end().to_owned())
-        .collect()
 }
 
 /// FAULTS.md row 40: three workers with ten connections to open make one attempt every half a second.
