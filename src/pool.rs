@@ -230,10 +230,11 @@ impl<M: HasRdsManager> PoolBuilder<M> {
     pub fn build(self) -> Result<Pool<M>, Error> {
         let rds = self.check()?;
         let balance = Arc::default();
+        // The threads start while the server is waited for.
+        let workers = self.workers()?;
         let first = first::open(self.startup_timeout, || {
             rds.open_within(self.connect_timeout(), &balance)
         })?;
-        let workers = self.workers()?;
         let (startup_timeout, limit) = (self.startup_timeout, self.longest_wait());
         let pool = self.assemble(&rds, Some(first), balance, workers);
         first::wait_until_added(&pool, &rds, startup_timeout, limit)?;
@@ -306,6 +307,7 @@ impl<M: HasRdsManager> PoolBuilder<M> {
             pooled.dialer.handoff.put(Opened {
                 connected,
                 generation: 0,
+                at: rds.clock().monotonic(),
             });
         }
         let lifetimes = pooled.lifetimes.clone();

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -20,11 +20,15 @@ const THREAD_NAME: &str = "rds-iam-dial";
 /// The pause between two attempts of the probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A connection that has waited for less than this is not tested. It saves a round trip at an application's start.
+const AS_NEW: Duration = Duration::from_secs(1);
+
 /// A connection that a worker has yet to take.
 pub(crate) struct Opened<T> {
     pub(crate) connected: Connected<T>,
     /// The generation of the pool in which its login began.
     pub(crate) generation: u64,
+    pub(crate) at: Instant,
 }
 
 /// The dialer of one pool.
@@ -92,11 +96,9 @@ impl<C: Backend> Pooled<C> {
         let handoff = &self.dialer.handoff;
         loop {
             let opened = match handoff.begin_visit(inner.clock.monotonic()) {
-                // It may have waited for seconds.
-                VisitStart::Ready(mut opened) => match inner.ping(&mut opened.connected.connection)
-                {
-                    Ok(()) => opened,
-                    Err(_) => continue,
+                VisitStart::Ready(mut opened) => match inner.still_works(&mut opened) {
+                    true => opened,
+                    false => continue,
                 },
                 VisitStart::Wait { limit, starts_dial } => {
                     if starts_dial {
@@ -121,7 +123,7 @@ impl<C: Backend> Pooled<C> {
     /// Opens a connection on the worker itself.
     fn dial_here(&self, inner: &Inner<C>) -> Result<C::Connection, Error> {
         while let Some(mut opened) = self.dialer.handoff.take_ready() {
-            if self.is_current(&opened) && inner.ping(&mut opened.connected.connection).is_ok() {
+            if self.is_current(&opened) && inner.still_works(&mut opened) {
                 return Ok(self.take(opened));
             }
         }
@@ -131,6 +133,7 @@ impl<C: Backend> Pooled<C> {
             let opened = Opened {
                 connected,
                 generation,
+                at: inner.clock.monotonic(),
             };
             if self.is_current(&opened) {
                 return Ok(self.take(opened));
@@ -148,6 +151,14 @@ impl<C: Backend> Pooled<C> {
         let Connected { connection, held } = opened.connected;
         lifetime::begin_connect(opened.generation, held);
         connection
+    }
+}
+
+impl<C: Backend> Inner<C> {
+    /// Tests a connection that has waited for a worker, unless it is new.
+    fn still_works(&self, opened: &mut Opened<C::Connection>) -> bool {
+        let waited = self.clock.monotonic().saturating_duration_since(opened.at);
+        waited < AS_NEW || self.ping(&mut opened.connected.connection).is_ok()
     }
 }
 
@@ -212,6 +223,7 @@ impl<C: Backend> Dial<C> {
                 Opened {
                     connected,
                     generation,
+                    at: self.inner.clock.monotonic(),
                 },
                 self.is_probe,
             ),

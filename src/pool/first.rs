@@ -14,7 +14,7 @@ use crate::manager::RdsConnectionManager;
 /// The pause between two attempts, as of the probe of an unreachable server.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The interval at which the pool is checked. Without a customizer, a worker needs less.
+/// The interval at which the pool is checked, which grows. Without a customizer, a worker needs microseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Opens a connection, and repeats transient failures for `limit`.
@@ -78,7 +78,7 @@ pub(super) fn wait_until_added<M: ManageConnection, C: Backend>(
         match customizers {
             Some(error) if waited >= startup_timeout => return Err(error),
             None if waited >= limit => return Ok(()),
-            _ => thread::sleep(LOOK_INTERVAL),
+            _ => thread::sleep((waited / 8).min(LOOK_INTERVAL)),
         }
     }
     Ok(())

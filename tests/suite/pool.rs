@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{CustomizeConnection, TestCustomizer};
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
 use parking_lot::Mutex;
 use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
@@ -49,6 +51,28 @@ fn the_connection_that_was_tried_is_the_pools_first() {
     let mut connection = pool.get().unwrap();
     connection.batch_execute("SELECT 1").unwrap();
     assert_eq!(emulator.login_count(), 1);
+}
+
+/// Two round trips of an application's start.
+#[test]
+fn the_pools_first_connection_is_not_tested_while_it_is_new() {
+    #[derive(QueryableByName)]
+    struct Prepared {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+
+    let manager = manager(shared_emulator());
+    let prepared = |test| {
+        let builder = manager.pool_builder().test_on_check_out(test);
+        let mut connection = builder.build().unwrap().get().unwrap();
+        let query = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 1'";
+        let prepared: Prepared = sql_query(query).get_result(&mut connection).unwrap();
+        prepared.count
+    };
+    assert_eq!(prepared(false), 0);
+    // The query of the checkout test is still this one.
+    assert_eq!(prepared(true), 1);
 }
 
 /// r2d2's own `build` does the same.
