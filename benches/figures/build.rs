@@ -14,6 +14,12 @@ const OURS: &str = "with-diesel-rds-iam";
 const THEIRS: &str = "with-aws-sdk-rds";
 const STOCK: &str = "with-diesel";
 
+/// The settings of a profile for a small program.
+const SMALL: &[&str] = &[
+    "--config=profile.release.lto=true",
+    "--config=profile.release.codegen-units=1",
+];
+
 pub(crate) fn run(bench: &Bench) {
     cargo("fetch", &["--locked"], None);
     let (ours, theirs) = (crates(OURS), crates(THEIRS));
@@ -21,10 +27,12 @@ pub(crate) fn run(bench: &Bench) {
     let figure = Figure::new("build_crates", what, "crates", ours).against(theirs);
     bench.results.add(figure.ratio_at_most(0.8));
 
-    let size = |package| stripped_size(&release(bench, package));
-    if let (Some(ours), Some(theirs)) = (size(OURS), size(STOCK)) {
+    let size = |package, settings| stripped_size(&release(bench, package, settings));
+    let sizes = (size(OURS, &[]), size(OURS, SMALL), size(STOCK, &[]));
+    if let (Some(ours), Some(small), Some(theirs)) = sizes {
         let what = "a release binary without symbols, beside diesel alone";
         let figure = Figure::new("binary_size", what, "MB", ours).against(theirs);
+        let figure = figure.with("with lto and one codegen unit", rounded(small));
         bench.results.add(figure.target("≤ 6 MB", ours <= 6.0));
     }
 

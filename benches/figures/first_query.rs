@@ -15,7 +15,7 @@ const OURS: &str = "with-diesel-rds-iam";
 const STOCK: &str = "with-diesel";
 
 pub(crate) fn run(bench: &Bench) {
-    let (ours, stock) = (release(bench, OURS), release(bench, STOCK));
+    let (ours, stock) = (release(bench, OURS, &[]), release(bench, STOCK, &[]));
     let emulator = emulator();
     let database = Database::of(&emulator);
     let with_password = || {
@@ -78,11 +78,11 @@ pub(crate) fn run(bench: &Bench) {
     }
 }
 
-/// The binary of a package of the peers, in Cargo's profile `release`.
-pub(crate) fn release(bench: &Bench, package: &str) -> PathBuf {
+/// The binary of a package of the peers, in Cargo's profile `release` with these `settings`.
+pub(crate) fn release(bench: &Bench, package: &str, settings: &[&str]) -> PathBuf {
     let target = peers::target(bench);
     let arguments = ["--release", "--locked", "--quiet", "-p", package];
-    cargo("build", &arguments, Some(&target));
+    cargo("build", &[&arguments, settings].concat(), Some(&target));
     target.join("release").join(package)
 }
 

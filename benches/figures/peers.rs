@@ -136,7 +136,7 @@ fn python(bench: &Bench) -> Result<PathBuf, String> {
 fn node(bench: &Bench, script: &str) -> Result<PathBuf, String> {
     let packages = bench.target.join("node");
     fs::create_dir_all(&packages).map_err(|error| error.to_string())?;
-    for name in ["package.json", script] {
+    for name in [".npmrc", "package.json", script] {
         let from = folder().join("node").join(name);
         fs::copy(from, packages.join(name)).map_err(|error| error.to_string())?;
     }
