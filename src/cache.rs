@@ -365,6 +365,7 @@ impl<V, E: Clone> Waiter<V, E> {
     /// The limit is waited for in steps, so that time in which the process was suspended counts as one.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Result<Arc<V>, E>> {
         let mut outcome = self.in_flight.outcome.lock();
+        outcome.threads += 1;
         for _ in 0..STEPS {
             outcome = self.in_flight.completed.wait_while_for(
                 outcome,
@@ -375,6 +376,7 @@ impl<V, E: Clone> Waiter<V, E> {
                 break;
             }
         }
+        outcome.threads -= 1;
         outcome.result.clone()
     }
 }
@@ -413,6 +415,9 @@ struct InFlight<V, E> {
 
 struct Outcome<V, E> {
     result: Option<Result<Arc<V>, E>>,
+    /// The number of threads that wait.
+    threads: usize,
+    /// Those of the tasks that wait.
     wakers: Vec<Waker>,
 }
 
@@ -422,6 +427,7 @@ impl<V, E> InFlight<V, E> {
             process: process::id(),
             outcome: Mutex::new(Outcome {
                 result: None,
+                threads: 0,
                 wakers: Vec::new(),
             }),
             completed: Condvar::new(),
@@ -432,8 +438,12 @@ impl<V, E> InFlight<V, E> {
         let mut outcome = self.outcome.lock();
         outcome.result = Some(result);
         let wakers = std::mem::take(&mut outcome.wakers);
+        let has_threads = outcome.threads > 0;
         drop(outcome);
-        self.completed.notify_all();
+        // A system call, which a caller that signs its token itself does not need.
+        if has_threads {
+            self.completed.notify_all();
+        }
         for waker in wakers {
             waker.wake();
         }

@@ -26,6 +26,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// A token has none, and aws-sigv4 requires one.
+const SCHEME: &str = "https://";
+
 /// Signs a token for `endpoint` in `region` that AWS accepts for `lifetime` from `now`, or until `credentials` expire
 /// if that is sooner.
 ///
@@ -41,9 +44,10 @@ pub(crate) fn presign(
 ) -> Result<Token, Error> {
     let issued = now.whole_second();
     let authority = authority(endpoint);
-    let unsigned = format!("{authority}/?{}", action(endpoint));
+    let url = format!("{SCHEME}{authority}/?{}", action(endpoint));
+    let unsigned = url.trim_start_matches(SCHEME);
 
-    refuse_if_too_long(&unsigned, region, credentials)?;
+    refuse_if_too_long(unsigned, region, credentials)?;
 
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
@@ -61,7 +65,7 @@ pub(crate) fn presign(
     // The header is given because aws-sigv4 would leave out a port of 443.
     let request = SignableRequest::new(
         "GET",
-        format!("https://{unsigned}"),
+        &url,
         std::iter::once(("host", authority.as_str())),
         SignableBody::empty(),
     )
@@ -73,7 +77,7 @@ pub(crate) fn presign(
     let mut secret = Zeroizing::new(String::with_capacity(
         unsigned.len() + 512 + session_length(credentials),
     ));
-    secret.push_str(&unsigned);
+    secret.push_str(unsigned);
     for (name, value) in instructions.params() {
         secret.extend(["&", name, "="]);
         secret.extend(utf8_percent_encode(value, UNRESERVED));
