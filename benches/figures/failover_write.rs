@@ -51,6 +51,23 @@ pub(crate) fn dead(bench: &Bench) {
     });
 }
 
+pub(crate) fn read_only(bench: &Bench) {
+    let loss = Loss {
+        name: "failover_write_read_only",
+        writer: "that has become read-only and keeps its sessions",
+        target: 1.5,
+        chart: None,
+    };
+    run(bench, &loss, |cluster| {
+        let writer = cluster.member(0).unwrap();
+        let statements = [
+            "ALTER SYSTEM SET default_transaction_read_only = on",
+            "SELECT pg_reload_conf()",
+        ];
+        statements.iter().all(|it| writer.execute(it).is_ok())
+    });
+}
+
 pub(crate) fn silent(bench: &Bench) {
     let loss = Loss {
         name: "failover_write_silent",
@@ -86,7 +103,7 @@ fn run(bench: &Bench, loss: &Loss, fail: impl Fn(&AuroraCluster) -> bool) {
     thread::sleep(BESIDES);
     if !fail(&cluster) {
         let name = loss.name;
-        println!("{name}: not measured, this process may not drop packets");
+        println!("{name}: not measured, this machine does not allow this loss");
         return;
     }
     cluster.promote(1).unwrap();

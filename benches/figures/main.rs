@@ -83,6 +83,11 @@ const FIGURES: &[(&str, Measure, InQuickRun)] = &[
     ("sleep", silence::sleep, InQuickRun::No),
     ("failover_write_dead", failover_write::dead, InQuickRun::No),
     (
+        "failover_write_read_only",
+        failover_write::read_only,
+        InQuickRun::No,
+    ),
+    (
         "failover_write_silent",
         failover_write::silent,
         InQuickRun::No,
