@@ -193,8 +193,8 @@ fn run(tokio: Tokio, ended: oneshot::Receiver<()>, _mark: Arc<ThreadMark>) {
     }
 }
 
-/// tokio's runtime; none when this has been dropped. The runtime's own drop panics inside asynchronous code, where it
-/// would end if there is no thread to be had.
+/// tokio's runtime, until it is dropped. Without a thread to be had, that is where it was built, and the runtime's own
+/// drop panics inside asynchronous code.
 struct Tokio(Option<tokio::runtime::Runtime>);
 
 impl Drop for Tokio {

@@ -527,7 +527,10 @@ fn a_pool_without_threads_is_an_error() {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert!(error.to_string().contains("limit of threads"), "{error}");
     }
-    let error = manager.try_connect().err().unwrap();
+    // Inside asynchronous code, where tokio's own runtime must not be dropped.
+    let tokio = tokio::runtime::Builder::new_current_thread().build();
+    let connected = tokio.unwrap().block_on(async { manager.try_connect() });
+    let error = connected.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("limit of threads"), "{error}");
     assert_eq!(panics.load(Ordering::SeqCst), 0);
