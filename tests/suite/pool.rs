@@ -6,6 +6,7 @@ use std::panic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use diesel::connection::SimpleConnection;
 use diesel::r2d2::{CustomizeConnection, TestCustomizer};
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
-use diesel_rds_iam::{ErrorKind, IamAuth, PgConnectionManager};
+use diesel_rds_iam::scheduled_thread_pool::ScheduledThreadPool;
+use diesel_rds_iam::{ErrorKind, IamAuth, ManualClock, PgConnectionManager};
 use parking_lot::Mutex;
 use r2d2::event::{AcquireEvent, HandleEvent, ReleaseEvent};
 
@@ -73,6 +75,39 @@ fn the_pools_first_connection_is_not_tested_while_it_is_new() {
     assert_eq!(prepared(false), 0);
     // The query of the checkout test is still this one.
     assert_eq!(prepared(true), 1);
+}
+
+/// Without the checkout test, nothing else would notice that it is broken.
+#[test]
+fn a_connection_that_has_waited_for_a_worker_is_tested() {
+    let emulator = Arc::new(emulator());
+    let time = ManualClock::new();
+    let auth = auth_builder(&emulator).clock(time.clock()).build().unwrap();
+    let manager = PgConnectionManager::builder(&emulator.url("app")).auth(auth);
+    let manager = manager.build().unwrap();
+    // The only worker is busy until the pool has logged that it is built.
+    let (release, released) = channel::<()>();
+    let workers = Arc::new(ScheduledThreadPool::new(1));
+    workers.execute(move || released.recv().unwrap_or_default());
+    let release = Mutex::new(Some(release));
+    let server = emulator.clone();
+    let when_built = move || {
+        let drop_sessions = "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity \
+                             WHERE usename = 'app'";
+        server.execute(drop_sessions).unwrap();
+        time.advance(2 * SECOND);
+        release.lock().take().unwrap();
+        std::io::sink()
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(when_built).finish();
+    let pool = tracing::subscriber::with_default(subscriber, || {
+        let builder = manager.pool_builder().max_size(1);
+        let builder = builder.thread_pool(workers).test_on_check_out(false);
+        builder.build().unwrap()
+    });
+    let mut connection = pool.get().unwrap();
+    connection.batch_execute("SELECT 1").unwrap();
+    assert_eq!(emulator.login_count(), 2);
 }
 
 /// r2d2's own `build` does the same.
