@@ -304,11 +304,8 @@ impl<M: HasRdsManager> PoolBuilder<M> {
         let fewest_idle = self.fewest_idle();
         let pooled = self.pooled(balance, &workers);
         if let Some(connected) = first {
-            pooled.dialer.handoff.put(Opened {
-                connected,
-                generation: 0,
-                at: rds.clock().monotonic(),
-            });
+            let opened = Opened::new(connected, 0, rds.clock());
+            pooled.dialer.handoff.put(opened);
         }
         let lifetimes = pooled.lifetimes.clone();
         announce(rds, self.max_size, max_lifetime);

@@ -12,6 +12,7 @@ use super::connect::Connected;
 use super::handoff::{Handoff, Next, VisitEnd, VisitStart};
 use super::{Inner, Pooled};
 use crate::backend::Backend;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::lifetime;
 
@@ -25,10 +26,22 @@ const AS_NEW: Duration = Duration::from_secs(1);
 
 /// A connection that a worker has yet to take.
 pub(crate) struct Opened<T> {
-    pub(crate) connected: Connected<T>,
+    connected: Connected<T>,
     /// The generation of the pool in which its login began.
-    pub(crate) generation: u64,
-    pub(crate) at: Instant,
+    generation: u64,
+    /// The time from which it has waited.
+    since: Instant,
+}
+
+impl<T> Opened<T> {
+    /// A connection that has just been opened.
+    pub(crate) fn new(connected: Connected<T>, generation: u64, clock: &Clock) -> Opened<T> {
+        Opened {
+            connected,
+            generation,
+            since: clock.monotonic(),
+        }
+    }
 }
 
 /// The dialer of one pool.
@@ -130,11 +143,7 @@ impl<C: Backend> Pooled<C> {
         loop {
             let generation = self.lifetimes.generation();
             let connected = inner.open(self.connect_timeout, &self.balance)?;
-            let opened = Opened {
-                connected,
-                generation,
-                at: inner.clock.monotonic(),
-            };
+            let opened = Opened::new(connected, generation, &inner.clock);
             if self.is_current(&opened) {
                 return Ok(self.take(opened));
             }
@@ -157,7 +166,10 @@ impl<C: Backend> Pooled<C> {
 impl<C: Backend> Inner<C> {
     /// Tests a connection that has waited for a worker, unless it is new.
     fn still_works(&self, opened: &mut Opened<C::Connection>) -> bool {
-        let waited = self.clock.monotonic().saturating_duration_since(opened.at);
+        let waited = self
+            .clock
+            .monotonic()
+            .saturating_duration_since(opened.since);
         waited < AS_NEW || self.ping(&mut opened.connected.connection).is_ok()
     }
 }
@@ -220,11 +232,7 @@ impl<C: Backend> Dial<C> {
             }
             Err(error) => handoff.failed(error, self.is_probe),
             Ok(connected) => handoff.connected(
-                Opened {
-                    connected,
-                    generation,
-                    at: self.inner.clock.monotonic(),
-                },
+                Opened::new(connected, generation, &self.inner.clock),
                 self.is_probe,
             ),
         }

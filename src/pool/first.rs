@@ -14,8 +14,9 @@ use crate::manager::RdsConnectionManager;
 /// The pause between two attempts, as of the probe of an unreachable server.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The interval at which the pool is checked, which grows. Without a customizer, a worker needs microseconds.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// The longest interval between two checks of the pool. It grows with the time that was waited, since without a
+/// customizer a worker needs microseconds.
+const LONGEST_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Opens a connection, and repeats transient failures for `limit`.
 pub(super) fn open<T>(
@@ -78,7 +79,7 @@ pub(super) fn wait_until_added<M: ManageConnection, C: Backend>(
         match customizers {
             Some(error) if waited >= startup_timeout => return Err(error),
             None if waited >= limit => return Ok(()),
-            _ => thread::sleep((waited / 8).min(LOOK_INTERVAL)),
+            _ => thread::sleep((waited / 8).min(LONGEST_LOOK_INTERVAL)),
         }
     }
     Ok(())
